@@ -1,0 +1,1 @@
+"""Training pipeline for language models: word vectors, BERT, GPT, translation and alignment."""
