@@ -5,7 +5,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,7 +31,10 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def load[C: Config](path: Path, schema: type[C]) -> C:
+C = TypeVar("C", bound=Config)
+
+
+def load(path: Path, schema: type[C]) -> C:
     """Reads one YAML file into `schema`.
 
     Raises ValueError that names the file, each bad key, what was found and what is allowed.

@@ -7,7 +7,7 @@ shifted, so no objective shifts anything.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -137,18 +137,22 @@ class Sizes:
     """Counted targets of each example, one array for each loss term's name."""
 
 
-class Examples[B: Batch](Protocol):
+B = TypeVar("B", bound=Batch)
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
+
+
+class Examples(Protocol[B_co]):
     """A data set that the plan can cut into optimizer steps. Everything is a function of (seed, epoch, index)."""
 
     def sizes(self, epoch: int) -> Sizes:
         """Length and target counts of all examples in `epoch`."""
 
-    def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> B:
+    def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> B_co:
         """The padded batch of the examples `indices` in `epoch`."""
 
 
 @dataclass(frozen=True)
-class MicroBatch[B: Batch]:
+class MicroBatch(Generic[B]):
     """What a rank runs forward and backward at once: a part of one optimizer step."""
 
     batch: B
