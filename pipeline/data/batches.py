@@ -7,7 +7,7 @@ shifted, so no objective shifts anything.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,13 +15,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
+B = TypeVar("B", bound="Batch")
+
+
 @dataclass(frozen=True)
 class Batch:
     """Base of the batch types: moves all its tensors at once."""
 
-    def to(self, device: torch.device) -> Self:
+    def to(self: B, device: torch.device) -> B:
         """The same batch with every tensor on `device`."""
-        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if torch.is_tensor(getattr(self, f.name))}
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {name: value.to(device) for name, value in tensors.items() if torch.is_tensor(value)}
         return replace(self, **moved)
 
 
@@ -137,7 +141,6 @@ class Sizes:
     """Counted targets of each example, one array for each loss term's name."""
 
 
-B = TypeVar("B", bound=Batch)
 B_co = TypeVar("B_co", bound=Batch, covariant=True)
 
 
