@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-
 B = TypeVar("B", bound="Batch")
 
 
