@@ -153,17 +153,29 @@ class Examples(Protocol[B_co]):
         """The padded batch of the examples `indices` in `epoch`."""
 
 
-@dataclass(frozen=True)
 class MicroBatch(Generic[B]):
-    """What a rank runs forward and backward at once: a part of one optimizer step."""
+    """What a rank runs forward and backward at once: a part of one optimizer step.
 
-    batch: B
-    step_targets: Mapping[str, int]
-    """Target counts of the whole optimizer step: all ranks, all micro-batches."""
-    update: int
-    """Number of optimizer steps before this one."""
-    epoch: int
-    is_last: bool
-    """True for the last micro-batch of its optimizer step."""
-    indices: Int[np.ndarray, "B"]
-    """Which examples these are, for messages."""
+    Not a dataclass: Lightning takes dataclasses apart when it converts inputs, and refuses frozen ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch: B,
+        step_targets: Mapping[str, int],
+        update: int,
+        epoch: int,
+        is_last: bool,
+        indices: Int[np.ndarray, "B"],
+    ) -> None:
+        self.batch = batch
+        self.step_targets = step_targets
+        """Target counts of the whole optimizer step: all ranks, all micro-batches."""
+        self.update = update
+        """Number of optimizer steps before this one."""
+        self.epoch = epoch
+        self.is_last = is_last
+        """True for the last micro-batch of its optimizer step."""
+        self.indices = indices
+        """Which examples these are, for messages."""

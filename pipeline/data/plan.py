@@ -1,0 +1,149 @@
+"""The plan of a training: which examples make which optimizer step, and how a step is cut into parts.
+
+A step is a function of (seed, epoch) alone. Hardware decides only how it is cut: into ranks x micro-batches whose
+sums add up to the step's, so the gradient does not depend on the cut. The count of targets of every step is known
+before its first backward pass.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
+from typing import Generic, TypeVar
+
+import numpy as np
+from jaxtyping import Int
+
+from pipeline.config import ByExamples, ByTokens, Epochs, Steps
+from pipeline.data.batches import Batch, Examples, Sizes
+
+B = TypeVar("B", bound=Batch)
+
+_STEPS_PER_POOL = 64
+"""Examples are sorted by length within pools of this many steps: little padding, and still a random order."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step."""
+
+    indices: Int[np.ndarray, "N"]
+    """Its examples, from the shortest to the longest."""
+    targets: Mapping[str, int]
+    """Counted targets of the step by the loss term's name."""
+
+
+def plan_epoch(sizes: Sizes, batching: ByExamples | ByTokens, *, seed: int, epoch: int) -> tuple[Step, ...]:
+    """All steps of one epoch: every example once, similar lengths together, the steps in random order.
+
+    Raises ValueError for a data set without examples and for an example that is longer than a step may be.
+    """
+    if len(sizes.lengths) == 0:
+        raise ValueError("the data set has no examples; at least one is needed")
+    random = np.random.default_rng((seed, epoch))
+    match batching:
+        case ByExamples():
+            groups = _by_examples(sizes.lengths, batching.examples_per_step, random)
+        case ByTokens():
+            groups = _by_tokens(sizes.lengths, batching.tokens_per_step, random)
+    return tuple(_step(groups[i], sizes) for i in random.permutation(len(groups)))
+
+
+def cut(step: Step, parts: int) -> list[Int[np.ndarray, "n"]]:
+    """Cuts a step into contiguous parts of equal counts (up to one), so that each part's lengths are similar.
+
+    A step with fewer examples than parts leaves the last parts empty.
+    """
+    return np.array_split(step.indices, parts)
+
+
+@dataclass(frozen=True)
+class TrainingPlan(Generic[B]):
+    """All optimizer steps of a training."""
+
+    examples: Examples[B]
+    batching: ByExamples | ByTokens
+    duration: Steps | Epochs
+    seed: int
+
+    def epoch(self, epoch: int) -> tuple[Step, ...]:
+        """The steps of one epoch."""
+        return plan_epoch(self.examples.sizes(epoch), self.batching, seed=self.seed, epoch=epoch)
+
+    @cached_property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        match self.duration:
+            case Steps():
+                return self.duration.num_steps
+            case Epochs():
+                return sum(len(self.epoch(epoch)) for epoch in range(self.duration.num_epochs))
+
+    def steps(self, start: int) -> Iterator[tuple[int, Step]]:
+        """(epoch, step) from the optimizer step number `start` to the end of the training."""
+        done = 0
+        for epoch in count():
+            steps = self.epoch(epoch)
+            for step in steps[max(0, start - done) :]:
+                if max(start, done) >= self.num_steps:
+                    return
+                yield epoch, step
+                start += 1
+            done += len(steps)
+            if done >= self.num_steps:
+                return
+
+
+def padding_share(steps: tuple[Step, ...], sizes: Sizes) -> float:
+    """Share of padding among the tokens of the steps, were each computed at once."""
+    lengths = [sizes.lengths[step.indices] for step in steps]
+    padded = sum(len(group) * int(group.max()) for group in lengths)
+    return 1.0 - sum(int(group.sum()) for group in lengths) / padded
+
+
+def _step(indices: Int[np.ndarray, "N"], sizes: Sizes) -> Step:
+    return Step(indices, {name: int(counts[indices].sum()) for name, counts in sizes.num_targets.items()})
+
+
+def _by_examples(
+    lengths: Int[np.ndarray, "N"], examples_per_step: int, random: np.random.Generator
+) -> list[Int[np.ndarray, "n"]]:
+    order = random.permutation(len(lengths))
+    groups = []
+    pool_size = examples_per_step * _STEPS_PER_POOL
+    for begin in range(0, len(order), pool_size):
+        pool = order[begin : begin + pool_size]
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        groups += [pool[i : i + examples_per_step] for i in range(0, len(pool), examples_per_step)]
+    return _balance_the_end(groups)
+
+
+def _by_tokens(
+    lengths: Int[np.ndarray, "N"], tokens_per_step: int, random: np.random.Generator
+) -> list[Int[np.ndarray, "n"]]:
+    longest = int(lengths.max())
+    if longest > tokens_per_step:
+        raise ValueError(
+            f"batching.tokens_per_step: example {int(lengths.argmax())} has {longest} tokens, "
+            f"a step holds at most {tokens_per_step}"
+        )
+    shuffled = random.permutation(len(lengths))
+    order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    groups, begin = [], 0
+    for end, length in enumerate(lengths[order].tolist()):
+        if (end - begin + 1) * length > tokens_per_step:
+            groups.append(order[begin:end])
+            begin = end
+    groups.append(order[begin:])
+    return _balance_the_end(groups)
+
+
+def _balance_the_end(groups: list[Int[np.ndarray, "n"]]) -> list[Int[np.ndarray, "n"]]:
+    """Shares the last two groups out evenly: no step is a remnant of a few examples, none exceeds its budget."""
+    if len(groups) < 2:
+        return groups
+    *whole, first, second = groups
+    if len(second) * 2 >= len(first):
+        return groups
+    both = np.concatenate((first, second))
+    return [*whole, both[: (len(both) + 1) // 2], both[(len(both) + 1) // 2 :]]
