@@ -85,7 +85,7 @@ class TrainingPlan(Generic[B]):
         for epoch in count():
             steps = self.epoch(epoch)
             for step in steps[max(0, start - done) :]:
-                if max(start, done) >= self.num_steps:
+                if start >= self.num_steps:
                     return
                 yield epoch, step
                 start += 1
