@@ -1,0 +1,78 @@
+# What people, CI and the README run. Nothing here needs an activated virtual environment.
+
+PYTHON ?= python3.11
+TORCH := torch==2.13.0
+# Another package index for torch alone, such as one with its CPU or CUDA builds: make repro TORCH_INDEX=URL
+TORCH_INDEX ?=
+# Which published number to reproduce: a folder of conf/numbers; all of them by default.
+NUMBER ?= $(notdir $(wildcard conf/numbers/*))
+
+VENV := $(CURDIR)/.venv
+INSTALLED := $(VENV)/.installed
+STAGES := fetch prepare tokenize word_vectors pretrain_bert finetune pretrain_gpt translate sft reward reference dpo ppo
+
+export PATH := $(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# No operator of DeepSpeed is compiled: it would take minutes and a compiler.
+export DS_BUILD_OPS := 0
+unexport VIRTUAL_ENV PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help install repro test check reproduce bench ui doctor deps lock
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+install: $(INSTALLED) ## create .venv with the locked packages; done by every command that needs it
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name a Python 3.11 with PYTHON=" >&2; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into .venv: $(TORCH), requirements.lock, this project (once; takes minutes)"
+	@$(VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
+	@$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+repro: $(INSTALLED) ## run every stage whose inputs changed, then print the results
+	@test -e .git || dvc config --local core.no_scm true
+	dvc repro
+	@pipeline results
+
+test: $(INSTALLED) ## run the tests
+	python -m pytest
+
+check: $(INSTALLED) ## format, lint, types, import contracts
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+reproduce: $(INSTALLED) ## reproduce published numbers beside the chain: NUMBER=NAME for one
+	@for number in $(NUMBER); do \
+	  for stage in $(STAGES); do \
+	    for config in conf/numbers/$$number/$$stage.yaml conf/numbers/$$number/$$stage/*.yaml; do \
+	      test ! -f $$config || python -m pipeline.stages.$$stage $$config || exit; \
+	    done; \
+	  done; \
+	done
+
+bench: $(INSTALLED) ## measure against peers: both sides in one run
+	@for script in benchmarks/*.py; do test ! -f $$script || python $$script || exit; done
+
+ui: $(INSTALLED) ## show the MLflow runs on http://127.0.0.1:5000
+	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow ui --host 127.0.0.1 --port 5000
+
+doctor: $(INSTALLED) ## look for what would stop a run: versions, devices, disk, one batch through each stage
+	@pipeline doctor
+
+deps: $(INSTALLED) ## rewrite the code dependencies in dvc.yaml from each stage's imports
+	@python -m pipeline.provenance
+
+lock: $(INSTALLED) ## rewrite requirements.lock from pyproject.toml; needs a TORCH_INDEX with CPU builds
+	@pip-compile --quiet --all-extras --generate-hashes --strip-extras --no-annotate --no-header \
+	  --no-emit-options --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --unsafe-package torch --unsafe-package pip $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+	  --output-file requirements.lock pyproject.toml 2>/dev/null
+	@sed -i '/^#/d; /^$$/d' requirements.lock
+	@! grep -E '^(nvidia|cuda|triton)' requirements.lock
