@@ -1,0 +1,178 @@
+"""Multi-head attention (Vaswani et al. 2017, section 3.2) and the cache that makes decoding incremental.
+
+Legend: B batch, N rows of a search, T query length, S key length, H heads, K head size, D model size, C capacity.
+Masks are boolean and broadcast to (B, H, T, S); True: this query attends to this key. A mask of None allows everything.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from pipeline.models.dropout import dropout
+
+
+def segment_mask(segment_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
+    """Token t attends to s <= t of the same segment.
+
+    One rule for packing, right padding and left padding: documents that share a row have different segments, padding
+    is a segment of its own (-1), and every token attends at least to itself.
+    """
+    length = segment_ids.size(1)
+    causal = torch.ones(length, length, dtype=torch.bool, device=segment_ids.device).tril()
+    return (causal & (segment_ids.unsqueeze(2) == segment_ids.unsqueeze(1))).unsqueeze(1)
+
+
+def key_mask(attention_mask: Bool[Tensor, "B S"]) -> Bool[Tensor, "B 1 1 S"]:
+    """Every query attends to every real key of its row."""
+    return attention_mask[:, None, None, :]
+
+
+def attend(
+    queries: Float[Tensor, "B H T K"],
+    keys: Float[Tensor, "B H S K"],
+    values: Float[Tensor, "B H S K"],
+    mask: Bool[Tensor, "#B 1 #T S"] | None,
+    *,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+) -> Float[Tensor, "B T D"]:
+    """softmax(Q K^T / sqrt(K)) V for each head, heads concatenated (eq. 1).
+
+    Without dropout this is PyTorch's fused kernel, which skips the masked half when `is_causal`; dropout on the
+    attention weights needs them in memory.
+    """
+    if dropout_p == 0.0:
+        mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=is_causal)
+    else:
+        scores = (queries * queries.size(-1) ** -0.5) @ keys.transpose(-2, -1)  # (B, H, T, S)
+        if is_causal:
+            future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(future, float("-inf"))
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        mixed = dropout(scores.softmax(dim=-1), dropout_p) @ values
+    return mixed.transpose(1, 2).flatten(2)
+
+
+@dataclass
+class _Buffer:
+    """Storage that several caches may share; `used` is the longest prefix that any of them wrote."""
+
+    keys: Float[Tensor, "N H C K"]
+    values: Float[Tensor, "N H C K"]
+    used: int
+
+
+@dataclass(frozen=True)
+class KeyValueCache:
+    """Keys and values of the first `length` positions of one layer.
+
+    Behaves as a value: `append` and `select` return a cache and leave this one as it was. Like the slices of Go,
+    appending to the longest cache writes into spare capacity in place, so a step costs one position, not a copy.
+    Generation has no gradient, which writing in place would break.
+    """
+
+    buffer: _Buffer
+    length: int
+
+    @staticmethod
+    def of(keys: Float[Tensor, "N H T K"], values: Float[Tensor, "N H T K"]) -> "KeyValueCache":
+        """A cache that holds `keys` and `values`."""
+        return KeyValueCache(_Buffer(keys, values, keys.size(2)), keys.size(2))
+
+    @property
+    def keys(self) -> Float[Tensor, "N H S K"]:
+        """Keys of the positions so far."""
+        return self.buffer.keys[:, :, : self.length]
+
+    @property
+    def values(self) -> Float[Tensor, "N H S K"]:
+        """Values of the positions so far."""
+        return self.buffer.values[:, :, : self.length]
+
+    def append(self, keys: Float[Tensor, "N H T K"], values: Float[Tensor, "N H T K"]) -> "KeyValueCache":
+        """This cache followed by T further positions."""
+        length = self.length + keys.size(2)
+        buffer = self.buffer
+        if self.length != buffer.used or length > buffer.keys.size(2):
+            grown = [tensor.new_empty(*tensor.shape[:2], 2 * length, tensor.size(3)) for tensor in (keys, values)]
+            grown[0][:, :, : self.length] = self.keys
+            grown[1][:, :, : self.length] = self.values
+            buffer = _Buffer(grown[0], grown[1], self.length)
+        buffer.keys[:, :, self.length : length] = keys
+        buffer.values[:, :, self.length : length] = values
+        buffer.used = length
+        return KeyValueCache(buffer, length)
+
+    def select(self, rows: Int[Tensor, "M"]) -> "KeyValueCache":
+        """The cache of the given rows, which may repeat, drop and re-order."""
+        return KeyValueCache.of(self.keys.index_select(0, rows), self.values.index_select(0, rows))
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself; queries, keys and values are one matrix product."""
+
+    def __init__(self, d_model: int, num_heads: int, *, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.output = nn.Linear(d_model, d_model)
+
+    def _project(self, hidden: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, H, T, K)."""
+        heads = self.qkv(hidden).unflatten(2, (3, self.num_heads, -1))  # (B, T, 3, H, K)
+        queries, keys, values = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        return queries, keys, values
+
+    def forward(
+        self, hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "#B 1 #T T"] | None, *, is_causal: bool = False
+    ) -> Float[Tensor, "B T D"]:
+        """Attends over the whole sequence at once."""
+        dropout_p = self.dropout if self.training else 0.0
+        queries, keys, values = self._project(hidden)
+        update: Tensor = self.output(attend(queries, keys, values, mask, is_causal=is_causal, dropout_p=dropout_p))
+        return update
+
+    def extend(
+        self,
+        hidden: Float[Tensor, "N T D"],
+        cache: KeyValueCache | None,
+        mask: Bool[Tensor, "#N 1 #T S"] | None,
+        *,
+        is_causal: bool = False,
+    ) -> tuple[Float[Tensor, "N T D"], KeyValueCache]:
+        """Attends from T new positions to those of `cache` (None: nothing yet) and to themselves; no dropout."""
+        queries, keys, values = self._project(hidden)
+        cache = KeyValueCache.of(keys, values) if cache is None else cache.append(keys, values)
+        return self.output(attend(queries, cache.keys, cache.values, mask, is_causal=is_causal)), cache
+
+
+class CrossAttention(nn.Module):
+    """Attention of a target sequence to an encoded source, the memory, which is projected only once."""
+
+    def __init__(self, d_model: int, num_heads: int, *, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(d_model, d_model)
+        self.key_value = nn.Linear(d_model, 2 * d_model)
+        self.output = nn.Linear(d_model, d_model)
+
+    def project_memory(self, memory: Float[Tensor, "B S D"]) -> KeyValueCache:
+        """Keys and values of the source."""
+        heads = self.key_value(memory).unflatten(2, (2, self.num_heads, -1))  # (B, S, 2, H, K)
+        keys, values = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        return KeyValueCache.of(keys, values)
+
+    def forward(
+        self, hidden: Float[Tensor, "B T D"], memory: KeyValueCache, mask: Bool[Tensor, "#B 1 #T S"] | None
+    ) -> Float[Tensor, "B T D"]:
+        """Attends from each target position to the projected memory."""
+        queries = self.query(hidden).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, H, T, K)
+        dropout_p = self.dropout if self.training else 0.0
+        update: Tensor = self.output(attend(queries, memory.keys, memory.values, mask, dropout_p=dropout_p))
+        return update

@@ -1,0 +1,128 @@
+"""Attention against its definition, computed token by token."""
+
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pipeline.models.attention import CrossAttention, KeyValueCache, SelfAttention, attend, key_mask, segment_mask
+from pipeline.models.dropout import Dropout, dropout
+
+
+def test_segment_mask_allows_the_same_segment_up_to_oneself() -> None:
+    mask = segment_mask(torch.tensor([[-1, 0, 0, 1]]))
+    expected = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+    assert mask[0, 0].int().tolist() == expected
+
+
+def test_key_mask_hides_padding_from_every_query() -> None:
+    assert key_mask(torch.tensor([[True, False]])).tolist() == [[[[True, False]]]]
+
+
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("dropout_p", [0.0, 1e-9])
+def test_attention_is_the_softmax_weighted_mean_of_the_values(is_causal: bool, dropout_p: float) -> None:
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(3, 2, 2, 4, 3).unbind(0)
+    mask = torch.tensor([[1, 1, 0, 1], [1, 0, 1, 1]]).bool()
+    if is_causal:
+        allowed = torch.ones(2, 4, 4, dtype=torch.bool).tril()
+        mixed = attend(queries, keys, values, None, is_causal=True, dropout_p=dropout_p)
+    else:
+        allowed = mask[:, None, :].expand(2, 4, 4)
+        mixed = attend(queries, keys, values, key_mask(mask), dropout_p=dropout_p)
+    for b in range(2):
+        for h in range(2):
+            for t in range(4):
+                seen = [s for s in range(4) if allowed[b, t, s]]
+                weights = [math.exp(float(queries[b, h, t] @ keys[b, h, s]) / math.sqrt(3)) for s in seen]
+                mean = sum(w / sum(weights) * values[b, h, s] for w, s in zip(weights, seen, strict=True))
+                assert_close(mixed[b, t, 3 * h : 3 * h + 3], mean, atol=1e-5, rtol=0)
+
+
+def test_attention_dropout_keeps_the_mean_of_the_result() -> None:
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(3, 1, 1, 3, 2).unbind(0)
+    many_queries, many_keys, many_values = (x.expand(40_000, 1, 3, 2) for x in (queries, keys, values))
+    mean = attend(many_queries, many_keys, many_values, None, is_causal=True, dropout_p=0.25).mean(0)
+    assert_close(mean, attend(queries, keys, values, None, is_causal=True)[0], atol=0.02, rtol=0)
+
+
+@torch.no_grad()
+def test_self_attention_in_pieces_equals_the_whole() -> None:
+    torch.manual_seed(0)
+    attention, hidden = SelfAttention(8, 2, dropout=0.0), torch.randn(2, 6, 8)
+    whole = attention(hidden, None, is_causal=True)
+    piece, cache = attention.extend(hidden[:, :2], None, None, is_causal=True)
+    assert_close(piece, whole[:, :2], atol=1e-5, rtol=0)
+    for t in range(2, 6):
+        piece, cache = attention.extend(hidden[:, t : t + 1], cache, None)
+        assert_close(piece, whole[:, t : t + 1], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_cross_attention_moves_with_its_source_order_and_ignores_padding() -> None:
+    torch.manual_seed(0)
+    attention = CrossAttention(8, 2, dropout=0.0)
+    hidden, memory = torch.randn(2, 3, 8), torch.randn(2, 5, 8)
+    mask = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]).bool()
+    order = torch.tensor([4, 2, 0, 1, 3])
+    out = attention(hidden, attention.project_memory(memory), key_mask(mask))
+    permuted = attention(hidden, attention.project_memory(memory[:, order]), key_mask(mask[:, order]))
+    assert_close(out, permuted, atol=1e-5, rtol=0)
+    noise = torch.where(mask[..., None], memory, torch.randn_like(memory))
+    assert_close(out, attention(hidden, attention.project_memory(noise), key_mask(mask)), atol=0, rtol=0)
+
+
+def test_a_cache_is_a_value_although_it_writes_in_place() -> None:
+    parts = torch.arange(6.0).view(6, 1, 1, 1, 1)
+    base = KeyValueCache.of(parts[0], parts[0]).append(parts[1], parts[1])
+    left = base.append(parts[2], parts[2])
+    right = base.append(parts[3], parts[3])
+    longer = left.append(parts[4], parts[4])
+    assert left.buffer is base.buffer  # the fast path was taken, and left room
+    assert right.buffer is not base.buffer
+    assert base.keys.flatten().tolist() == [0, 1]
+    assert left.values.flatten().tolist() == [0, 1, 2]
+    assert right.keys.flatten().tolist() == [0, 1, 3]
+    assert longer.values.flatten().tolist() == [0, 1, 2, 4]
+
+
+def test_a_cache_selects_rows() -> None:
+    keys = torch.arange(3.0).view(3, 1, 1, 1)
+    cache = KeyValueCache.of(keys, -keys).select(torch.tensor([2, 2, 0]))
+    assert cache.keys.flatten().tolist() == [2, 2, 0] and cache.values.flatten().tolist() == [-2, -2, 0]
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_zeroes_a_share_p_and_scales_the_rest_so_that_the_mean_stays(p: float) -> None:
+    torch.manual_seed(0)
+    dropped = dropout(torch.ones(1000, 1001), p)
+    kept = dropped[dropped != 0]
+    assert_close((dropped == 0).float().mean(), torch.tensor(p), atol=2e-3, rtol=0)
+    assert_close(kept, torch.full_like(kept, 1 / (1 - p)), atol=1e-4, rtol=0)
+
+
+def test_dropout_decides_neighbouring_elements_independently() -> None:
+    torch.manual_seed(0)
+    is_dropped = (dropout(torch.ones(250_000, 4), 0.5) == 0).double()
+    correlation = torch.corrcoef(torch.cat([is_dropped[:-1], is_dropped[1:]], dim=1).T)
+    assert (correlation - torch.eye(8)).abs().max() < 0.01
+
+
+def test_dropout_repeats_when_the_state_of_the_generator_is_restored() -> None:
+    module, values = Dropout(0.3), torch.randn(7, 11)
+    state = torch.get_rng_state()
+    first = module(values)
+    second = module(values)
+    torch.set_rng_state(state)
+    assert torch.equal(module(values), first) and not torch.equal(first, second)
+    assert torch.equal(module.eval()(values), values)
+
+
+def test_the_gradient_of_dropout_is_its_mask() -> None:
+    values = torch.ones(50, requires_grad=True)
+    dropped = dropout(values, 0.4)
+    (gradient,) = torch.autograd.grad(dropped.sum(), values)
+    assert torch.equal(gradient, dropped.detach())
