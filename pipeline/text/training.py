@@ -1,0 +1,136 @@
+"""Training of the three kinds of tokenizer. The same texts in the same order give the same bytes.
+
+byte-level BPE (Radford et al. 2019) for GPT: every text has an encoding, nothing is unknown.
+WordPiece (Devlin et al. 2019), lower-case, accents stripped, for BERT.
+joint BPE (Sennrich et al. 2016) for translation: both languages in one vocabulary, a word begins with its space.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import tokenizers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+
+from pipeline.text.chat import CHAT_TEMPLATE
+from pipeline.text.tokenizer import Role, Tokenizer
+
+_BYTE_BPE: dict[Role, str] = {
+    "pad": "<pad>",
+    "bos": "<bos>",
+    "eos": "<eos>",
+    "user": "<user>",
+    "assistant": "<assistant>",
+    "system": "<system>",
+}
+_WORDPIECE: dict[Role, str] = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+_CONTINUES = "##"
+_MAX_ALPHABET = 1000
+"""Characters that get a piece of their own, the most frequent first; the others are unknown."""
+_WORDS = r"▁?[\p{L}\p{M}]+|▁?\p{N}+|▁?[^▁\p{L}\p{M}\p{N}]+|▁"
+"""Letters, digits and the rest apart, each with the space before it."""
+
+
+def train_byte_bpe(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
+    """Byte-level BPE with ids 0 <pad>, 1 <bos>, 2 <eos>, 3 <user>, 4 <assistant>, 5 <system>."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    _check_size(vocab_size, len(alphabet) + len(_BYTE_BPE))
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(_BYTE_BPE.values()),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    backend.train_from_iterator(_not_empty(texts), trainer)
+    return Tokenizer(backend=backend, special=_BYTE_BPE, chat_template=CHAT_TEMPLATE)
+
+
+def train_wordpiece(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
+    """Lower-casing WordPiece with ids 0 [PAD], 1 [UNK], 2 [CLS], 3 [SEP], 4 [MASK]."""
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    texts = [normalizer.normalize_str(text) for text in _not_empty(texts)]
+    alphabet = _alphabet(texts)
+    _check_size(vocab_size, 2 * len(alphabet) + len(_WORDPIECE))
+    counting = tokenizers.Tokenizer(models.WordPiece(unk_token=_WORDPIECE["unk"]))
+    counting.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        # The library numbers continuing characters in the order of a randomised hash map; named here, in ours.
+        special_tokens=[*_WORDPIECE.values(), *(_CONTINUES + character for character in alphabet)],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        continuing_subword_prefix=_CONTINUES,
+        show_progress=False,
+    )
+    counting.train_from_iterator(texts, trainer)
+    backend = tokenizers.Tokenizer(models.WordPiece(counting.get_vocab(), unk_token=_WORDPIECE["unk"]))
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix=_CONTINUES)
+    backend.add_special_tokens([AddedToken(token, special=True) for token in _WORDPIECE.values()])
+    cls, sep = (_WORDPIECE[role] for role in ("cls", "sep"))
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B:1 {sep}:1",
+        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+    )
+    return Tokenizer(backend=backend, special=_WORDPIECE)
+
+
+def train_translation_bpe(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
+    """BPE over both languages, with 0 <eos>, 1 <unk> and, as the last id, <pad>, which also starts the decoder."""
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    )
+    texts = [backend.normalizer.normalize_str(text) for text in _not_empty(texts)]
+    alphabet = _alphabet([*texts, "▁"])
+    _check_size(vocab_size, len(alphabet) + 3)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Metaspace(split=False), pre_tokenizers.Split(Regex(_WORDS), "isolated")]
+    )
+    backend.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        special_tokens=["<eos>", "<unk>"],
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    backend.add_special_tokens([AddedToken("<pad>", special=True)])
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", pair="$A <eos> $B <eos>", special_tokens=[("<eos>", backend.token_to_id("<eos>"))]
+    )
+    return Tokenizer(backend=backend, special={"eos": "<eos>", "unk": "<unk>", "pad": "<pad>", "bos": "<pad>"})
+
+
+def _not_empty(texts: Sequence[str]) -> Sequence[str]:
+    if not any(text.strip() for text in texts):
+        raise ValueError(f"a tokenizer cannot be trained on {len(texts)} texts without a character")
+    return texts
+
+
+def _alphabet(texts: Sequence[str]) -> list[str]:
+    """The most frequent characters, ties broken by code point, in the order of their code points."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    visible = [(-count, character) for character, count in counts.items() if not character.isspace()]
+    return sorted(character for _, character in sorted(visible)[:_MAX_ALPHABET])
+
+
+def _check_size(vocab_size: int, smallest: int) -> None:
+    if vocab_size < smallest:
+        raise ValueError(f"vocab_size: found {vocab_size}, these texts need at least {smallest} for single characters")

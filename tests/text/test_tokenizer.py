@@ -1,0 +1,156 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as Backend
+from transformers import AutoTokenizer
+
+from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
+
+Texts = tuple[str, ...]
+KINDS = ["byte_bpe", "wordpiece", "translation_bpe"]
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    found: Tokenizer = request.getfixturevalue(request.param)
+    return found
+
+
+def test_the_special_tokens_of_each_kind_have_the_agreed_ids(
+    byte_bpe: Tokenizer, wordpiece: Tokenizer, translation_bpe: Tokenizer
+) -> None:
+    assert byte_bpe.tokens(range(6)) == ["<pad>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>"]
+    assert wordpiece.tokens(range(5)) == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert translation_bpe.tokens(range(2)) == ["<eos>", "<unk>"]
+    assert translation_bpe.pad_id == translation_bpe.bos_id == translation_bpe.vocab_size - 1
+
+
+def test_training_reaches_exactly_the_vocabulary_size_asked_for(
+    byte_bpe: Tokenizer, wordpiece: Tokenizer, translation_bpe: Tokenizer
+) -> None:
+    assert (byte_bpe.vocab_size, wordpiece.vocab_size, translation_bpe.vocab_size) == (400, 200, 200)
+
+
+@pytest.mark.parametrize("text", ["plain words", " two  spaces\nand lines ", "🤖 ünïcödé \x00 漢字", "<eos> <bos>", ""])
+def test_byte_level_bpe_gives_every_text_back_unchanged(byte_bpe: Tokenizer, text: str) -> None:
+    assert byte_bpe.decode(byte_bpe.encode(text)) == text
+
+
+def test_translation_bpe_gives_known_text_back_with_its_punctuation(translation_bpe: Tokenizer, texts: Texts) -> None:
+    for text in texts:
+        assert translation_bpe.decode(translation_bpe.encode(f"  {text.replace(' ', '  ')} ")) == text
+
+
+def test_wordpiece_ignores_case_and_accents(wordpiece: Tokenizer) -> None:
+    assert wordpiece.encode("SCHÖNEN Film") == wordpiece.encode("schonen film")
+    assert wordpiece.decode(wordpiece.encode("The Harbour was empty.")) == "the harbour was empty."
+
+
+def test_text_cannot_spell_a_special_token(tokenizer: Tokenizer) -> None:
+    spelled = " ".join(sorted(set(tokenizer.special.values())))
+    unknown = {tokenizer.id_of("unk")} if "unk" in tokenizer.special else set()
+    assert not (set(tokenizer.encode(spelled)) & (tokenizer.special_ids - unknown))
+
+
+def test_batch_encoding_equals_encoding_one_by_one(tokenizer: Tokenizer, texts: Texts) -> None:
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def test_a_saved_tokenizer_comes_back_with_the_same_hash_roles_and_ids(
+    tokenizer: Tokenizer, tmp_path: Path, texts: Texts
+) -> None:
+    tokenizer.save(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.hash == tokenizer.hash
+    assert loaded.special == tokenizer.special
+    assert loaded.chat_template == tokenizer.chat_template
+    assert loaded.encode_batch(texts) == tokenizer.encode_batch(texts)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_transformers_opens_the_folder_and_agrees_on_ids_and_roles(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, texts: Texts
+) -> None:
+    ours: Tokenizer = request.getfixturevalue(name)
+    ours.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(theirs) == ours.vocab_size
+    assert theirs.pad_token_id == ours.pad_id
+    for role, token in ours.special.items():
+        if role not in ("user", "assistant", "system"):
+            assert getattr(theirs, f"{role}_token") == token
+    for text in texts:
+        assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text)
+        assert theirs.decode(ours.encode(text), skip_special_tokens=True) == ours.decode(ours.encode(text))
+    around = {"byte_bpe": ([], []), "wordpiece": ([2], [3]), "translation_bpe": ([], [0])}[name]
+    assert theirs(texts[0])["input_ids"] == [*around[0], *ours.encode(texts[0]), *around[1]]
+
+
+def test_training_in_other_processes_gives_the_same_bytes(texts: Texts) -> None:
+    code = (
+        "import json, sys; from pipeline.text import training as t; texts = json.load(sys.stdin);"
+        "print(t.train_byte_bpe(texts, vocab_size=400).hash, t.train_wordpiece(texts, vocab_size=200).hash,"
+        "t.train_translation_bpe(texts, vocab_size=200).hash)"
+    )
+    given = json.dumps(texts)
+    runs = {
+        subprocess.run([sys.executable, "-c", code], input=given, check=True, capture_output=True, text=True).stdout
+        for _ in range(3)
+    }
+    assert len(runs) == 1
+
+
+def test_the_hash_changes_with_the_vocabulary_and_with_the_roles(byte_bpe: Tokenizer, texts: Texts) -> None:
+    assert train_byte_bpe(texts, vocab_size=399).hash != byte_bpe.hash
+    fewer = {role: token for role, token in byte_bpe.special.items() if role != "system"}
+    assert Tokenizer(backend=byte_bpe.backend, special=fewer).hash != byte_bpe.hash
+
+
+def test_padding_and_truncation_baked_into_a_foreign_file_are_switched_off(
+    wordpiece: Tokenizer, tmp_path: Path, texts: Texts
+) -> None:
+    wordpiece.save(tmp_path)
+    foreign = Backend.from_file(str(tmp_path / "tokenizer.json"))
+    foreign.enable_truncation(4)
+    foreign.enable_padding(length=8)
+    foreign.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).encode(texts[0]) == wordpiece.encode(texts[0])
+
+
+def test_a_tokenizer_whose_padding_is_its_end_is_refused(byte_bpe: Tokenizer, tmp_path: Path) -> None:
+    byte_bpe.save(tmp_path)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(json.dumps(settings | {"pad_token": "<eos>"}))
+    with pytest.raises(ValueError, match=f"{tmp_path}.*pad and eos are the same token '<eos>'"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_that_does_not_fit_the_model_is_named(byte_bpe: Tokenizer) -> None:
+    byte_bpe.check_fits(400, Path("models/x"))
+    with pytest.raises(ValueError, match=r"models/x.*does not fit.*400 ids.*401"):
+        byte_bpe.check_fits(401, Path("models/x"))
+
+
+def test_a_role_that_is_missing_is_named(wordpiece: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="no 'eos' token; it has"):
+        _ = wordpiece.eos_id
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1", '"x"'])
+def test_a_damaged_tokenizer_file_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("train", [train_byte_bpe, train_wordpiece, train_translation_bpe])
+def test_training_without_text_or_with_too_few_ids_is_refused(train, texts: Texts) -> None:
+    with pytest.raises(ValueError, match="without a character"):
+        train(["", " "], vocab_size=1000)
+    with pytest.raises(ValueError, match=r"vocab_size: found 20"):
+        train(texts, vocab_size=20)
