@@ -67,10 +67,15 @@ def fsync(path: Path) -> None:
 
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON whose bytes depend on the values alone, as one atomic replacement of `path`."""
+    write_text(path, json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 file as one atomic replacement of `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     try:
-        temporary.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         fsync(temporary)
         temporary.replace(path)
     finally:

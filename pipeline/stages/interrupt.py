@@ -1,0 +1,64 @@
+"""Signals and the death of a parent: a training ends at the next optimizer step, everything else at once.
+
+Lightning's own handler ends with exit code 0, so that a half-trained model counts as done, and hangs with two ranks.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from types import FrameType
+
+_log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_GRACE_SECONDS = 60.0
+"""Time that a stop request has to reach the end of a step; after it the process ends without saving."""
+
+
+class Interrupt:
+    """Asks a stage to stop. Outside training a signal ends the process; within it sets `signum`."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        """The signal that asked to stop; 0 before any did."""
+        self.is_training = False
+        self._parent = os.getppid()
+
+    def install(self) -> None:
+        """Registers our handlers; called again whenever somebody else has registered theirs."""
+        for signum in _SIGNALS:
+            signal.signal(signum, self._handle)
+
+    def watch_parent(self) -> None:
+        """Starts the thread that asks to stop when the parent dies, as dvc does without telling its children."""
+        threading.Thread(target=self._watch, name="parent-watch", daemon=True).start()
+
+    @property
+    def exit_code(self) -> int:
+        """What the shell reports for a process that this signal ended."""
+        return 128 + self.signum
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.is_training and not self.signum:
+            self.signum = signum
+            _log.warning("%s: saving at the end of this step, then stopping", signal.Signals(signum).name)
+            threading.Thread(target=self._enforce, name="stop-deadline", daemon=True).start()
+        elif not self.is_training or signum == signal.SIGINT:
+            raise SystemExit(128 + signum)
+
+    def _watch(self) -> None:
+        while os.getppid() == self._parent:
+            time.sleep(0.5)
+        _log.warning("the parent process %d is gone", self._parent)
+        if self.is_training and not self.signum:
+            os.kill(os.getpid(), signal.SIGTERM)
+            # A rank that waits in a collective operation never runs its Python handler.
+            self._enforce()
+        os._exit(128 + signal.SIGTERM)
+
+    def _enforce(self) -> None:
+        time.sleep(_GRACE_SECONDS)
+        _log.error("no step ended within %.0f s of the request to stop: ending without saving", _GRACE_SECONDS)
+        os._exit(128 + (self.signum or signal.SIGTERM))

@@ -1,0 +1,111 @@
+"""The frame of a stage: its folders, lock, signals, tracking, costs, and the files that say how it went."""
+
+import csv
+import io
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import write_json, write_text
+from pipeline.checkpoints import CheckpointFolder
+from pipeline.config import Config
+from pipeline.layout import Layout
+from pipeline.provenance import run_key
+from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process
+from pipeline.stages.interrupt import Interrupt
+from pipeline.tracking import Tracker, track
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a running stage has at hand."""
+
+    layout: Layout
+    key: str
+    """Hash of configuration, code and inputs: checkpoints of another key are never resumed."""
+    runtime: RuntimeConfig
+    interrupt: Interrupt
+    tracker: Tracker
+
+    def finish(
+        self,
+        metrics: Mapping[str, Any],
+        *,
+        history: Sequence[Mapping[str, float]] = (),
+        samples: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Writes metrics, learning curve and samples, and drops the checkpoints: the last act of a stage."""
+        if history:
+            write_text(self.layout.curve, curve_csv(history))
+        if samples:
+            write_json(self.layout.samples, list(samples))
+        write_json(self.layout.metrics, metrics)
+        self.tracker.metrics(flat(metrics), len(history))
+        CheckpointFolder(self.layout.local, self.key).clear()
+
+
+@contextmanager
+def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Sequence[Path]) -> Iterator[StageRun]:
+    """Runs the body of the stage in `module` (its import name) on the configuration read from `path`.
+
+    `inputs` are the files and folders that the stage reads; a missing one is a ValueError that names it.
+    """
+    started = time.monotonic()
+    for source in inputs:
+        if not source.exists():
+            raise ValueError(f"{source}: missing; run the stage that makes it first (dvc repro does)")
+    layout = Layout.of(path)
+    runtime = current_runtime()
+    prepare_process(runtime, seed)
+    key = run_key(module, path, inputs)
+    interrupt = Interrupt()
+    interrupt.install()
+    interrupt.watch_parent()
+    is_main = global_rank() == 0
+    checkpoints = CheckpointFolder(layout.local, key)
+    with checkpoints.locked() if is_main else nullcontext():
+        if is_main:
+            checkpoints.remove_stale()
+        with track(layout.stage, config=config, inputs=inputs, layout=layout, enabled=is_main) as tracker:
+            yield StageRun(layout, key, runtime, interrupt, tracker)
+        if is_main:
+            _write_cost(layout, time.monotonic() - started)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested numbers under dotted names; what is no number is left out."""
+    result: dict[str, float] = {}
+    for key, value in values.items():
+        match value:
+            case Mapping():
+                result |= flat(value, f"{prefix}{key}.")
+            case bool() | int() | float():
+                result[f"{prefix}{key}"] = float(value)
+    return result
+
+
+def curve_csv(history: Sequence[Mapping[str, float]]) -> str:
+    """One row for each optimizer step; a cell is empty where a value was not measured. Floats keep every digit."""
+    columns = ["update", *sorted({key for row in history for key in row} - {"update"})]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {key: repr(value) if key != "update" else int(value) for key, value in row.items()} for row in history
+    )
+    return text.getvalue()
+
+
+def _write_cost(layout: Layout, seconds: float) -> None:
+    """Adds this run's seconds to those of the runs that it continued; memory is the largest of them, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
+    write_json(layout.cost, {"seconds": round(seconds, 1), "peak_bytes": peak})

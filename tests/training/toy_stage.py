@@ -1,0 +1,106 @@
+"""A stage small enough to be killed, resumed and cut in every way: predicts each number of a sequence from the last.
+
+Run as a script, like a real stage, so that Lightning starts further ranks of it:
+`python tests/training/toy_stage.py conf/tiny/toy.yaml`.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pipeline.artifacts import publish
+from pipeline.config import Config, TrainingConfig, load
+from pipeline.data.batches import InstructionBatch, Sizes
+from pipeline.objectives.terms import LossTerms
+from pipeline.stages.base import StageModule
+from pipeline.stages.launch import launch
+from pipeline.stages.run import stage_run
+from pipeline.stages.training import fit
+
+
+class ToyConfig(Config):
+    """The toy stage."""
+
+    training: TrainingConfig
+    """How it is trained."""
+    dropout: float
+    """Dropout of the hidden layer."""
+    bad_update: int
+    """Optimizer step whose loss becomes NaN; 0 for none."""
+    kill_update: int
+    """Optimizer step at whose beginning the process kills itself; 0 for none."""
+    step_seconds: float
+    """Time that each step takes at least."""
+
+
+class Walks:
+    """Random walks of unequal length on a ring of 16 numbers; two thirds of the positions count."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        random = np.random.default_rng(seed)
+        self.walks = [random.integers(1, 3, random.integers(3, 12)).cumsum() % 16 for _ in range(size)]
+
+    def sizes(self, epoch: int) -> Sizes:
+        """Lengths and counted positions."""
+        lengths = np.array([len(walk) - 1 for walk in self.walks])
+        counts = np.array([int((np.arange(n) % 3 > 0).sum()) for n in lengths])
+        return Sizes(lengths=lengths, num_targets={"loss": counts, "first": np.ones_like(lengths)})
+
+    def collate(self, indices: np.ndarray, epoch: int) -> InstructionBatch:
+        """Right-padded rows."""
+        width = max(len(self.walks[i]) for i in indices) - 1
+        rows = np.zeros((3, len(indices), width), dtype=np.int64)
+        for row, i in enumerate(indices):
+            walk = self.walks[i]
+            rows[0, row, : len(walk) - 1] = walk[:-1]
+            rows[1, row, : len(walk) - 1] = walk[1:]
+            rows[2, row, : len(walk) - 1] = np.arange(len(walk) - 1) % 3 > 0
+        ids, labels, counted = torch.from_numpy(rows)
+        return InstructionBatch(ids, labels, counted.bool())
+
+
+class Toy(StageModule[InstructionBatch]):
+    """Two losses with different denominators."""
+
+    def __init__(self, config: ToyConfig) -> None:
+        torch.manual_seed(config.training.seed)
+        hidden = nn.Sequential(nn.Embedding(16, 24), nn.Linear(24, 24), nn.Tanh(), nn.Dropout(config.dropout))
+        super().__init__(nn.Sequential(hidden, nn.Linear(24, 16)), config.training)
+        self.toy = config
+
+    def objective(self, batch: InstructionBatch) -> tuple[LossTerms, ...]:
+        """Cross entropy of the counted positions, and of each first position."""
+        logits = self.model(batch.input_ids)
+        loss = nn.functional.cross_entropy(logits[batch.is_response], batch.labels[batch.is_response], reduction="sum")
+        first = nn.functional.cross_entropy(logits[:, 0], batch.labels[:, 0], reduction="sum")
+        if self.model.training and self.update + 1 == self.toy.bad_update:
+            loss = loss * float("nan")
+        if self.model.training and self.update + 1 == self.toy.kill_update:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.model.training:
+            time.sleep(self.toy.step_seconds)
+        return (
+            LossTerms(loss, int(batch.is_response.sum()), report={"nll": loss.detach()}),
+            LossTerms(first, len(batch.labels), name="first", weight=0.5),
+        )
+
+
+def main(path: Path) -> None:
+    """Trains on walks and writes the weights."""
+    config = load(path, ToyConfig)
+    with stage_run("tests.training.toy_stage", path, config, seed=config.training.seed, inputs=()) as run:
+        module = Toy(config)
+        fit(run, module, train=Walks(203, seed=1), valid=Walks(31, seed=2))
+        with publish(run.layout.output) as folder:
+            save_file(module.model.state_dict(), folder / "model.safetensors")
+        run.finish({"loss": module.history[-1]["valid/loss"]}, history=module.history)
+
+
+if __name__ == "__main__":
+    launch(main)
