@@ -1,0 +1,48 @@
+"""What the translation models share: the vocabulary convention, tied embeddings, the projection.
+
+Legend: D model size, V vocabulary, L = V - 1 scores.
+The convention is Marian's: <eos> is 0; <pad> is the last id, V - 1, and also what the decoder starts from. The pad
+row is zero and stays zero, and <pad> is outside the softmax: a model gives L = V - 1 scores, so none can generate it.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+TiedEmbeddings = Literal["all", "decoder", "none"]
+"""Which matrices are one: source, target and output | target and output | none."""
+
+
+def pad_id(vocab_size: int) -> int:
+    """The id of <pad>, which is also what the decoder starts from."""
+    return vocab_size - 1
+
+
+class TokenProjection(nn.Linear):
+    """Scores of all tokens but <pad>, whose row of the weight, shared with an embedding or not, is never used."""
+
+    def forward(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N L"]:
+        """The scores of ids 0 to V - 2."""
+        return F.linear(hidden, self.weight[:-1], self.bias[:-1])
+
+
+class TranslationEmbeddings(nn.Module):
+    """Source embedding, target embedding and output projection, tied as asked."""
+
+    def __init__(self, vocab_size: int, d_model: int, tied: TiedEmbeddings) -> None:
+        super().__init__()
+        pad = pad_id(vocab_size)
+        self.target = nn.Embedding(vocab_size, d_model, padding_idx=pad)
+        self.source = self.target if tied == "all" else nn.Embedding(vocab_size, d_model, padding_idx=pad)
+        self.output = TokenProjection(d_model, vocab_size)
+        for embedding in (self.source, self.target):
+            nn.init.normal_(embedding.weight, std=d_model**-0.5)
+            nn.init.zeros_(embedding.weight[pad])
+        nn.init.zeros_(self.output.bias)
+        if tied == "none":
+            nn.init.normal_(self.output.weight, std=d_model**-0.5)
+            nn.init.zeros_(self.output.weight[pad])
+        else:
+            self.output.weight = self.target.weight
