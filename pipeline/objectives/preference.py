@@ -26,7 +26,7 @@ class PairLogProbs:
 
 
 def dpo_loss(policy: PairLogProbs, reference: PairLogProbs, *, beta: float, label_smoothing: float = 0.0) -> LossTerms:
-    """Direct preference optimization (Rafailov et al. 2023, eq. 7), conservative if smoothed (Mitchell 2023, eq. 3).
+    """Direct preference optimization (Rafailov et al. 2023, eq. 7), conservative if smoothed (Mitchell 2023).
 
     With h the margin by which the policy prefers the chosen answer more than the reference does, a pair costs
     `-(1 - label_smoothing) * log sigmoid(beta * h) - label_smoothing * log sigmoid(-beta * h)`, where `label_smoothing`
