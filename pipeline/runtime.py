@@ -186,6 +186,10 @@ class CpuDeepSpeedStrategy(DeepSpeedStrategy):
 
     def setup_distributed(self) -> None:
         """Sets the ranks and starts DeepSpeed's process group without looking for device numbers."""
+        import deepspeed
+
+        # DeepSpeed would compile a shared-memory operator for a minute at the first start; gloo serves as well.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         self.set_world_ranks()
         self._init_deepspeed_distributed()
 

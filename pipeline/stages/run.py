@@ -6,6 +6,7 @@ import logging
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ from pipeline.stages.interrupt import Interrupt
 from pipeline.tracking import Tracker, track
 
 _log = logging.getLogger(__name__)
+
+# Lightning reports devices, tips and defaults that we set ourselves, once for each trainer and rank.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")
 
 
 @dataclass(frozen=True)
