@@ -45,7 +45,7 @@ test: $(INSTALLED) ## run the tests
 check: $(INSTALLED) ## format, lint, types, import contracts
 	ruff format --check .
 	ruff check .
-	mypy
+	mypy pipeline tests $(wildcard benchmarks/*.py)
 	lint-imports
 
 reproduce: $(INSTALLED) ## reproduce published numbers beside the chain: NUMBER=NAME for one

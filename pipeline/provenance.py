@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -104,28 +103,39 @@ def git_commit() -> str:
 def with_code_deps(text: str) -> str:
     """The text of a dvc.yaml with the code dependencies of each stage made exact and all else as it was.
 
-    Code dependencies are the .py files of this package; they come first, sorted.
+    Code dependencies are the .py files of this package; they come first, sorted. A stage whose file is not written
+    yet gets none. Raises ValueError for a command that runs no stage of this package.
     """
     yaml = YAML()
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
     document = yaml.load(text)
     for name, stage in document["stages"].items():
-        _set_code_deps(name, stage)
+        module = _stage_module(name, stage["cmd"])
+        code = [path.as_posix() for path in module_sources(module)] if _source(module) else []
+        others = [dep for dep in stage.get("deps", []) if not (dep.startswith(f"{_PACKAGE}/") and dep.endswith(".py"))]
+        if "deps" in stage:
+            stage["deps"] = [*code, *others]
+        elif code:
+            stage.insert(list(stage).index("cmd") + 1, "deps", code)
     out = io.StringIO()
     yaml.dump(document, out)
     return out.getvalue()
 
 
-def _set_code_deps(name: str, stage: Any) -> None:
-    found = _STAGE_MODULE.search(stage["cmd"])
+def stages_without_file(text: str) -> list[str]:
+    """Names of the stages in a dvc.yaml whose module does not exist."""
+    stages = YAML(typ="safe").load(text)["stages"]
+    return [name for name, stage in stages.items() if _source(_stage_module(name, stage["cmd"])) is None]
+
+
+def _stage_module(name: str, command: str) -> str:
+    found = _STAGE_MODULE.search(command)
     if found is None:
         raise ValueError(
-            f"dvc.yaml: stage {name}: cmd has no 'python -m {_PACKAGE}.stages.NAME', found {stage['cmd']!r}"
+            f"dvc.yaml: stage {name}: expected 'python -m {_PACKAGE}.stages.NAME' in cmd, found {command!r}"
         )
-    code = [path.as_posix() for path in module_sources(found[1])]
-    others = [dep for dep in stage.get("deps", []) if not (dep.startswith(f"{_PACKAGE}/") and dep.endswith(".py"))]
-    stage["deps"] = [*code, *others]
+    return found[1]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -136,12 +146,14 @@ def main(arguments: Sequence[str]) -> int:
     path = Path("dvc.yaml")
     old = path.read_text(encoding="utf-8")
     new = with_code_deps(old)
+    missing = stages_without_file(old)
+    if missing:
+        sys.stderr.write(f"dvc.yaml: no file yet for the stages {', '.join(missing)}\n")
     if check and new != old:
         sys.stderr.write("dvc.yaml: code dependencies are out of date: run `make deps`\n")
-        return 1
     if not check:
         path.write_text(new, encoding="utf-8")
-    return 0
+    return 1 if missing or (check and new != old) else 0
 
 
 if __name__ == "__main__":
