@@ -6,7 +6,7 @@ construction, and the loss mask is made of spans, never of searches for a token.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -14,7 +14,6 @@ from jaxtyping import Bool, Int
 from pipeline.text.tokenizer import Tokenizer
 
 ChatRole = Literal["system", "user", "assistant"]
-_ROLES: tuple[ChatRole, ...] = ("system", "user", "assistant")
 
 CHAT_TEMPLATE = (
     "{{ '<bos>' }}{% for message in messages %}{{ '<' + message['role'] + '>' + (message['content'] | trim) }}"
@@ -24,16 +23,21 @@ CHAT_TEMPLATE = (
 """The same template for `transformers`' apply_chat_template."""
 
 
+@runtime_checkable
+class Message(Protocol):
+    """One turn of a conversation: a record of the data has this form."""
+
+    @property
+    def role(self) -> ChatRole:
+        """Who speaks."""
+
+    @property
+    def content(self) -> str:
+        """What is said."""
+
+
 @dataclass(frozen=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: ChatRole
-    content: str
-
-
-@dataclass(frozen=True)
-class Conversation:
+class EncodedConversation:
     """The ids of a conversation and which of them are responses."""
 
     ids: Int[np.ndarray, "T"]
@@ -43,27 +47,15 @@ class Conversation:
     """True when tokens were taken away to fit the length."""
 
 
-def parse_messages(values: Any, where: str) -> tuple[Message, ...]:
-    """Messages from the JSON form [{"role", "content"}, ...]; ValueError names `where` (file and line)."""
-    if not isinstance(values, list) or not values:
-        raise ValueError(f"{where}: messages: expected a list of messages, found {values!r}")
-    messages = []
-    for value in values:
-        if not isinstance(value, dict) or value.get("role") not in _ROLES or not isinstance(value.get("content"), str):
-            raise ValueError(f"{where}: expected a message with a role of {_ROLES} and a content, found {value!r}")
-        if not value["content"].strip():
-            raise ValueError(f"{where}: the {value['role']} message is empty")
-        messages.append(Message(role=value["role"], content=value["content"]))
-    return tuple(messages)
-
-
 def encode_turn(message: Message, tokenizer: Tokenizer) -> list[int]:
     """Ids of one message: its role, its text and, for the assistant, <eos>."""
     end = [tokenizer.eos_id] if message.role == "assistant" else []
     return [tokenizer.id_of(message.role), *tokenizer.encode(message.content.strip()), *end]
 
 
-def encode_conversation(messages: Sequence[Message], tokenizer: Tokenizer, *, max_length: int) -> Conversation | None:
+def encode_conversation(
+    messages: Sequence[Message], tokenizer: Tokenizer, *, max_length: int
+) -> EncodedConversation | None:
     """A conversation that ends with a response, in at most `max_length` tokens.
 
     What does not fit is taken from the left: the oldest turns whole, then the beginning of the last prompt, behind
@@ -85,7 +77,7 @@ def encode_conversation(messages: Sequence[Message], tokenizer: Tokenizer, *, ma
     ]
     for span in spans:
         span[0] = False  # the role token is given, not written
-    return Conversation(
+    return EncodedConversation(
         ids=np.array([tokenizer.bos_id, *(token for turn in kept for token in turn)], dtype=np.int64),
         is_response=np.concatenate([np.zeros(1, dtype=bool), *spans]),
         is_shortened=first > 0 or len(last_prompt) < len(turns[-1]),

@@ -5,12 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from pipeline.data.records import Message
 from pipeline.text.chat import (
-    Message,
     encode_conversation,
     encode_prompt,
     encode_response,
-    parse_messages,
 )
 from pipeline.text.tokenizer import Tokenizer
 
@@ -110,12 +109,3 @@ def test_conversations_without_a_prompt_or_a_final_response_are_refused(byte_bpe
         encode_prompt(TALK, byte_bpe, max_length=100)
     with pytest.raises(ValueError, match="max_length: a prompt needs at least 4 tokens, found 3"):
         encode_prompt(TALK[:2], byte_bpe, max_length=3)
-
-
-@pytest.mark.parametrize(
-    "values",
-    [[], "x", [{"role": "robot", "content": "x"}], [{"role": "user"}], [{"role": "user", "content": " "}], [3]],
-)
-def test_malformed_messages_name_their_place(values: object) -> None:
-    with pytest.raises(ValueError, match=r"talk.jsonl:3"):
-        parse_messages(values, "talk.jsonl:3")
