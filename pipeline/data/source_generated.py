@@ -2,7 +2,7 @@
 
 It is made to be learnable in seconds. Documents stay with one topic, so that the next sentence can be told from a
 random one. A translation follows a fixed word list, with adjectives behind nouns and the verb at the end. The valence
-of a rated text follows from its words: an adjective of known valence, an adverb that scales it, a negation that turns it.
+of a rated text follows from its words: an adjective of known valence, an adverb that scales it or a negation.
 """
 
 import json

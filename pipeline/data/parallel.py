@@ -1,0 +1,222 @@
+"""Readers of parallel text: gettext catalogues, JSON translations of software, two aligned files, tables, JSON lines.
+
+Each reader yields raw pairs with the group (component, template, file) that must stay within one split.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, assert_never
+
+from pydantic import Field
+
+from pipeline.config import Config
+from pipeline.data.records import read_lines, read_rows
+
+Into = Literal["split", "train", "valid", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawPair:
+    """A source text and its translation as they stand in a file."""
+
+    src: str
+    tgt: str
+    group: str
+
+
+class ParallelSource(Config):
+    """What every kind of parallel source has."""
+
+    source: str
+    """Folder below raw/."""
+    into: Into = "split"
+    """A fixed split, whose valid and test rows are kept as they are, or `split`: divided here by group."""
+
+
+class LocalisedJson(ParallelSource):
+    """Folders that hold one JSON tree a language, with the same keys: `components/NAME/translations/en.json`."""
+
+    kind: Literal["localised_json"]
+    src: str = "en.json"
+    """File name of the source language."""
+    tgt: str
+    """File name of the target language."""
+
+
+class Gettext(ParallelSource):
+    """Message catalogues, .po or .mo, whose message ids are English text."""
+
+    kind: Literal["gettext"]
+
+
+class TwoFiles(ParallelSource):
+    """Two aligned files: line n of one is the translation of line n of the other."""
+
+    kind: Literal["two_files"]
+    src: str
+    """File of the source language, below the source's folder."""
+    tgt: str
+    """File of the target language."""
+
+
+class Table(ParallelSource):
+    """A tab-separated file: source and target, or group, source and target."""
+
+    kind: Literal["table"]
+    file: str
+    """The file, below the source's folder."""
+
+
+class PairRows(ParallelSource):
+    """JSON lines, for example a split of a hub data set."""
+
+    kind: Literal["rows"]
+    file: str
+    """The file, below the source's folder."""
+    src: str
+    """Key of the source text; dots descend: `translation.en`."""
+    tgt: str
+    """Key of the target text."""
+
+
+AnyParallel = Annotated[LocalisedJson | Gettext | TwoFiles | Table | PairRows, Field(discriminator="kind")]
+
+
+def read_pairs(source: LocalisedJson | Gettext | TwoFiles | Table | PairRows, raw: Path) -> Iterator[RawPair]:
+    """The pairs of a source, in file order. ValueError names file and line of a fault."""
+    folder = raw / source.source
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
+    match source:
+        case LocalisedJson():
+            yield from _localised_json(folder, source.src, source.tgt)
+        case Gettext():
+            yield from _gettext(folder)
+        case TwoFiles():
+            yield from _two_files(folder / source.src, folder / source.tgt)
+        case Table():
+            yield from _table(folder / source.file)
+        case PairRows():
+            for number, row in enumerate(read_rows(folder / source.file), start=1):
+                src, tgt = (_field(row, key, f"{folder / source.file}:{number}") for key in (source.src, source.tgt))
+                yield RawPair(src, tgt, f"{source.file}:{number}")
+        case _:
+            assert_never(source)
+
+
+def _localised_json(folder: Path, src: str, tgt: str) -> Iterator[RawPair]:
+    for path in sorted(folder.rglob(src)):
+        other = path.with_name(tgt)
+        if other.is_file():
+            trees = [json.loads("\n".join(line for _, line in read_lines(file))) for file in (path, other)]
+            group = path.parent.parent.name
+            yield from (RawPair(one, two, group) for one, two in _leaves(trees[0], trees[1]))
+
+
+def _leaves(one: Any, two: Any) -> Iterator[tuple[str, str]]:
+    """The texts that stand at the same place in two JSON trees."""
+    if isinstance(one, str) and isinstance(two, str):
+        yield one, two
+    elif isinstance(one, dict) and isinstance(two, dict):
+        for key, value in one.items():
+            if key in two:
+                yield from _leaves(value, two[key])
+
+
+def _gettext(folder: Path) -> Iterator[RawPair]:
+    for path in sorted((*folder.rglob("*.po"), *folder.rglob("*.mo"))):
+        file = path.relative_to(folder).as_posix()
+        messages = _read_po(path) if path.suffix == ".po" else _read_mo(path)
+        for src, tgt, reference in messages:
+            if src and tgt:
+                yield RawPair(src, tgt, f"{file}:{reference}")
+
+
+def _read_po(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Message id, translation and first referenced template of every entry that is neither fuzzy nor obsolete."""
+    entry: dict[str, str] = {}
+    field, is_fuzzy, reference = "", False, ""
+    lines = [line.strip() for _, line in read_lines(path)]
+    for number, line in enumerate([*lines, ""], start=1):
+        if not line:
+            if not is_fuzzy:
+                plural = "msgid_plural" in entry
+                yield entry.get("msgid", ""), entry.get("msgstr[0]" if plural else "msgstr", ""), reference
+                yield entry.get("msgid_plural", ""), entry.get("msgstr[1]", ""), reference
+            entry, field, is_fuzzy, reference = {}, "", False, ""
+        elif line.startswith("#,"):
+            is_fuzzy = is_fuzzy or "fuzzy" in line
+        elif line.startswith("#:"):
+            reference = reference or (line[2:].split() or [""])[0].rpartition(":")[0] or line[2:].strip()
+        elif not line.startswith("#"):
+            name, quote, text = line.partition('"')
+            field = name.strip() or field
+            if not quote or not field or not text.endswith('"'):
+                raise ValueError(f"{path}:{number}: not a line of a message catalogue: {line[:60]!r}")
+            try:
+                entry[field] = entry.get(field, "") + json.loads(f'"{text}')
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number}: badly quoted text: {line[:60]!r}") from error
+
+
+def _read_mo(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Message id and translation of every entry of a compiled catalogue (GNU gettext manual, "The Format of MO")."""
+    data = path.read_bytes()
+    if data[:4] not in (b"\xde\x12\x04\x95", b"\x95\x04\x12\xde"):
+        raise ValueError(f"{path}: not a compiled message catalogue")
+    order = "<" if data[:4] == b"\xde\x12\x04\x95" else ">"
+    try:
+        count, ids, texts = struct.unpack_from(f"{order}3I", data, 8)
+        for index in range(count):
+            both = []
+            for table in (ids, texts):
+                length, offset = struct.unpack_from(f"{order}2I", data, table + 8 * index)
+                both.append(data[offset : offset + length].decode("utf-8").rpartition("\x04")[2].split("\0"))
+            yield both[0][0], both[1][0], ""
+            if len(both[0]) == 2 and len(both[1]) == 2:
+                yield both[0][1], both[1][1], ""
+    except (struct.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: damaged message catalogue: {error}") from error
+
+
+def _two_files(src: Path, tgt: Path) -> Iterator[RawPair]:
+    sides = []
+    for path in (src, tgt):
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+        sides.append([line for _, line in read_lines(path)])
+    if len(sides[0]) != len(sides[1]):
+        raise ValueError(f"parallel files differ in length: {src} has {len(sides[0])} lines, {tgt} has {len(sides[1])}")
+    if not sides[0]:
+        raise ValueError(f"{src}: empty file")
+    for number, (one, two) in enumerate(zip(*sides, strict=True), start=1):
+        for path, line in ((src, one), (tgt, two)):
+            if not line.strip():
+                raise ValueError(f"{path}:{number}: empty line in a parallel file")
+        yield RawPair(one, two, f"{src.name}:{number}")
+
+
+def _table(path: Path) -> Iterator[RawPair]:
+    number = 0
+    for number, line in read_lines(path):
+        fields = line.split("\t")
+        if len(fields) not in (2, 3) or not all(field.strip() for field in fields):
+            raise ValueError(f"{path}:{number}: expected [group,] source and target between tabs, found {line[:60]!r}")
+        yield RawPair(fields[-2], fields[-1], fields[0] if len(fields) == 3 else f"{path.name}:{number}")
+    if number == 0:
+        raise ValueError(f"{path}: empty file")
+
+
+def _field(row: dict[str, Any], key: str, where: str) -> str:
+    """The text at a dotted key."""
+    value: Any = row
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise ValueError(f"{where}: no key {key!r}; the row has {', '.join(sorted(row))}")
+        value = value[part]
+    if not isinstance(value, str):
+        raise ValueError(f"{where}: {key} is {type(value).__name__}, expected text")
+    return value
