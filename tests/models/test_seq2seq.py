@@ -129,7 +129,7 @@ def test_pad_has_a_zero_row_without_gradient_and_no_score(tied: TiedEmbeddings) 
 def test_tying_decides_which_matrices_are_one() -> None:
     distinct = {}
     for tied in ("all", "decoder", "none"):
-        parts = tiny(tied=tied).embeddings  # type: ignore[arg-type]
+        parts = tiny(tied=tied).embeddings
         distinct[tied] = len({id(part.weight) for part in (parts.source, parts.target, parts.output)})
     assert distinct == {"all": 1, "decoder": 2, "none": 3}
 

@@ -1,0 +1,157 @@
+"""BERT (Devlin et al. 2019): a post-norm Transformer encoder and its two pretraining heads.
+
+Legend: B batch, T length, D model size, V vocabulary, C token types, N masked positions.
+Masks are boolean; True counts. `attention_mask` is False at padding.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import PositiveInt, model_validator
+from torch import Tensor, nn
+
+from pipeline.config import Config, Fraction
+from pipeline.models.attention import key_mask
+from pipeline.models.dropout import Dropout
+from pipeline.models.transformer import Activation, EncoderLayer, Layers, activate, initialise
+
+NORM_EPS = 1e-12
+
+
+class BertConfig(Config):
+    """Shape of a BERT encoder."""
+
+    vocab_size: PositiveInt
+    """Tokens in the vocabulary, special tokens included."""
+    d_model: PositiveInt
+    """Width of the residual stream."""
+    num_layers: PositiveInt
+    """Transformer layers."""
+    num_heads: PositiveInt
+    """Attention heads; must divide d_model."""
+    d_ff: PositiveInt
+    """Width of the feed-forward networks; four times d_model in the published models."""
+    max_length: PositiveInt
+    """Longest sequence in tokens: the number of learned positions."""
+    num_token_types: PositiveInt = 2
+    """Kinds of segments: first and second sentence."""
+    activation: Activation = "gelu"
+    """Non-linearity of the feed-forward networks and of the masked-word head."""
+    dropout: Fraction = 0.1
+    """Dropout of the embeddings and of each residual update."""
+    attention_dropout: Fraction = 0.0
+    """Dropout of the attention weights (published: 0.1); other than 0 it gives up the fused attention kernel."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> "BertConfig":
+        if self.d_model % self.num_heads:
+            raise ValueError(f"num_heads must divide d_model, found {self.num_heads} and {self.d_model}")
+        return self
+
+
+class Bert(nn.Module):
+    """The encoder: hidden states in the context of both sides."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.position_embedding = nn.Embedding(config.max_length, config.d_model)
+        self.token_type_embedding = nn.Embedding(config.num_token_types, config.d_model)
+        self.embedding_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.dropout = Dropout(config.dropout)
+        self.layers: Layers[EncoderLayer] = Layers(
+            EncoderLayer(
+                config.d_model,
+                config.num_heads,
+                config.d_ff,
+                norm="post",
+                activation=config.activation,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+                eps=NORM_EPS,
+            )
+            for _ in range(config.num_layers)
+        )
+        initialise(self)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, "B T D"]:
+        """Hidden states; those of padding hold nothing of use. Raises ValueError beyond the longest length."""
+        length = input_ids.size(1)
+        if length > self.config.max_length:
+            raise ValueError(f"{length} tokens exceed the longest sequence of this model, {self.config.max_length}")
+        positions = self.position_embedding(torch.arange(length, device=input_ids.device))  # (T, D)
+        embedded = self.token_embedding(input_ids) + positions + self.token_type_embedding(token_type_ids)
+        hidden: Tensor = self.dropout(self.embedding_norm(embedded))
+        mask = key_mask(attention_mask)
+        for layer in self.layers:
+            hidden = layer(hidden, mask)
+        return hidden
+
+
+class Pooler(nn.Module):
+    """One vector for a sequence: the first token's, [CLS], through a tanh layer."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(d_model, d_model)
+        initialise(self)
+
+    def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
+        """The pooled vectors."""
+        return torch.tanh(self.dense(hidden[:, 0]))
+
+
+class MaskedWordHead(nn.Module):
+    """A dense layer, then scores from the token embeddings themselves and a bias of each token."""
+
+    def __init__(self, config: BertConfig, token_embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.dense = nn.Linear(config.d_model, config.d_model)
+        self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.decoder = nn.Linear(config.d_model, config.vocab_size)
+        initialise(self)
+        self.decoder.weight = token_embedding.weight
+
+    def forward(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """Scores of the original token."""
+        scores: Tensor = self.decoder(self.norm(activate(self.dense(hidden), self.activation)))
+        return scores
+
+
+class BertForPretraining(nn.Module):
+    """BERT with its two heads: masked words, and whether the second segment follows the first."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Bert(config)
+        self.pooler = Pooler(config.d_model)
+        self.masked_word = MaskedWordHead(config, self.encoder.token_embedding)
+        self.next_sentence = nn.Linear(config.d_model, 2)
+        initialise(self.next_sentence)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, "B T D"]:
+        """Hidden states, which the two methods below read."""
+        hidden: Tensor = self.encoder(input_ids, token_type_ids, attention_mask)
+        return hidden
+
+    def mlm_logits(self, masked_hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """Scores of the original tokens from hidden states gathered at the masked positions."""
+        scores: Tensor = self.masked_word(masked_hidden)
+        return scores
+
+    def nsp_logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B 2"]:
+        """Scores of class 0, the second segment follows the first, and class 1, it does not."""
+        scores: Tensor = self.next_sentence(self.pooler(hidden))
+        return scores
