@@ -1,0 +1,196 @@
+"""Recurrent translation with attention (Sutskever et al. 2014; Bahdanau et al. 2015; Luong et al. 2015).
+
+Legend: B batch, N rows of a search, M selected rows, T target length, S source length, E embedding size, H hidden
+size, Q layers, A memory size (2 H if the encoder reads both ways, else H), I input size of the decoder's cell,
+V vocabulary, L = V - 1 scores (see translation.py).
+Masks are boolean; True counts. Sources and targets are padded on the right.
+
+The decoder's cell reads the previous token, attention follows (Luong et al., section 3): without input feeding all
+target steps run as one call of the cell and one batched attention.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from pipeline.config import Config, Fraction
+from pipeline.models.dropout import Dropout
+from pipeline.models.source_attention import AttentionKind, Hidden, Memory, SourceAttention
+from pipeline.models.transformer import Layers
+from pipeline.models.translation import TiedEmbeddings, TranslationEmbeddings
+
+
+class RecurrentConfig(Config):
+    """Shape of a recurrent translation model."""
+
+    kind: Literal["recurrent"]
+    """Which translation model this is."""
+    cell: Literal["rnn", "lstm", "gru"]
+    """Recurrent unit of encoder and decoder."""
+    vocab_size: PositiveInt
+    """Tokens of the joint vocabulary, <pad> included."""
+    d_embedding: PositiveInt
+    """Width of the token vectors."""
+    d_hidden: PositiveInt
+    """Width of the recurrent states, for each direction."""
+    num_layers: PositiveInt = 1
+    """Stacked recurrent layers of encoder and decoder."""
+    max_length: PositiveInt
+    """Longest source and longest target in tokens."""
+    bidirectional: bool = True
+    """Let the encoder read both ways."""
+    attention: AttentionKind = "additive"
+    """additive: Bahdanau et al.; dot, general: Luong et al.; none: the decoder's first state is all it knows."""
+    input_feeding: bool = False
+    """Feed the previous attentional state to the cell (Luong et al., section 3.3); trains step by step, slower."""
+    dropout: Fraction = 0.2
+    """Dropout of embeddings, between layers, and of the state before the projection."""
+    tied_embeddings: TiedEmbeddings = "all"
+    """Which of source embedding, target embedding and output projection are one matrix."""
+
+    @model_validator(mode="after")
+    def _choices_fit(self) -> "RecurrentConfig":
+        if self.attention == "none" and self.input_feeding:
+            raise ValueError("input_feeding needs an attention other than none")
+        if self.attention == "dot" and self.d_memory != self.d_hidden:
+            raise ValueError(
+                "attention dot needs decoder states as wide as the memory: bidirectional false, or attention general"
+            )
+        return self
+
+    @property
+    def d_memory(self) -> int:
+        """Width of one encoded source position."""
+        return self.d_hidden * (2 if self.bidirectional else 1)
+
+
+@dataclass(frozen=True)
+class RecurrentState:
+    """What a search remembers between two steps."""
+
+    memory: Memory
+    src_mask: Bool[Tensor, "N S"]
+    hidden: Hidden
+    feed: Float[Tensor, "N E"]
+    """The previous attentional state."""
+
+    def select(self, rows: Int[Tensor, "M"]) -> "RecurrentState":
+        """The state of the given rows, which may repeat, drop and re-order."""
+        return RecurrentState(
+            memory=self.memory.select(rows),
+            src_mask=self.src_mask[rows],
+            hidden=tuple(part[:, rows] for part in self.hidden),
+            feed=self.feed[rows],
+        )
+
+
+class Recurrent(nn.Module):
+    """Encoder and decoder with the interface of `Seq2Seq`: `forward` trains; `start` and `step` generate."""
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = TranslationEmbeddings(config.vocab_size, config.d_embedding, config.tied_embeddings)
+        self.dropout = Dropout(config.dropout)
+        feed_width = config.d_embedding if config.input_feeding else 0
+        self.encoder = _cell(config, config.d_embedding, bidirectional=config.bidirectional)
+        self.decoder = _cell(config, config.d_embedding + feed_width, bidirectional=False)
+        num_parts = 2 if config.cell == "lstm" else 1
+        self.bridges: Layers[nn.Linear] = Layers(nn.Linear(config.d_memory, config.d_hidden) for _ in range(num_parts))
+        self.attention = SourceAttention(config.attention, config.d_hidden, config.d_memory)
+        d_context = 0 if config.attention == "none" else config.d_memory
+        self.readout = nn.Linear(config.d_hidden + d_context, config.d_embedding)
+
+    def forward(
+        self, src: Int[Tensor, "B S"], src_mask: Bool[Tensor, "B S"], tgt: Int[Tensor, "B T"]
+    ) -> Float[Tensor, "B T E"]:
+        """Attentional states of the decoder, teacher-forced; `logits` projects those that count."""
+        return self.decode(tgt, self.encode(src, src_mask), src_mask)
+
+    def encode(self, src: Int[Tensor, "B S"], src_mask: Bool[Tensor, "B S"]) -> Memory:
+        """Runs the encoder over the real tokens of each source: neither direction sees padding."""
+        self._check_length(src)
+        packed = pack_padded_sequence(
+            self.dropout(self.embeddings.source(src)), src_mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        packed_outputs, last = self.encoder(packed)
+        outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=src.size(1))
+        outputs = self.dropout(outputs)
+        parts = last if self.config.cell == "lstm" else (last,)  # each (Q x directions, B, H)
+        joined = [part.unflatten(0, (self.config.num_layers, -1)).transpose(1, 2).flatten(2) for part in parts]
+        initial = tuple(torch.tanh(bridge(part)) for bridge, part in zip(self.bridges, joined, strict=True))
+        return Memory(outputs, self.attention.project(outputs), initial)
+
+    def decode(self, tgt: Int[Tensor, "B T"], memory: Memory, src_mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B T E"]:
+        """State t has seen tgt[: t + 1] and the source."""
+        self._check_length(tgt)
+        embedded = self.dropout(self.embeddings.target(tgt))
+        if not self.config.input_feeding:
+            states, _ = self._run(embedded, memory.initial)
+            return self._read_out(states, memory, src_mask)
+        hidden, feed, outputs = memory.initial, embedded.new_zeros(embedded[:, :1].shape), []
+        for token in embedded.split(1, dim=1):
+            states, hidden = self._run(torch.cat([token, feed], dim=2), hidden)
+            feed = self._read_out(states, memory, src_mask)
+            outputs.append(feed)
+        return torch.cat(outputs, dim=1)
+
+    def logits(self, hidden: Float[Tensor, "*N E"]) -> Float[Tensor, "*N L"]:
+        """Scores of the next token."""
+        scores: Tensor = self.embeddings.output(hidden)
+        return scores
+
+    def start(self, src: Int[Tensor, "N S"], src_mask: Bool[Tensor, "N S"]) -> RecurrentState:
+        """Reads the sources; the search then feeds <pad>, which starts the decoder, through `step`."""
+        memory = self.encode(src, src_mask)
+        feed = memory.outputs.new_zeros(src.size(0), self.config.d_embedding)
+        return RecurrentState(memory, src_mask, memory.initial, feed)
+
+    def step(self, tokens: Int[Tensor, "N"], state: RecurrentState) -> tuple[Float[Tensor, "N L"], RecurrentState]:
+        """Appends one token to each row and returns the scores of the one after it."""
+        entering = self.dropout(self.embeddings.target(tokens.unsqueeze(1)))
+        if self.config.input_feeding:
+            entering = torch.cat([entering, state.feed.unsqueeze(1)], dim=2)
+        states, hidden = self._run(entering, state.hidden)
+        feed = self._read_out(states, state.memory, state.src_mask)[:, 0]
+        return self.logits(feed), replace(state, hidden=hidden, feed=feed)
+
+    def _run(self, entering: Float[Tensor, "B T I"], hidden: Hidden) -> tuple[Float[Tensor, "B T H"], Hidden]:
+        """All given steps of the decoder's cells."""
+        if self.config.cell == "lstm":
+            states, last = self.decoder(entering, hidden)
+            return states, last
+        states, last = self.decoder(entering, hidden[0])
+        return states, (last,)
+
+    def _read_out(
+        self, states: Float[Tensor, "B T H"], memory: Memory, src_mask: Bool[Tensor, "B S"]
+    ) -> Float[Tensor, "B T E"]:
+        """The attentional state, tanh(W [context; state]) (Luong et al., eq. 5), as wide as an embedding."""
+        if self.config.attention != "none":
+            states = torch.cat([self.attention(states, memory, src_mask), states], dim=2)
+        attentional: Tensor = self.dropout(torch.tanh(self.readout(states)))
+        return attentional
+
+    def _check_length(self, tokens: Int[Tensor, "B T"]) -> None:
+        if tokens.size(1) > self.config.max_length:
+            longest = self.config.max_length
+            raise ValueError(f"{tokens.size(1)} tokens exceed the longest sequence of this model, {longest}")
+
+
+def _cell(config: RecurrentConfig, d_input: int, *, bidirectional: bool) -> nn.RNNBase:
+    """A stack of recurrent layers; dropout acts between them."""
+    cells: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+    return cells[config.cell](
+        d_input,
+        config.d_hidden,
+        config.num_layers,
+        batch_first=True,
+        bidirectional=bidirectional,
+        dropout=config.dropout if config.num_layers > 1 else 0.0,
+    )
