@@ -74,10 +74,15 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as output:
         for record in records:
-            row = {key: value for key, value in asdict(record).items() if key != "group"}
-            output.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+            output.write(line_of(record))
             count += 1
     return count
+
+
+def line_of(record: Record) -> str:
+    """A record as one line of JSON, without its group."""
+    row = {key: value for key, value in asdict(record).items() if key != "group"}
+    return json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n"
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

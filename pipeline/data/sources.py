@@ -138,9 +138,7 @@ def _load_hub(source: HubSource, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for split in source.splits:
         try:
-            rows = datasets.load_dataset(
-                source.dataset, source.config, split=split, revision=source.revision, trust_remote_code=False
-            )
+            rows = datasets.load_dataset(source.dataset, source.config, split=split, revision=source.revision)
         except (OSError, ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"hub data set {source.dataset} ({split}) cannot be loaded: {reason}") from error

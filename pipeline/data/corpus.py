@@ -1,0 +1,202 @@
+"""The corpus of a profile: every role's sources, read, cleaned, split, written, and compared for overlap.
+
+Roles: text (running text), translation (pairs), rated (texts with human ratings), conversations, words (test sets of
+word vectors). A role without sources is left out.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import Any, assert_never
+
+from pydantic import PositiveInt
+
+from pipeline.config import Config
+from pipeline.data.dialogues import ConversationsConfig, prepare_conversations
+from pipeline.data.documents import DocumentCounts, DocumentsConfig, split_documents
+from pipeline.data.overlap import overlap
+from pipeline.data.pairs import PairsConfig, prepare_pairs
+from pipeline.data.rated import RatedConfig, prepare_rated
+from pipeline.data.records import (
+    SPLITS,
+    Conversation,
+    Document,
+    Pair,
+    Rated,
+    line_of,
+    read_rows,
+    read_text,
+    write_records,
+)
+
+WORD_FILES = ("questions-words.txt", "wordsim353.tsv", "simlex999.txt")
+
+
+class PrepareConfig(Config):
+    """What each role is made of."""
+
+    text: DocumentsConfig = DocumentsConfig()
+    """Running text, for word vectors and pretraining."""
+    translation: PairsConfig = PairsConfig()
+    """Sentence pairs."""
+    rated: RatedConfig = RatedConfig()
+    """Texts with human ratings."""
+    rated_as_text: bool = False
+    """Whether the rated training texts, never the held-out ones, are also running text for pretraining."""
+    conversations: ConversationsConfig = ConversationsConfig()
+    """Conversations for instruction tuning."""
+    words: str = ""
+    """Folder below raw/ that holds the test sets of word vectors; empty for none."""
+    overlap_words: PositiveInt = 8
+    """Length in words of the n-grams of the overlap report."""
+
+
+def prepare(config: PrepareConfig, raw: Path, out: Path) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """Writes the prepared corpus below `out`; returns all counts and the overlap table."""
+    counts: dict[str, Any] = {}
+    rated = prepare_rated(config.rated, raw)
+    if config.rated.sources:
+        counts["rated"] = _write(out / "rated", rated.splits)
+        counts["rated"] |= {"read": rated.num_read, "dropped": _sorted(rated.dropped)}
+    if config.text.sources:
+        texts = rated.splits["train"] if config.rated_as_text else []
+        counts["text"] = _write_documents(config.text, raw, out / "text", texts)
+    if config.translation.sources:
+        pairs = prepare_pairs(config.translation, raw)
+        counts["translation"] = _write(out / "translation", pairs.splits)
+        counts["translation"] |= {"read": pairs.num_read, "dropped": _sorted(pairs.dropped)}
+    chats = prepare_conversations(config.conversations, raw, rated.splits)
+    if any(chats.splits.values()):
+        counts["conversations"] = _write(out / "conversations", chats.splits)
+        counts["conversations"] |= {"read": chats.num_read, "dropped": _sorted(chats.dropped)}
+    if config.words:
+        counts["words"] = _copy_words(raw / config.words, out / "words")
+    if not counts:
+        raise ValueError(
+            "prepare: no role has a source; name at least one under text, translation, rated, conversations"
+        )
+    _refuse_empty(counts)
+    table = _overlaps(out, n=config.overlap_words)
+    return counts, table
+
+
+def _refuse_empty(counts: Mapping[str, Any]) -> None:
+    """A role that has no training record left would fail much later and less clearly."""
+    for role in ("rated", "text", "translation", "conversations"):
+        if role in counts and counts[role]["train"]["records"] == 0:
+            raise ValueError(
+                f"prepare: nothing of role {role} is left for training; dropped: {counts[role]['dropped']}"
+            )
+
+
+def _write(folder: Path, splits: Mapping[str, Sequence[Pair | Rated | Conversation]]) -> dict[str, Any]:
+    """Writes one role's splits; returns records and words of each."""
+    counts: dict[str, Any] = {}
+    for split in SPLITS:
+        write_records(folder / f"{split}.jsonl", splits[split])
+        sources = Counter(_source(record) for record in splits[split])
+        num_words = sum(len(text.split()) for record in splits[split] for text in _texts(record))
+        counts[split] = {"records": len(splits[split]), "words": num_words, "by_source": _sorted(sources)}
+    return counts
+
+
+def _write_documents(config: DocumentsConfig, raw: Path, folder: Path, rated: Sequence[Rated]) -> dict[str, Any]:
+    """Streams the documents into one file a split."""
+    found = DocumentCounts()
+    totals: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    sources: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        files = {
+            split: stack.enter_context((folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n"))
+            for split in SPLITS
+        }
+        for split, document in split_documents(config, raw, found, lambda: _as_documents(rated)):
+            files[split].write(line_of(document))
+            words = len(document.text.split())
+            totals[split].update(records=1, words=words, bytes=len(document.text.encode()))
+            sources[split][document.source] += words
+    counts: dict[str, Any] = {
+        split: {name: totals[split][name] for name in ("records", "words", "bytes")}
+        | {"words_by_source": _sorted(sources[split])}
+        for split in SPLITS
+    }
+    return counts | {"read": found.num_read, "dropped": _sorted(found.dropped)}
+
+
+def _as_documents(rated: Sequence[Rated]) -> Iterator[Document]:
+    """Rated texts as running text: the sentences of one review or article are the paragraphs of one document."""
+    for name, sentences in groupby(rated, key=lambda record: record.id.rpartition("_")[0] or record.id):
+        records = list(sentences)
+        text = "\n".join(record.text for record in records)
+        yield Document(f"rated/{name}", name, f"rated-{records[0].domain}", text)
+
+
+def _copy_words(source: Path, folder: Path) -> dict[str, int]:
+    """Copies the test sets of word vectors that the source has; returns their number of rows."""
+    folder.mkdir(parents=True)
+    counts: dict[str, int] = {}
+    for name in WORD_FILES:
+        found = sorted(source.rglob(name))
+        if len(found) != 1:
+            raise ValueError(f"{source}: expected one {name}, found {len(found)}")
+        lines = _lines(read_text(found[0]))
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+        counts[name] = sum(not line.startswith(("#", ":")) for line in lines)
+    return counts
+
+
+def _lines(text: str) -> list[str]:
+    """The non-empty lines of a table, tabs kept."""
+    return [line.rstrip() for line in text.split("\n") if line.strip()]
+
+
+def _overlaps(out: Path, *, n: int) -> dict[str, dict[str, float]]:
+    """The overlap of every test set with every training set that was written."""
+    return overlap(_text_sets(out, "test"), _text_sets(out, "train"), n=n)
+
+
+def _text_sets(out: Path, split: str) -> dict[str, Iterable[str]]:
+    """The texts of a split by role; of a pair the two languages apart."""
+    sets: dict[str, Iterable[str]] = {}
+    for role, fields in (("text", ("text",)), ("translation", ("src", "tgt")), ("rated", ("text",))):
+        path = out / role / f"{split}.jsonl"
+        if path.is_file():
+            for key in fields:
+                sets[role if len(fields) == 1 else f"{role}.{key}"] = _column(path, key)
+    path = out / "conversations" / f"{split}.jsonl"
+    if path.is_file():
+        sets["conversations"] = _answers(path)
+    return sets
+
+
+def _column(path: Path, key: str) -> Iterator[str]:
+    return (row[key] for row in read_rows(path))
+
+
+def _answers(path: Path) -> Iterator[str]:
+    """What the assistant says: requests are templates."""
+    return (turn["content"] for row in read_rows(path) for turn in row["messages"] if turn["role"] == "assistant")
+
+
+def _source(record: Pair | Rated | Conversation) -> str:
+    return record.domain if isinstance(record, Rated) else record.source
+
+
+def _texts(record: Pair | Rated | Conversation) -> list[str]:
+    """The texts of a record, for counting words."""
+    match record:
+        case Pair():
+            return [record.src, record.tgt]
+        case Rated():
+            return [record.text]
+        case Conversation():
+            return [message.content for message in record.messages]
+        case _:
+            assert_never(record)
+
+
+def _sorted(counter: Mapping[str, int]) -> dict[str, int]:
+    return {name: count for name, count in sorted(counter.items()) if count}

@@ -1,0 +1,172 @@
+"""Running text: speeches, encyclopedia articles, the user's plain text files, or rows of a hub data set.
+
+Every n-th document of a source is held out. Documents are read twice, one at a time: first to learn what is held out,
+then to write; only keys stay in memory, so that the corpus may be larger than it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, assert_never
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from pipeline.config import Config
+from pipeline.data.cleaning import clean, key_of, words_of
+from pipeline.data.parallel import Into
+from pipeline.data.records import Document, read_rows, read_text
+from pipeline.data.wikitext import articles
+
+SplitName = Literal["train", "valid", "test"]
+
+
+class TextSource(Config):
+    """What every kind of text source has."""
+
+    source: str
+    """Folder below raw/."""
+    into: Into = "split"
+    """A fixed split, or `split`: every n-th document is held out."""
+
+
+class TextFiles(TextSource):
+    """Plain text: a file is a document, blank lines part its paragraphs."""
+
+    kind: Literal["files"]
+    files: str = "*.txt"
+    """Pattern of the file names, at any depth."""
+
+
+class WikipediaDump(TextSource):
+    """A MediaWiki XML dump."""
+
+    kind: Literal["wikipedia"]
+    files: str
+    """Pattern of the file names, at any depth."""
+
+
+class TextRows(TextSource):
+    """JSON lines, for example a split of a hub data set: a row is a document."""
+
+    kind: Literal["rows"]
+    file: str
+    """The file, below the source's folder."""
+    text: str = "text"
+    """Key of the text."""
+
+
+AnyText = Annotated[TextFiles | WikipediaDump | TextRows, Field(discriminator="kind")]
+
+
+class DocumentsConfig(Config):
+    """Running text and how it is split."""
+
+    sources: tuple[AnyText, ...] = ()
+    """Text sources; none leaves running text out."""
+    every: PositiveInt = 20
+    """Of so many documents of a source, one goes to test and one to valid."""
+    test_offset: NonNegativeInt = 10
+    """Which of them goes to test, counted from 0 in the order of file names."""
+    valid_offset: NonNegativeInt = 0
+    """Which of them goes to valid."""
+    min_words: PositiveInt = 20
+    """Fewest words of a document that is split here."""
+    min_shared_words: PositiveInt = 8
+    """Fewest words of a training paragraph that is dropped because a held-out document has it too."""
+
+
+@dataclass
+class DocumentCounts:
+    """What was dropped while documents were split."""
+
+    num_read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def split_documents(
+    config: DocumentsConfig, raw: Path, counts: DocumentCounts, extra: Callable[[], Iterable[Document]]
+) -> Iterator[tuple[SplitName, Document]]:
+    """Every kept document with its split; `extra` are further training documents, for example rated texts.
+
+    A training paragraph that also stands in a held-out document is dropped, and so is a repeated document.
+    """
+    held_out: set[bytes] = set()
+    for split, document in _assigned(config, raw):
+        if split != "train":
+            held_out.update(key_of(line) for line in document.text.split("\n"))
+    seen: set[bytes] = set()
+    for split, document in _assigned(config, raw):
+        counts.num_read += 1
+        key = key_of(document.text)
+        if key in seen:
+            counts.dropped["duplicate_documents"] += 1
+            continue
+        seen.add(key)
+        lines = document.text.split("\n")
+        if split == "train":
+            kept = [line for line in lines if not (_is_long(line, config) and key_of(line) in held_out)]
+            counts.dropped["held_out_paragraphs"] += len(lines) - len(kept)
+            lines = kept
+        if lines:
+            yield split, Document(document.id, document.title, document.source, "\n".join(lines))
+    for document in extra():
+        yield "train", document
+
+
+def _is_long(line: str, config: DocumentsConfig) -> bool:
+    return len(words_of(line)) >= config.min_shared_words
+
+
+def _assigned(config: DocumentsConfig, raw: Path) -> Iterator[tuple[SplitName, Document]]:
+    """Every document of every source with the split that its number gives it."""
+    for source in config.sources:
+        number = 0
+        for document in read_documents(source, raw):
+            if source.into != "split":
+                yield source.into, document
+            elif len(words_of(document.text)) >= config.min_words:
+                place = number % config.every
+                number += 1
+                yield (
+                    ("test" if place == config.test_offset else "valid" if place == config.valid_offset else "train"),
+                    document,
+                )
+
+
+def read_documents(source: TextFiles | WikipediaDump | TextRows, raw: Path) -> Iterator[Document]:
+    """The cleaned documents of a source, in order. ValueError names file and line of a fault."""
+    folder = raw / source.source
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
+    match source:
+        case TextFiles():
+            for path in _files(folder, source.files):
+                title = path.relative_to(folder).with_suffix("").as_posix()
+                paragraphs = re.split(r"\n\s*\n", read_text(path))
+                text = "\n".join(clean(paragraph).replace("\n", " ") for paragraph in paragraphs)
+                yield Document(f"{source.source}/{title}", path.stem, source.source, clean(text))
+        case WikipediaDump():
+            for path in _files(folder, source.files):
+                for title, text in articles(path):
+                    yield Document(f"{source.source}/{title}", title, source.source, text)
+        case TextRows():
+            path = folder / source.file
+            for number, row in enumerate(read_rows(path), start=1):
+                if not isinstance(row.get(source.text), str):
+                    raise ValueError(
+                        f"{path}:{number}: no text at key {source.text!r}; the row has {', '.join(sorted(row))}"
+                    )
+                title = str(row.get("title", number))
+                yield Document(f"{source.source}/{number}", title, source.source, clean(row[source.text]))
+        case _:
+            assert_never(source)
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """The files that fit a pattern; ValueError when none does."""
+    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    if not files:
+        raise ValueError(f"{folder}: no file fits {pattern}")
+    return files
