@@ -81,7 +81,15 @@ def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Seq
     with checkpoints.locked() if is_main else nullcontext():
         if is_main:
             checkpoints.remove_stale()
-        with track(layout.stage, config=config, inputs=inputs, layout=layout, enabled=is_main) as tracker:
+        with track(
+            layout.stage,
+            config=config,
+            inputs=inputs,
+            layout=layout,
+            key=key,
+            enabled=is_main,
+            last=layout.stage == "report",
+        ) as tracker:
             yield StageRun(layout, key, runtime, interrupt, tracker)
         if is_main:
             _write_cost(layout, time.monotonic() - started)
