@@ -11,12 +11,10 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.config import Config
 from pipeline.data.cleaning import clean, clean_line, key_of, order_of
-from pipeline.data.parallel import AnyParallel, RawPair, read_pairs
+from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, read_pairs
 from pipeline.data.records import SPLITS, Pair
 
-PLACEHOLDER = re.compile(
-    r"%?\{[^{}\n]*\}|%\([^()\n]*\)[#0 +-]*\d*(?:\.\d+)?[a-z]|%(?:\d+\$)?(?:\.\d+)?[sdifr](?![\w])|\$\w+\$?"
-)
+PLACEHOLDER = re.compile(r"%?\{[^{}\n]*\}|%\([^()\n]*\)[#0 +-]*\d*(?:\.\d+)?[a-z]|%(?:\d+\$)?(?:\.\d+)?[sdifr](?![\w])")
 _MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>|\]\(|https?://|\w&\w|\[%")
 _MNEMONIC = re.compile(r"(?<!\w)&(?=\w)")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -66,7 +64,10 @@ def prepare_pairs(config: PairsConfig, raw: Path) -> PairSplits:
                 result.splits[source.into].append(kept)
                 continue
             for part, (src, tgt) in enumerate(_paragraphs(pair)):
-                src, tgt, fault = _judge(src, tgt, config)
+                fault = ""
+                if isinstance(source, LocalisedJson | Gettext):
+                    src, tgt, fault = _plain(src, tgt)
+                fault = fault or _fault(src, tgt, config)
                 if fault:
                     result.dropped[fault] += 1
                     continue
@@ -88,29 +89,30 @@ def _paragraphs(pair: RawPair) -> Iterable[tuple[str, str]]:
     return [("\n".join(src), "\n".join(tgt))]
 
 
-def _judge(src: str, tgt: str, config: PairsConfig) -> tuple[str, str, str]:
-    """Both sides with numbered placeholders, and the reason to drop the pair, empty when it is good."""
+def _plain(src: str, tgt: str) -> tuple[str, str, str]:
+    """Both sides of a message of a program as text, placeholders numbered, and the reason to drop it if there is one."""
     src, tgt = _MNEMONIC.sub("", src), _MNEMONIC.sub("", tgt)
-    if "\n" in src or "\n" in tgt:
-        return src, tgt, "paragraphs"
     if _MARKUP.search(src) or _MARKUP.search(tgt):
         return src, tgt, "markup"
     src, tgt, agree = _number_placeholders(src, tgt)
-    if not agree:
-        return src, tgt, "placeholders"
-    if src.casefold() == tgt.casefold():
-        return src, tgt, "equal"
-    if not _LETTER.search(PLACEHOLDER.sub("", src)) or not _LETTER.search(PLACEHOLDER.sub("", tgt)):
-        return src, tgt, "no_letters"
+    return src, tgt, "" if agree else "placeholders"
+
+
+def _fault(src: str, tgt: str, config: PairsConfig) -> str:
+    """The reason to drop a pair, empty when it is good."""
     lengths = len(src), len(tgt)
+    num_words = len(src.split()), len(tgt.split())
+    if "\n" in src or "\n" in tgt:
+        return "paragraphs"
+    if src.casefold() == tgt.casefold():
+        return "equal"
+    if not all(_LETTER.search(PLACEHOLDER.sub("", text)) for text in (src, tgt)):
+        return "no_letters"
     if max(lengths) > config.max_ratio * min(lengths) + 10:
-        return src, tgt, "length_ratio"
-    num_words = len(src.split())
-    if num_words < config.min_words:
-        return src, tgt, "too_short"
-    if max(num_words, len(tgt.split())) > config.max_words:
-        return src, tgt, "too_long"
-    return src, tgt, ""
+        return "length_ratio"
+    if num_words[0] < config.min_words:
+        return "too_short"
+    return "too_long" if max(num_words) > config.max_words else ""
 
 
 def _number_placeholders(src: str, tgt: str) -> tuple[str, str, bool]:
