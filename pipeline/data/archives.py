@@ -7,6 +7,7 @@ compressed with bzip2 or gzip (`x.xml.bz2`) is written decompressed, without tha
 
 import bz2
 import gzip
+import io
 import stat
 import tarfile
 import zipfile
@@ -27,7 +28,7 @@ class Member:
 
     name: str
     is_regular: bool
-    stream: IO[bytes] | None
+    stream: io.BufferedIOBase | None
     """Contents; None unless the entry is a regular file."""
 
 
@@ -43,9 +44,7 @@ class Budget:
         """Counts bytes; ValueError when the archive's bound is passed."""
         self.used += num_bytes
         if self.used > self.limit:
-            raise ValueError(
-                f"{self.archive}: more than {self.limit:,} bytes in the named files; raise max_bytes if true"
-            )
+            raise ValueError(f"{self.archive}: the named files hold more than max_bytes = {self.limit:,} bytes")
 
 
 def extract(archive: Path, patterns: Sequence[str], target: Path, *, max_bytes: int) -> list[Path]:
@@ -63,7 +62,7 @@ def extract(archive: Path, patterns: Sequence[str], target: Path, *, max_bytes: 
     return sorted(written)
 
 
-def _extract(name: str, stream: IO[bytes], patterns: Sequence[str], target: Path, budget: Budget) -> list[Path]:
+def _extract(name: str, stream: io.BufferedIOBase, patterns: Sequence[str], target: Path, budget: Budget) -> list[Path]:
     """Extracts one level, and the inner archives that `OUTER!INNER` patterns name."""
     unmatched = set(patterns)
     written: list[Path] = []
@@ -93,33 +92,36 @@ def _checked(member: str, archive: str) -> PurePosixPath:
     return path
 
 
-def _members(name: str, stream: IO[bytes]) -> Iterator[Member]:
+def _members(name: str, stream: io.BufferedIOBase) -> Iterator[Member]:
     """The entries of a zip or tar archive, each readable until the next one is asked for."""
     if name.endswith(ZIP_ENDINGS):
-        with zipfile.ZipFile(stream) as bundle:
+        if not stream.seekable():
+            raise ValueError(f"{name}: a zip within a tar cannot be read")
+        with zipfile.ZipFile(cast(IO[bytes], stream)) as bundle:
             for info in sorted(bundle.infolist(), key=lambda info: info.filename):
                 mode = info.external_attr >> 16
                 if info.is_dir():
                     continue
                 if stat.S_IFMT(mode) in (0, stat.S_IFREG):
                     with bundle.open(info) as contents:
-                        yield Member(info.filename, True, contents)
+                        yield Member(info.filename, True, cast(io.BufferedIOBase, contents))
                 else:
                     yield Member(info.filename, False, None)
     elif name.endswith(TAR_ENDINGS):
         with tarfile.open(fileobj=stream, mode="r|*") as bundle:
             for entry in bundle:
                 if not entry.isdir():
-                    yield Member(entry.name, entry.isreg(), bundle.extractfile(entry) if entry.isreg() else None)
+                    inside = bundle.extractfile(entry) if entry.isreg() else None
+                    yield Member(entry.name, entry.isreg(), cast(io.BufferedIOBase | None, inside))
     else:
         raise ValueError(f"{name}: not a known archive; allowed: {', '.join(TAR_ENDINGS + ZIP_ENDINGS)}")
 
 
-def _write(path: PurePosixPath, stream: IO[bytes], target: Path, budget: Budget) -> Path:
+def _write(path: PurePosixPath, stream: io.BufferedIOBase, target: Path, budget: Budget) -> Path:
     """Writes one member below `target`, decompressed when it is a single compressed file."""
-    contents: IO[bytes] = stream
+    contents: io.BufferedIOBase = stream
     if path.suffix in (".bz2", ".gz") and not path.name.endswith(TAR_ENDINGS):
-        contents = cast(IO[bytes], bz2.BZ2File(stream) if path.suffix == ".bz2" else gzip.GzipFile(fileobj=stream))
+        contents = bz2.BZ2File(stream) if path.suffix == ".bz2" else gzip.GzipFile(fileobj=stream)
         path = path.with_suffix("")
     file = target.joinpath(*path.parts)
     if file.exists():

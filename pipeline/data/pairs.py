@@ -90,7 +90,7 @@ def _paragraphs(pair: RawPair) -> Iterable[tuple[str, str]]:
 
 
 def _plain(src: str, tgt: str) -> tuple[str, str, str]:
-    """Both sides of a message of a program as text, placeholders numbered, and the reason to drop it if there is one."""
+    """Both sides of a message of a program, with placeholders numbered, and the reason to drop it if there is one."""
     src, tgt = _MNEMONIC.sub("", src), _MNEMONIC.sub("", tgt)
     if _MARKUP.search(src) or _MARKUP.search(tgt):
         return src, tgt, "markup"
