@@ -8,15 +8,18 @@ from typing import Protocol, TypeVar, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-S = TypeVar("S", bound="State")
+Own = TypeVar("Own", bound="State")
 
 
 @runtime_checkable
 class State(Protocol):
     """What a model remembers of the tokens so far, one row a hypothesis; a value, never changed in place."""
 
-    def select(self: S, rows: Int[Tensor, "M"]) -> S:
+    def select(self: Own, rows: Int[Tensor, "M"]) -> Own:
         """The state of the given rows, which may repeat, drop and re-order."""
+
+
+S = TypeVar("S", bound=State)
 
 
 @runtime_checkable

@@ -81,9 +81,7 @@ def truncated_probs(
 def inverse_cdf(probs: Float[Tensor, "M V"], draws: Float[Tensor, "M"]) -> Int[Tensor, "M"]:
     """The first token at which the cumulative probability, in the order of the vocabulary, exceeds the draw."""
     cumulative = probs.cumsum(-1)
-    total = cumulative[:, -1]
-    below_total = torch.nextafter(total, torch.zeros_like(total))
-    return torch.searchsorted(cumulative, torch.minimum(draws * total, below_total)[:, None], right=True).squeeze(1)
+    return torch.searchsorted(cumulative, (draws * cumulative[:, -1])[:, None], right=True).squeeze(1)
 
 
 @torch.no_grad()
@@ -153,10 +151,11 @@ def _generate(
     tokens = torch.full((num_rows, max_new_tokens), pad, device=mask.device)
     lengths = torch.zeros(num_rows, dtype=torch.long, device=mask.device)
     has_ended = torch.zeros(num_rows, dtype=torch.bool, device=mask.device)
+    never = torch.tensor(list(suppressed), dtype=torch.long, device=mask.device)
     rows = torch.arange(num_rows, device=mask.device)
     for position in range(max_new_tokens):
-        if suppressed:
-            logits[:, list(suppressed)] = -torch.inf
+        if len(never):
+            logits = logits.index_fill(1, never, -torch.inf)
         chosen = choose(logits, rows, position).masked_fill(has_ended[rows], pad)
         tokens[rows, position] = chosen
         lengths[rows] += ~has_ended[rows]

@@ -1,0 +1,238 @@
+"""Beam search over a batch of rows, and greedy search as its narrowest case.
+
+Legend: N rows (sources), M rows still searched, K beam size, B best hypotheses asked for, C candidates, L longest
+target, V scores. The caller puts the model in evaluation mode. What is found for a row does not depend on the batch it
+is in, and a row is searched until nothing open can enter its B best: no shortcut on top of the beam itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from pipeline.decoding.protocol import S, StepModel
+
+Normalisation = Literal["gnmt", "length"]
+"""What a log-probability is divided by: `((5 + n) / 6) ** a` (Wu et al. 2016, eq. 14) or `n ** a`, for n tokens with
+EOS."""
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A finished target."""
+
+    tokens: tuple[int, ...]
+    """The tokens between BOS and EOS, without them."""
+    log_prob: float
+    """Sum of the log-probabilities, that of EOS included."""
+    score: float
+    """`log_prob` after length normalisation: what the search maximises."""
+
+
+def greedy_search(
+    model: StepModel[S],
+    state: S,
+    *,
+    bos: int,
+    eos: int,
+    max_lengths: Int[Tensor, "N"],
+    suppressed: Sequence[int] = (),
+) -> list[Hypothesis]:
+    """The likeliest token at every step: a beam of one that ends with its first EOS."""
+    found = beam_search(
+        model,
+        state,
+        bos=bos,
+        eos=eos,
+        max_lengths=max_lengths,
+        beam_size=1,
+        num_best=1,
+        normalisation="length",
+        length_penalty=0.0,
+        suppressed=suppressed,
+    )
+    return [hypotheses[0] for hypotheses in found]
+
+
+@torch.no_grad()
+def beam_search(
+    model: StepModel[S],
+    state: S,
+    *,
+    bos: int,
+    eos: int,
+    max_lengths: Int[Tensor, "N"],
+    beam_size: int,
+    num_best: int,
+    normalisation: Normalisation,
+    length_penalty: float,
+    suppressed: Sequence[int] = (),
+) -> list[list[Hypothesis]]:
+    """The `num_best` finished hypotheses of each of the N rows of `state`, best first.
+
+    At every step the K best of all continuations of a row are taken; those that end with EOS are finished, and the
+    best others fill the beam up to K. At `max_lengths` tokens, EOS included, a row may only end. A row has fewer than
+    `num_best` hypotheses only if there are no more within its length. `suppressed` tokens are never generated; the
+    probabilities of the others stay as the model gives them.
+    """
+    if not 1 <= num_best <= beam_size:
+        raise ValueError(f"num_best must be in 1..beam_size, found {num_best} with beam_size {beam_size}")
+    if length_penalty < 0.0:
+        raise ValueError(f"length_penalty must be 0 or more, found {length_penalty}: longer is never worse normalised")
+    if int(max_lengths.min()) < 1:
+        raise ValueError(f"max_lengths must be 1 or more, found {int(max_lengths.min())}")
+    device = max_lengths.device
+    num_rows, longest = len(max_lengths), int(max_lengths.max())
+    found: list[list[Hypothesis]] = [[] for _ in range(num_rows)]
+
+    never = torch.tensor(list(suppressed), dtype=torch.long, device=device)
+    rows = torch.arange(num_rows, device=device)
+    state = state.select(rows.repeat_interleave(beam_size))
+    last_tokens = torch.full((num_rows * beam_size,), bos, device=device)
+    open_log_probs = torch.full((num_rows, beam_size), -torch.inf, device=device)
+    open_log_probs[:, 0] = 0.0  # one hypothesis to begin with: the others are copies of it
+    open_tokens = torch.full((num_rows, beam_size, longest), eos, device=device)
+    best = _Finished.none(num_rows, num_best, longest, eos=eos, device=device)
+    final_penalty = _penalty(max_lengths, normalisation, length_penalty)  # (M,)
+
+    for length in range(1, longest + 1):
+        logits, state = model.step(last_tokens, state)
+        candidates = _candidates(logits, open_log_probs, must_end=max_lengths == length, eos=eos, never=never)
+        is_eos = candidates.tokens == eos  # (M, C)
+
+        ending = is_eos[:, :beam_size]
+        if bool(ending.any()):
+            penalty = _penalty(torch.tensor(float(length), device=device), normalisation, length_penalty)
+            best = best.merged(
+                log_probs=candidates.log_probs[:, :beam_size].masked_fill(~ending, -torch.inf),
+                penalty=penalty,
+                tokens=_take(open_tokens, candidates.parents[:, :beam_size]),
+            )
+
+        open_log_probs, chosen = candidates.log_probs.masked_fill(is_eos, -torch.inf).topk(beam_size, dim=1)
+        parents, next_tokens = candidates.parents.gather(1, chosen), candidates.tokens.gather(1, chosen)
+        open_tokens = _take(open_tokens, parents)
+        open_tokens[:, :, length - 1] = next_tokens
+
+        # Log-probabilities only fall and penalties only grow: no open hypothesis can get beyond this.
+        bound = open_log_probs[:, 0] / final_penalty
+        is_done = best.scores[:, -1] >= bound
+        offsets = torch.arange(len(rows), device=device)[:, None] * beam_size
+        origins = (offsets + parents).flatten()
+        last_tokens = next_tokens.flatten()
+        if bool(is_done.any()):
+            for row, hypotheses in zip(rows[is_done].tolist(), best.select(is_done).hypotheses(eos), strict=True):
+                found[row] = hypotheses
+            kept = ~is_done
+            rows, max_lengths, final_penalty = rows[kept], max_lengths[kept], final_penalty[kept]
+            open_log_probs, open_tokens, best = open_log_probs[kept], open_tokens[kept], best.select(kept)
+            kept_beams = kept.repeat_interleave(beam_size)
+            origins, last_tokens = origins[kept_beams], last_tokens[kept_beams]
+        if len(rows) == 0:
+            break
+        if not torch.equal(origins, torch.arange(len(is_done) * beam_size, device=device)):
+            state = state.select(origins)
+    return found
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The best continuations of each row, best first: enough of them that K are left without EOS."""
+
+    log_probs: Float[Tensor, "M C"]
+    parents: Int[Tensor, "M C"]
+    """Which open hypothesis is continued."""
+    tokens: Int[Tensor, "M C"]
+
+
+def _candidates(
+    logits: Float[Tensor, "MK V"],
+    open_log_probs: Float[Tensor, "M K"],
+    *,
+    must_end: Bool[Tensor, "M"],
+    eos: int,
+    never: Int[Tensor, "X"],
+) -> _Candidates:
+    """The 2K best of the K * V continuations of each row without the tokens `never`; only EOS where the row `must_end`.
+
+    The best of a row are among the best of each of its hypotheses, so the sum over all K * V is never formed.
+    """
+    num_rows, beam_size = open_log_probs.shape
+    vocab_size = logits.shape[1]
+    logits = logits.float()
+    total = logits.logsumexp(1)
+    if len(never):
+        logits = logits.index_fill(1, never, -torch.inf)
+    if bool(must_end.any()):
+        only_eos = torch.full_like(logits[:1], -torch.inf)
+        only_eos[0, eos] = 0.0
+        logits = torch.where(must_end.repeat_interleave(beam_size)[:, None], logits + only_eos, logits)
+    values, tokens = logits.topk(min(2 * beam_size, vocab_size), dim=1)
+    log_probs = (values - total[:, None]).unflatten(0, (num_rows, beam_size)) + open_log_probs[:, :, None]
+    num_each = values.shape[1]
+    log_probs, order = log_probs.flatten(1).topk(min(2 * beam_size, beam_size * num_each), dim=1)
+    return _Candidates(
+        log_probs=log_probs,
+        parents=order // num_each,
+        tokens=tokens.view(num_rows, -1).gather(1, order),
+    )
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """The best finished hypotheses of each row, best first; minus infinity where there is none yet."""
+
+    scores: Float[Tensor, "M B"]
+    log_probs: Float[Tensor, "M B"]
+    tokens: Int[Tensor, "M B L"]
+    """Padded with EOS."""
+
+    @staticmethod
+    def none(num_rows: int, num_best: int, longest: int, *, eos: int, device: torch.device) -> "_Finished":
+        nothing = torch.full((num_rows, num_best), -torch.inf, device=device)
+        return _Finished(nothing, nothing, torch.full((num_rows, num_best, longest), eos, device=device))
+
+    def merged(
+        self, *, log_probs: Float[Tensor, "M K"], penalty: Float[Tensor, ""], tokens: Int[Tensor, "M K L"]
+    ) -> "_Finished":
+        """The best of these and of new ones of one length."""
+        scores, order = torch.cat([self.scores, log_probs / penalty], dim=1).topk(self.scores.shape[1], dim=1)
+        return _Finished(
+            scores=scores,
+            log_probs=torch.cat([self.log_probs, log_probs], dim=1).gather(1, order),
+            tokens=_take(torch.cat([self.tokens, tokens], dim=1), order),
+        )
+
+    def select(self, kept: Bool[Tensor, "M"]) -> "_Finished":
+        return _Finished(self.scores[kept], self.log_probs[kept], self.tokens[kept])
+
+    def hypotheses(self, eos: int) -> list[list[Hypothesis]]:
+        """As Python objects, those that exist."""
+        lengths = (self.tokens != eos).sum(2).tolist()
+        return [
+            [
+                Hypothesis(tuple(tokens[:length]), log_prob, score)
+                for score, log_prob, tokens, length in zip(*row, strict=True)
+                if score > float("-inf")
+            ]
+            for row in zip(self.scores.tolist(), self.log_probs.tolist(), self.tokens.tolist(), lengths, strict=True)
+        ]
+
+
+def _penalty(lengths: Tensor, normalisation: Normalisation, length_penalty: float) -> Tensor:
+    """What the log-probability of a hypothesis of so many tokens is divided by."""
+    match normalisation:
+        case "gnmt":
+            return ((5.0 + lengths) / 6.0) ** length_penalty
+        case "length":
+            return lengths.float() ** length_penalty
+        case _:
+            assert_never(normalisation)
+
+
+def _take(tokens: Int[Tensor, "M X L"], indices: Int[Tensor, "M Y"]) -> Int[Tensor, "M Y L"]:
+    """tokens[m, indices[m, y]]."""
+    return tokens.gather(1, indices[:, :, None].expand(-1, -1, tokens.shape[2]))
