@@ -1,0 +1,1 @@
+"""Models to and from the classes of Hugging Face `transformers`, without importing it."""

@@ -1,0 +1,222 @@
+"""BERT and its heads to and from `BertForPreTraining`, `BertModel` and the task classes.
+
+`x_to_huggingface(model, ...)` gives what config.json and model.safetensors hold, tied parameters once;
+`x_from_huggingface(config, state)` builds our model from that.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from pipeline.models.bert import NORM_EPS, Bert, BertConfig, BertForPretraining, Pooler
+from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
+from pipeline.models.huggingface.names import (
+    Exported,
+    Name,
+    embedding,
+    fill,
+    linear,
+    rename,
+    require,
+    setting,
+    without_copies,
+)
+
+
+def bert_to_huggingface(model: BertForPretraining, *, pad_token_id: int) -> Exported:
+    """A `BertForPreTraining`; label 0 of its second head is "the second segment follows the first"."""
+    return _to_config(model.config, "BertForPreTraining", pad_token_id), rename(model, _pretraining_names(model.config))
+
+
+def bert_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> BertForPretraining:
+    """Our BERT with both heads from a `BertForPreTraining`; ValueError names what does not fit."""
+    model = BertForPretraining(_from_config(config))
+    fill(model, _pretraining_names(model.config), _clean(state))
+    return model
+
+
+def bert_encoder_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Bert, Pooler]:
+    """Encoder and pooler from a `BertModel`, or from a `BertForPreTraining`, whose heads are left behind."""
+    encoder = Bert(_from_config(config))
+    pooler = Pooler(encoder.config.d_model)
+    body = {name: tensor for name, tensor in _clean(state).items() if not name.startswith("cls.")}
+    head = {name: body.pop(name) for name in list(body) if name.startswith("bert.pooler.")}
+    fill(encoder, _encoder_names(encoder.config, ours=""), body)
+    fill(pooler, linear("dense", "bert.pooler.dense"), head)
+    return encoder, pooler
+
+
+def sequence_classifier_to_huggingface(
+    model: SequenceClassifier, *, pad_token_id: int, labels: Sequence[str]
+) -> Exported:
+    """A `BertForSequenceClassification`; `labels` names the outputs, and one output is a regression."""
+    problem = "regression" if len(labels) == 1 else "single_label_classification"
+    config = _to_config(model.encoder.config, "BertForSequenceClassification", pad_token_id)
+    config |= _label_settings(labels, model.classifier.out_features, model.dropout.p) | {"problem_type": problem}
+    return config, rename(model, _sequence_names(model.encoder.config))
+
+
+def sequence_classifier_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SequenceClassifier:
+    """Our classifier from a `BertForSequenceClassification`; ValueError names what does not fit."""
+    ours = _from_config(config)
+    num_labels, dropout = _from_label_settings(config)
+    model = SequenceClassifier(Bert(ours), Pooler(ours.d_model), num_labels=num_labels, dropout=dropout)
+    fill(model, _sequence_names(ours), _clean(state))
+    return model
+
+
+def token_classifier_to_huggingface(model: TokenClassifier, *, pad_token_id: int, labels: Sequence[str]) -> Exported:
+    """A `BertForTokenClassification`; `labels` names the classes."""
+    config = _to_config(model.encoder.config, "BertForTokenClassification", pad_token_id)
+    config |= _label_settings(labels, model.classifier.out_features, model.dropout.p)
+    return config, rename(model, _token_names(model.encoder.config))
+
+
+def token_classifier_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenClassifier:
+    """Our tagger from a `BertForTokenClassification`; ValueError names what does not fit."""
+    ours = _from_config(config)
+    num_labels, dropout = _from_label_settings(config)
+    model = TokenClassifier(Bert(ours), num_labels=num_labels, dropout=dropout)
+    fill(model, _token_names(ours), _clean(state))
+    return model
+
+
+def span_head_to_huggingface(model: SpanHead, *, pad_token_id: int) -> Exported:
+    """A `BertForQuestionAnswering`."""
+    config = model.encoder.config
+    return _to_config(config, "BertForQuestionAnswering", pad_token_id), rename(model, _span_names(config))
+
+
+def span_head_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SpanHead:
+    """Our span finder from a `BertForQuestionAnswering`; ValueError names what does not fit."""
+    model = SpanHead(Bert(_from_config(config)))
+    fill(model, _span_names(model.encoder.config), _clean(state))
+    return model
+
+
+def _encoder_names(config: BertConfig, *, ours: str = "encoder.") -> list[Name]:
+    """Every parameter of a Bert that stands at `ours` in its module."""
+    names = [
+        embedding(f"{ours}token_embedding", "bert.embeddings.word_embeddings"),
+        embedding(f"{ours}position_embedding", "bert.embeddings.position_embeddings"),
+        embedding(f"{ours}token_type_embedding", "bert.embeddings.token_type_embeddings"),
+        *linear(f"{ours}embedding_norm", "bert.embeddings.LayerNorm"),
+    ]
+    for i in range(config.num_layers):
+        layer, block = f"{ours}layers.{i}", f"bert.encoder.layer.{i}"
+        heads = [f"{block}.attention.self.{part}" for part in ("query", "key", "value")]
+        names += linear(f"{layer}.attention.qkv", *heads)
+        names += linear(f"{layer}.attention.output", f"{block}.attention.output.dense")
+        names += linear(f"{layer}.attention_residual.norm", f"{block}.attention.output.LayerNorm")
+        names += linear(f"{layer}.feed_forward.inner", f"{block}.intermediate.dense")
+        names += linear(f"{layer}.feed_forward.output", f"{block}.output.dense")
+        names += linear(f"{layer}.feed_forward_residual.norm", f"{block}.output.LayerNorm")
+    return names
+
+
+def _pretraining_names(config: BertConfig) -> list[Name]:
+    return [
+        *_encoder_names(config),
+        *linear("pooler.dense", "bert.pooler.dense"),
+        *linear("masked_word.dense", "cls.predictions.transform.dense"),
+        *linear("masked_word.norm", "cls.predictions.transform.LayerNorm"),
+        Name("masked_word.decoder.bias", ("cls.predictions.bias",)),
+        *linear("next_sentence", "cls.seq_relationship"),
+    ]
+
+
+def _sequence_names(config: BertConfig) -> list[Name]:
+    pooler = linear("pooler.dense", "bert.pooler.dense")
+    return [*_encoder_names(config), *pooler, *linear("classifier", "classifier")]
+
+
+def _token_names(config: BertConfig) -> list[Name]:
+    return [*_encoder_names(config), *linear("classifier", "classifier")]
+
+
+def _span_names(config: BertConfig) -> list[Name]:
+    return [*_encoder_names(config), *linear("classifier", "qa_outputs")]
+
+
+def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Today's names for those of older files and of a bare BertModel; without buffers and tied copies."""
+    renamed = {}
+    for name, tensor in state.items():
+        name = re.sub(r"^(embeddings|encoder|pooler)\.", r"bert.\1.", name)
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+        renamed[re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)] = tensor
+    renamed.pop("bert.embeddings.position_ids", None)
+    copies = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    return without_copies(renamed, copies)
+
+
+def _to_config(config: BertConfig, architecture: str, pad_token_id: int) -> dict[str, Any]:
+    return {
+        "architectures": [architecture],
+        "model_type": "bert",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.num_heads,
+        "intermediate_size": config.d_ff,
+        "max_position_embeddings": config.max_length,
+        "type_vocab_size": config.num_token_types,
+        "hidden_act": config.activation,
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.attention_dropout,
+        "layer_norm_eps": NORM_EPS,
+        "initializer_range": 0.02,
+        "position_embedding_type": "absolute",
+        "pad_token_id": pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+
+
+def _from_config(config: Mapping[str, Any]) -> BertConfig:
+    require(
+        config,
+        {
+            "model_type": "bert",
+            "layer_norm_eps": NORM_EPS,
+            "position_embedding_type": "absolute",
+            "tie_word_embeddings": True,
+            "is_decoder": False,
+        },
+    )
+    return BertConfig(
+        vocab_size=setting(config, "vocab_size"),
+        d_model=setting(config, "hidden_size"),
+        num_layers=setting(config, "num_hidden_layers"),
+        num_heads=setting(config, "num_attention_heads"),
+        d_ff=setting(config, "intermediate_size"),
+        max_length=setting(config, "max_position_embeddings"),
+        num_token_types=setting(config, "type_vocab_size"),
+        activation=setting(config, "hidden_act"),
+        dropout=setting(config, "hidden_dropout_prob"),
+        attention_dropout=setting(config, "attention_probs_dropout_prob"),
+    )
+
+
+def _label_settings(labels: Sequence[str], num_outputs: int, dropout: float) -> dict[str, Any]:
+    if len(labels) != num_outputs or len(set(labels)) != num_outputs:
+        raise ValueError(f"the model has {num_outputs} outputs, found the labels {list(labels)}")
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        "classifier_dropout": dropout,
+    }
+
+
+def _from_label_settings(config: Mapping[str, Any]) -> tuple[int, float]:
+    """Number of outputs, two if config.json does not say (the default there), and dropout before the classifier."""
+    dropout = config.get("classifier_dropout")
+    num_labels = len(config["id2label"]) if "id2label" in config else 2
+    return num_labels, setting(config, "hidden_dropout_prob") if dropout is None else dropout

@@ -1,0 +1,170 @@
+"""BERT and its task heads compute what the classes of `transformers` compute, in both directions."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.testing import assert_close
+from transformers import BertConfig as TheirConfig
+from transformers import (
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+)
+
+from pipeline.models.bert import BertConfig, BertForPretraining
+from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
+from pipeline.models.huggingface.bert import (
+    bert_encoder_from_huggingface,
+    bert_from_huggingface,
+    bert_to_huggingface,
+    sequence_classifier_from_huggingface,
+    sequence_classifier_to_huggingface,
+    span_head_from_huggingface,
+    span_head_to_huggingface,
+    token_classifier_from_huggingface,
+    token_classifier_to_huggingface,
+)
+from tests.parity.hf import assert_same, open_theirs, save_theirs, spread
+
+CONFIG = BertConfig(vocab_size=37, d_model=24, num_layers=2, num_heads=3, d_ff=40, max_length=16)
+
+
+def their_config() -> TheirConfig:
+    return TheirConfig(
+        vocab_size=37,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+        max_position_embeddings=16,
+        pad_token_id=0,
+    )
+
+
+def ours() -> BertForPretraining:
+    torch.manual_seed(0)
+    model = BertForPretraining(CONFIG)
+    spread(model)
+    return model.eval()
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor]:
+    """Ids, token types and mask of a full row and a padded one."""
+    ids = torch.randint(5, 37, (2, 9), generator=torch.Generator().manual_seed(1))
+    types = torch.tensor([[0] * 4 + [1] * 5] * 2)
+    mask = torch.tensor([[True] * 9, [True] * 6 + [False] * 3])
+    ids[~mask] = 0
+    return ids, types, mask
+
+
+def their_inputs() -> dict[str, Tensor]:
+    ids, types, mask = inputs()
+    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask.long()}
+
+
+def assert_same_pretraining(our: BertForPretraining, theirs: BertForPreTraining) -> None:
+    mask = inputs()[2]
+    labels = torch.where(mask & (torch.arange(9) % 2 == 0), inputs()[0].flip(1), -100)
+    next_labels = torch.tensor([0, 1])
+    expected = theirs(**their_inputs(), labels=labels, next_sentence_label=next_labels)
+    hidden = our(*inputs())
+    assert_same(our.mlm_logits(hidden)[mask], expected.prediction_logits[mask])
+    assert_same(our.nsp_logits(hidden), expected.seq_relationship_logits)
+    chosen = labels != -100
+    loss = F.cross_entropy(our.mlm_logits(hidden[chosen]), labels[chosen])
+    loss = loss + F.cross_entropy(our.nsp_logits(hidden), next_labels)
+    assert_close(loss, expected.loss, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_transformers_opens_our_bert_and_gives_our_logits_and_loss(tmp_path: Path) -> None:
+    our = ours()
+    assert_same_pretraining(our, open_theirs(tmp_path, BertForPreTraining, bert_to_huggingface(our, pad_token_id=0)))
+
+
+@torch.no_grad()
+def test_we_open_a_bert_of_transformers_and_give_its_logits_and_loss(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs: Any = BertForPreTraining(their_config())
+    spread(theirs.eval())
+    assert_same_pretraining(bert_from_huggingface(*save_theirs(tmp_path, theirs)).eval(), theirs)
+
+
+@torch.no_grad()
+def test_files_with_the_names_of_2018_open_too() -> None:
+    our = ours()
+    config, state = bert_to_huggingface(our, pad_token_id=0)
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in state.items()
+    }
+    old["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"]
+    old["bert.embeddings.position_ids"] = torch.arange(16)
+    again = bert_from_huggingface(config, old).eval()
+    assert torch.equal(again(*inputs()), our(*inputs()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("theirs", [BertModel, BertForPreTraining])
+def test_we_open_the_encoder_alone(theirs: type[BertModel | BertForPreTraining], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model: Any = theirs(their_config())
+    spread(model.eval())
+    encoder, pooler = bert_encoder_from_huggingface(*save_theirs(tmp_path, model))
+    body = model if isinstance(model, BertModel) else model.bert
+    expected = body(**their_inputs())
+    hidden = encoder.eval()(*inputs())
+    assert_same(hidden[inputs()[2]], expected.last_hidden_state[inputs()[2]])
+    assert_same(pooler(hidden), expected.pooler_output)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("labels", [["value"], ["bad", "fair", "good"]])
+def test_sequence_classifiers_agree_in_both_directions(labels: list[str], tmp_path: Path) -> None:
+    base = ours()
+    our = SequenceClassifier(base.encoder, base.pooler, num_labels=len(labels), dropout=0.2)
+    spread(our)
+    exported = sequence_classifier_to_huggingface(our.eval(), pad_token_id=0, labels=labels)
+    theirs = open_theirs(tmp_path, BertForSequenceClassification, exported)
+    assert_same(our(*inputs()), theirs(**their_inputs()).logits)
+    assert [theirs.config.id2label[i] for i in range(len(labels))] == labels
+    spread(theirs)
+    again = sequence_classifier_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
+    assert_same(again(*inputs()), theirs(**their_inputs()).logits)
+    assert again.dropout.p == 0.2
+
+
+@torch.no_grad()
+def test_token_classifiers_agree_in_both_directions(tmp_path: Path) -> None:
+    our = TokenClassifier(ours().encoder, num_labels=3, dropout=0.2)
+    spread(our)
+    exported = token_classifier_to_huggingface(our.eval(), pad_token_id=0, labels=["O", "B", "I"])
+    theirs, mask = open_theirs(tmp_path, BertForTokenClassification, exported), inputs()[2]
+    assert_same(our(*inputs())[mask], theirs(**their_inputs()).logits[mask])
+    spread(theirs)
+    again = token_classifier_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
+    assert_same(again(*inputs())[mask], theirs(**their_inputs()).logits[mask])
+
+
+@torch.no_grad()
+def test_span_heads_agree_in_both_directions(tmp_path: Path) -> None:
+    our = SpanHead(ours().encoder)
+    spread(our)
+    theirs = open_theirs(tmp_path, BertForQuestionAnswering, span_head_to_huggingface(our.eval(), pad_token_id=0))
+    mask = inputs()[2]
+    for model in (our, span_head_from_huggingface(*save_theirs(tmp_path, theirs)).eval()):
+        assert_same(model(*inputs()).start[mask], theirs(**their_inputs()).start_logits[mask])
+        assert_same(model(*inputs()).end[mask], theirs(**their_inputs()).end_logits[mask])
+
+
+def test_labels_that_do_not_fit_the_outputs_are_refused() -> None:
+    base = ours()
+    model = SequenceClassifier(base.encoder, base.pooler, num_labels=2, dropout=0.0)
+    with pytest.raises(ValueError, match=r"2 outputs, found the labels \['only'\]"):
+        sequence_classifier_to_huggingface(model, pad_token_id=0, labels=["only"])
