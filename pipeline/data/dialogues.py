@@ -16,6 +16,7 @@ from pydantic import Field, PositiveInt
 
 from pipeline.config import Config, Fraction
 from pipeline.data.cleaning import clean, key_of, order_of
+from pipeline.data.parallel import Into
 from pipeline.data.records import SPLITS, Conversation, Message, Rated, Role, read_rows, read_text
 
 REQUESTS: dict[str, tuple[str, ...]] = {
@@ -31,32 +32,35 @@ REQUESTS: dict[str, tuple[str, ...]] = {
 OPENINGS = ('Begin with "{}".', 'Start with the words "{}".', 'The first words are "{}".')
 
 
-class Instructions(Config):
+class ChatSource(Config):
+    """What every kind of source of conversations has."""
+
+    source: str
+    """Folder below raw/."""
+    into: Into = "split"
+    """A fixed split, or `split`: divided here by first request."""
+
+
+class Instructions(ChatSource):
     """A JSON list of instruction, input and output."""
 
     kind: Literal["instructions"]
-    source: str
-    """Folder below raw/."""
     file: str
     """Pattern of the file name, at any depth."""
 
 
-class Dialogues(Config):
+class Dialogues(ChatSource):
     """YAML files with a list `conversations` of lists of turns."""
 
     kind: Literal["dialogues"]
-    source: str
-    """Folder below raw/."""
     files: str
     """Pattern of the file names, at any depth."""
 
 
-class Chats(Config):
+class Chats(ChatSource):
     """JSON lines with `messages`, each a role and its content."""
 
     kind: Literal["chats"]
-    source: str
-    """Folder below raw/."""
     file: str
     """Pattern of the file name, at any depth."""
 
@@ -104,6 +108,7 @@ def prepare_conversations(
     result = ConversationSplits()
     seen: set[bytes] = set()
     kept: list[Conversation] = []
+    fixed: dict[str, Into] = {}
     for source in config.sources:
         for conversation in read_conversations(source, raw):
             result.num_read += 1
@@ -117,10 +122,13 @@ def prepare_conversations(
             else:
                 seen.add(key)
                 kept.append(conversation)
-    places = {group: place for place, group in enumerate(sorted({chat.group for chat in kept}, key=order_of))}
+                # The first source that has a request decides for all conversations that begin with it.
+                fixed.setdefault(conversation.group, source.into)
+    divided = sorted((group for group, into in fixed.items() if into == "split"), key=order_of)
+    for place, group in enumerate(divided):
+        fixed[group] = "test" if place % config.every == 0 else "valid" if place % config.every == 1 else "train"
     for chat in kept:
-        place = places[chat.group] % config.every
-        result.splits["test" if place == 0 else "valid" if place == 1 else "train"].append(chat)
+        result.splits[fixed[chat.group]].append(chat)
     if config.reviews != "none":
         for split in SPLITS:
             for record in rated[split]:

@@ -160,7 +160,7 @@ def _split(unique: dict[bytes, list[Pair]], config: PairsConfig, result: PairSpl
             result.splits["train"].append(pairs[0])
     remaining: Iterator[str] = iter(sorted(groups, key=order_of))
     for split, wanted in (("test", config.num_test), ("valid", config.num_valid)):
-        chosen = result.splits[split]
+        chosen: list[Pair] = []
         while len(chosen) < wanted:
             group = next(remaining, None)
             if group is None:
@@ -171,7 +171,7 @@ def _split(unique: dict[bytes, list[Pair]], config: PairsConfig, result: PairSpl
                 continue
             result.dropped["not_scored"] += len(groups[group]) - len(good)
             chosen += good
-        del chosen[wanted:]
+        result.splits[split] += chosen[:wanted]
     result.splits["train"] += [pair for group in remaining for pair in groups[group]]
 
 
