@@ -1,0 +1,144 @@
+"""Documents -> MaskedBatch: masked language modelling and next-sentence prediction (Devlin et al. 2019, section 3.1).
+
+Every draw is a function of (seed, epoch, index), for a whole batch at once. B batch, T the longest row,
+V ordinary ids, W all ids.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+
+from pipeline.data.batches import MaskedBatch, Sizes
+from pipeline.data.draws import draw_below, draw_bits, draw_uniform
+from pipeline.data.sentence_pairs import SentencePairs
+from pipeline.data.token_arrays import TokenArrays
+from pipeline.text.tokenizer import Tokenizer
+
+_SPECIALS = 3
+"""[CLS] A [SEP] B [SEP]."""
+_CHOOSE, _REPLACE, _TOKEN = range(100, 103)
+"""Purposes of the draws, apart from those of the sentence pairs."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What masking needs to know of the tokenizer."""
+
+    pad_id: int
+    cls_id: int
+    sep_id: int
+    mask_id: int
+    ordinary_ids: Int[np.ndarray, "V"]
+    """Ids that may replace a token at random: all but the special ones."""
+    continues_word: Bool[np.ndarray, "W"]
+    """For every id, whether it continues the word of the token before it."""
+
+
+def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    """What masking needs to know of a WordPiece tokenizer."""
+    tokens = tokenizer.tokens(range(tokenizer.vocab_size))
+    return Vocabulary(
+        pad_id=tokenizer.pad_id,
+        cls_id=tokenizer.id_of("cls"),
+        sep_id=tokenizer.id_of("sep"),
+        mask_id=tokenizer.id_of("mask"),
+        ordinary_ids=np.setdiff1d(np.arange(tokenizer.vocab_size), sorted(tokenizer.special_ids)),
+        continues_word=np.array([token.startswith("##") for token in tokens]),
+    )
+
+
+@dataclass(frozen=True)
+class MaskedExamples:
+    """Pairs of segments, drawn anew in every epoch; their number does not change."""
+
+    tokens: TokenArrays
+    vocabulary: Vocabulary
+    max_length: int
+    """Longest row, the three special tokens included."""
+    mask_share: float
+    """Share of the ordinary tokens that are predicted: max(1, round(share * n)) of n, exactly."""
+    short_share: float
+    """Share of the rows that aim at a random shorter length (short_seq_prob)."""
+    whole_words: bool
+    """Chooses the pieces of a word together; the last word may be cut, so that the number stays exact."""
+    seed: int
+
+    @cached_property
+    def _pairs(self) -> SentencePairs:
+        return SentencePairs(
+            self.tokens, room=self.max_length - _SPECIALS, short_share=self.short_share, seed=self.seed
+        )
+
+    def sizes(self, epoch: int) -> Sizes:
+        """Row lengths; masked positions under "mlm", one target each under "nsp"."""
+        segments = self._pairs.draw(np.arange(len(self._pairs)), epoch)
+        ordinary = segments.a_length + segments.b_length
+        return Sizes(
+            lengths=ordinary + _SPECIALS,
+            num_targets={"mlm": self._num_masked(ordinary), "nsp": np.ones(len(ordinary), dtype=np.int64)},
+        )
+
+    def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> MaskedBatch:
+        """The right-padded, masked batch of some examples in `epoch`."""
+        segments = self._pairs.draw(indices, epoch)
+        a, b = segments.a_length[:, None], segments.b_length[:, None]
+        column = np.arange(int((a + b).max()) + _SPECIALS)[None]
+        in_a = (column >= 1) & (column <= a)
+        in_b = (column >= a + 2) & (column <= a + b + 1)
+        exists = column < a + b + _SPECIALS
+        ordinary = in_a | in_b
+        position = np.where(in_a, segments.a_begin[:, None] + column - 1, segments.b_begin[:, None] + column - a - 2)
+        words = self.tokens.gather(np.where(ordinary, position, 0))
+        special = np.where(column == 0, self.vocabulary.cls_id, self.vocabulary.sep_id)
+        labels = np.where(ordinary, words, np.where(exists, special, self.vocabulary.pad_id))
+        is_masked = self._choose(labels, ordinary, indices, epoch)
+        return MaskedBatch(
+            input_ids=torch.from_numpy(self._replace(labels, is_masked, indices, epoch)),
+            token_type_ids=torch.from_numpy((exists & (column >= a + 2)).astype(np.int64)),
+            attention_mask=torch.from_numpy(exists),
+            labels=torch.from_numpy(labels),
+            is_masked=torch.from_numpy(is_masked),
+            next_sentence_labels=torch.from_numpy(segments.is_random),
+        )
+
+    def _num_masked(self, ordinary: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+        return np.maximum(1, np.rint(self.mask_share * ordinary)).astype(np.int64)
+
+    def _choose(
+        self,
+        labels: Int[np.ndarray, "B T"],
+        ordinary: Bool[np.ndarray, "B T"],
+        indices: Int[np.ndarray, "B"],
+        epoch: int,
+    ) -> Bool[np.ndarray, "B T"]:
+        """Exactly `_num_masked` ordinary positions of each row: those with the smallest random keys."""
+        column = np.arange(labels.shape[1])
+        unit = np.broadcast_to(column, labels.shape)
+        if self.whole_words:
+            continues = self.vocabulary.continues_word[labels] & ordinary
+            unit = np.maximum.accumulate(np.where(continues, 0, column), axis=1)
+        keys = draw_bits(self.seed, epoch, _CHOOSE, indices[:, None], unit)
+        # The low bits number the positions: no two keys are equal, and the pieces of a word stay in order.
+        low = np.uint64(0xFFFF)
+        keys = np.where(ordinary, (keys >> np.uint64(1)) & ~low | column.astype(np.uint64), ~np.uint64(0))
+        smallest = np.sort(keys, axis=1)
+        last = self._num_masked(ordinary.sum(1)) - 1
+        return np.asarray(keys <= np.take_along_axis(smallest, last[:, None], axis=1))
+
+    def _replace(
+        self,
+        labels: Int[np.ndarray, "B T"],
+        is_masked: Bool[np.ndarray, "B T"],
+        indices: Int[np.ndarray, "B"],
+        epoch: int,
+    ) -> Int[np.ndarray, "B T"]:
+        """80% of the chosen tokens become [MASK], 10% a random ordinary token, 10% stay."""
+        column = np.arange(labels.shape[1])
+        dice = draw_uniform(self.seed, epoch, _REPLACE, indices[:, None], column)
+        choices = self.vocabulary.ordinary_ids
+        random = choices[draw_below(len(choices), self.seed, epoch, _TOKEN, indices[:, None], column)]
+        replaced = np.where(dice < 0.8, self.vocabulary.mask_id, np.where(dice < 0.9, random, labels))
+        return np.where(is_masked, replaced, labels)

@@ -1,0 +1,115 @@
+"""Sentence pairs for next-sentence prediction (Devlin et al. 2019, section 3.1): where A and B lie in the documents.
+
+An example begins at a sentence: the sentences from there that fill the row are cut at random into A and B, or B is
+replaced by sentences of another document. Every draw is a function of (seed, epoch, index), for all examples at once.
+B batch, S number of sentences, S1 = S + 1, D1 number of documents + 1.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Int
+
+from pipeline.data.draws import draw_below, draw_uniform
+from pipeline.data.token_arrays import TokenArrays
+
+(_OFFSET, _SHORT, _TARGET, _CUT, _RANDOM, _OTHER, _FRONT_A, _FRONT_B) = range(8)
+"""Purposes of the draws: two draws of one example are independent because their purposes differ."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where A and B of some examples lie in the token arrays."""
+
+    a_begin: Int[np.ndarray, "B"]
+    a_length: Int[np.ndarray, "B"]
+    b_begin: Int[np.ndarray, "B"]
+    b_length: Int[np.ndarray, "B"]
+    is_random: Int[np.ndarray, "B"]
+    """1 where B comes from another document."""
+
+
+@dataclass(frozen=True)
+class SentencePairs:
+    """Pairs of segments, drawn anew in every epoch; their number does not change."""
+
+    tokens: TokenArrays
+    room: int
+    """Tokens of A and B together."""
+    short_share: float
+    """Share of the pairs that aim at a random shorter length (short_seq_prob)."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.room < 2:
+            raise ValueError(f"a pair of segments needs room for at least 2 tokens, found {self.room}")
+        if len(np.unique(self._document_of_sentence)) < 2:
+            raise ValueError("next-sentence prediction needs at least 2 documents with text")
+
+    @cached_property
+    def _starts(self) -> Int[np.ndarray, "S1"]:
+        """Position of each sentence, empty ones left out, and the end."""
+        return np.unique(self.tokens.sentence_starts)
+
+    @cached_property
+    def _document_of_sentence(self) -> Int[np.ndarray, "S"]:
+        return np.searchsorted(self.tokens.document_starts, self._starts[:-1], side="right") - 1
+
+    @cached_property
+    def _first_sentence(self) -> Int[np.ndarray, "D1"]:
+        """Number of the first sentence of each document, and the number of sentences."""
+        return np.searchsorted(self._starts, self.tokens.document_starts)
+
+    def __len__(self) -> int:
+        return max(1, self.tokens.num_tokens // self.room)
+
+    def draw(self, indices: Int[np.ndarray, "B"], epoch: int) -> Segments:
+        """Chooses A and B of some examples.
+
+        B comes from another document for half of the examples, and wherever the chunk is one sentence only. The other
+        document is drawn by its number of sentences, so that how common a document is does not tell random pairs.
+        """
+        key = (self.seed, epoch)
+        starts, first = self._starts, self._first_sentence
+        offset = draw_below(self.room, *key, _OFFSET, 0)
+        anchor = (indices * self.room + offset) % self.tokens.num_tokens
+        begin = np.searchsorted(starts, anchor, side="right") - 1
+        document = self._document_of_sentence[begin]
+        is_short = draw_uniform(*key, _SHORT, indices) < self.short_share
+        target = np.where(is_short, 2 + draw_below(self.room - 1, *key, _TARGET, indices), self.room)
+        # The chunk: sentences until the target is reached or the document ends.
+        end = np.minimum(np.searchsorted(starts, starts[begin] + target), first[document + 1])
+        cut = begin + 1 + draw_below(np.maximum(end - begin - 1, 1), *key, _CUT, indices)
+        is_random = (end - begin < 2) | (draw_uniform(*key, _RANDOM, indices) < 0.5)
+        own = first[document + 1] - first[document]
+        other = draw_below(len(starts) - 1 - own, *key, _OTHER, indices)
+        other = np.where(other >= first[document], other + own, other)
+        b_begin = np.where(is_random, other, cut)
+        a_length = starts[cut] - starts[begin]
+        wanted = np.maximum(target - a_length, 1)
+        other_end = np.minimum(
+            np.searchsorted(starts, starts[other] + wanted), first[self._document_of_sentence[other] + 1]
+        )
+        b_length = starts[np.where(is_random, other_end, end)] - starts[b_begin]
+        a_kept, b_kept = truncate_pair(a_length, b_length, target)
+        return Segments(
+            a_begin=starts[begin] + draw_below(a_length - a_kept + 1, *key, _FRONT_A, indices),
+            a_length=a_kept,
+            b_begin=starts[b_begin] + draw_below(b_length - b_kept + 1, *key, _FRONT_B, indices),
+            b_length=b_kept,
+            is_random=is_random.astype(np.int64),
+        )
+
+
+def truncate_pair(
+    a: Int[np.ndarray, "B"], b: Int[np.ndarray, "B"], room: Int[np.ndarray, "B"]
+) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"]]:
+    """Lengths after tokens were taken, one at a time, from the longer of two segments until both fit into `room`.
+
+    Of two equally long segments B gives way.
+    """
+    half = room // 2
+    b_kept = np.where(a + b <= room, b, np.minimum(b, np.maximum(half, room - a)))
+    a_kept = np.where(a + b <= room, a, np.minimum(a, room - b_kept))
+    return a_kept, b_kept

@@ -1,0 +1,109 @@
+"""Token ids of documents on disk: an Arrow file of the `datasets` library, memory-mapped when read.
+
+One row is one document: `id`, `input_ids` and `sentence_lengths`, the tokens of each sentence, which add up to the
+document. D1 number of documents + 1, E1 number of sentences + 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset
+from datasets.table import InMemoryTable
+from jaxtyping import Int
+
+_SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "sentence_lengths": pa.list_(pa.int32())})
+
+
+@dataclass(frozen=True)
+class TokenArrays:
+    """The tokens of all documents as one long array that stays on disk, with its borders."""
+
+    parts: tuple[Int[np.ndarray, "_"], ...]
+    """The long array in consecutive parts, each a view of the file."""
+    document_starts: Int[np.ndarray, "D1"]
+    """Position of each document's first token, and behind the last one."""
+    sentence_starts: Int[np.ndarray, "E1"]
+    """Position of each sentence's first token, and behind the last one."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents."""
+        return int(self.document_starts[-1])
+
+    @property
+    def num_documents(self) -> int:
+        """Number of documents."""
+        return len(self.document_starts) - 1
+
+    @cached_property
+    def _part_starts(self) -> Int[np.ndarray, "parts1"]:
+        return np.array([0, *(len(part) for part in self.parts)], dtype=np.int64).cumsum()
+
+    def gather(self, positions: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+        """The tokens at some positions of the long array."""
+        if len(self.parts) == 1:
+            return np.asarray(self.parts[0][positions], dtype=np.int64)
+        part_of = np.searchsorted(self._part_starts, positions, side="right") - 1
+        found = np.empty(positions.shape, dtype=np.int64)
+        for part in np.unique(part_of):
+            here = part_of == part
+            found[here] = self.parts[part][positions[here] - self._part_starts[part]]
+        return found
+
+
+def write_token_arrays(
+    folder: Path, ids: Sequence[str], documents: Sequence[Sequence[Sequence[int]]], *, fingerprint: str
+) -> None:
+    """Writes documents, each a sequence of sentences of token ids; the same input gives the same bytes.
+
+    `fingerprint` identifies the content: the tokenizer's hash and the name of the texts.
+    """
+    table = pa.table(
+        {
+            "id": list(ids),
+            "input_ids": [[token for sentence in document for token in sentence] for document in documents],
+            "sentence_lengths": [[len(sentence) for sentence in document] for document in documents],
+        },
+        schema=_SCHEMA,
+    )
+    datasets.disable_progress_bars()
+    Dataset(InMemoryTable(table), fingerprint=fingerprint).save_to_disk(folder, num_shards=1)
+
+
+def read_token_arrays(folder: Path) -> TokenArrays:
+    """Opens a folder of token arrays without reading the tokens; ValueError when it is missing or has no tokens."""
+    if not (folder / "state.json").is_file():
+        raise ValueError(f"{folder}: no token arrays; run the stage tokenize")
+    table = Dataset.load_from_disk(str(folder)).data
+    lengths = [chunk.value_lengths().to_numpy() for chunk in table.column("input_ids").chunks]
+    starts = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
+    if starts[-1] == 0:
+        raise ValueError(f"{folder}: the documents have no tokens")
+    sentences = [_values(chunk) for chunk in table.column("sentence_lengths").chunks]
+    return TokenArrays(
+        parts=tuple(_values(chunk) for chunk in table.column("input_ids").chunks),
+        document_starts=starts,
+        sentence_starts=np.concatenate([[0], np.cumsum(np.concatenate(sentences), dtype=np.int64)]),
+    )
+
+
+def in_memory(documents: Sequence[Sequence[Sequence[int]]]) -> TokenArrays:
+    """Token arrays of documents (of sentences of token ids) that are not on disk."""
+    sentences = [sentence for document in documents for sentence in document]
+    lengths = [sum(len(sentence) for sentence in document) for document in documents]
+    return TokenArrays(
+        parts=(np.array([token for sentence in sentences for token in sentence], dtype=np.int64),),
+        document_starts=np.cumsum([0, *lengths]),
+        sentence_starts=np.cumsum([0, *(len(sentence) for sentence in sentences)]),
+    )
+
+
+def _values(chunk: pa.ListArray) -> np.ndarray:
+    """All values of the lists of a chunk, as a view."""
+    flat = chunk.flatten()
+    return np.asarray(flat.to_numpy(zero_copy_only=True))
