@@ -1,0 +1,63 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pipeline.data.classification import LabelledText, classification_examples, regression_examples
+from pipeline.text.tokenizer import Tokenizer
+
+TEXTS = [
+    LabelledText("the old man", "", "good", "a.tsv:1"),
+    LabelledText("no king may rule", "prices rose", "bad", "a.tsv:2"),
+    LabelledText(
+        "our ships sailed on the third of june", "the harbour was empty when they came back", "good", "a.tsv:3"
+    ),
+]
+CLASSES = ("bad", "good")
+
+
+def test_texts_and_pairs_are_laid_out_as_bert_reads_them(wordpiece: Tokenizer) -> None:
+    examples = classification_examples(TEXTS, wordpiece, classes=CLASSES, max_length=100)
+    a, b, c = (wordpiece.encode(text) for text in ("the old man", "no king may rule", "prices rose"))
+    batch = examples.collate(np.array([1, 0]), 0)
+    pair, single = [2, *b, 3, *c, 3], [2, *a, 3]
+    rest = [0] * (len(pair) - len(single))
+    assert batch.input_ids.tolist() == [pair, single + rest]
+    assert batch.token_type_ids.tolist() == [[0] * (len(b) + 2) + [1] * (len(c) + 1), [0] * len(pair)]
+    assert batch.attention_mask.sum(1).tolist() == [len(pair), len(single)]
+    assert batch.labels.tolist() == [0, 1]
+
+
+def test_sizes_count_what_collate_yields_and_a_row_does_not_depend_on_its_batch(wordpiece: Tokenizer) -> None:
+    examples = classification_examples(TEXTS, wordpiece, classes=CLASSES, max_length=30)
+    sizes, together = examples.sizes(0), examples.collate(np.arange(3), 0)
+    assert together.attention_mask.sum(1).tolist() == sizes.lengths.tolist()
+    assert sizes.num_targets["loss"].tolist() == [1, 1, 1]
+    for i in range(3):
+        alone = examples.collate(np.array([i]), 0)
+        for field in dataclasses.fields(alone):
+            one, row = getattr(alone, field.name), getattr(together, field.name)[i]
+            assert (row[: one.shape[1]] if one.ndim == 2 else row).equal(one[0])
+
+
+def test_a_pair_that_is_too_long_loses_the_ends_of_both_texts_and_is_counted(wordpiece: Tokenizer) -> None:
+    examples = classification_examples(TEXTS, wordpiece, classes=CLASSES, max_length=21)
+    a, b = wordpiece.encode(TEXTS[2].text), wordpiece.encode(TEXTS[2].second)
+    assert examples.input_ids[2].tolist() == [2, *a[:9], 3, *b[:9], 3]
+    assert examples.num_shortened == sum(
+        len(wordpiece.encode(t.text)) + len(wordpiece.encode(t.second)) + 2 + bool(t.second) > 21 for t in TEXTS
+    )
+
+
+def test_a_label_outside_its_set_is_named_with_its_place(wordpiece: Tokenizer) -> None:
+    texts = [*TEXTS, LabelledText("x", "", "fair", "a.tsv:4")]
+    with pytest.raises(ValueError, match=r"a.tsv:4: label 'fair' is not allowed; allowed are \['bad', 'good'\]"):
+        classification_examples(texts, wordpiece, classes=CLASSES, max_length=30)
+
+
+@pytest.mark.parametrize("label", ["", "high", "nan", "inf"])
+def test_a_regression_label_must_be_a_finite_number(label: str, wordpiece: Tokenizer) -> None:
+    good = LabelledText("x", "", "-1.25", "b.tsv:1")
+    assert regression_examples([good], wordpiece, max_length=9).collate(np.array([0]), 0).labels.tolist() == [-1.25]
+    with pytest.raises(ValueError, match=r"b.tsv:2: label"):
+        regression_examples([good, LabelledText("x", "", label, "b.tsv:2")], wordpiece, max_length=9)
