@@ -48,6 +48,7 @@ class FolderSource(Config):
     """Largest sum of the copied files in bytes."""
 
 
+CARD = "card.json"
 Source = Annotated[PackageSource | HubSource | FolderSource | GeneratedSource, Field(discriminator="kind")]
 SourceName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")]
 
@@ -95,8 +96,10 @@ def fetch(
 
 
 def card(name: str, kind: str, licence: str, origin: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """The data card of a filled folder; ValueError when it holds no file or an empty one."""
+    """The data card of a filled folder; ValueError when it holds no file, an empty one, or a card of its own."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if folder / CARD in files:
+        raise ValueError(f"source {name}: brings a file {CARD}, which is the name of its data card; rename it")
     if not files:
         raise ValueError(f"source {name}: no files")
     empty = [path.relative_to(folder).as_posix() for path in files if path.stat().st_size == 0]

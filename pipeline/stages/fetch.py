@@ -8,7 +8,7 @@ from tqdm import tqdm
 from pipeline.artifacts import publish, write_json
 from pipeline.config import load
 from pipeline.data.source_package import pip_settings
-from pipeline.data.sources import FetchConfig, fetch, needs_index
+from pipeline.data.sources import CARD, FetchConfig, fetch, needs_index
 from pipeline.layout import LOCAL, Layout
 from pipeline.stages.launch import launch
 
@@ -24,7 +24,7 @@ def main(path: Path) -> None:
     with publish(layout.data("raw")) as folder:
         for name, source in tqdm(sorted(config.sources.items()), desc="sources", disable=None):
             card = fetch(name, source, folder / name, cache=LOCAL / "cache", settings=settings)
-            write_json(folder / name / "card.json", card)
+            write_json(folder / name / CARD, card)
             cards[name] = {key: value for key, value in card.items() if key != "files"}
             log.info(
                 "%s: %d files, %.1f MB, %s",
@@ -33,7 +33,7 @@ def main(path: Path) -> None:
                 card["counts"]["bytes"] / 1e6,
                 card["licence"],
             )
-        write_json(folder / "card.json", cards)
+        write_json(folder / CARD, cards)
     write_json(layout.metrics, {name: card["counts"] for name, card in cards.items()})
 
 

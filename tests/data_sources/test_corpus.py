@@ -130,11 +130,11 @@ def test_no_source_sentence_lies_in_two_splits_and_groups_stay_whole(tmp_path: P
         for g in range(40)
         for w in ("x", "y")
     ]
-    config = PairsConfig(sources=(table(tmp_path, rows),), num_valid=8, num_test=8)
+    config = PairsConfig(sources=(table(tmp_path, rows),), num_valid=12, num_test=12)
     splits = prepare_pairs(config, tmp_path).splits
     keys = {split: {key_of(pair.src) for pair in pairs} for split, pairs in splits.items()}
     groups = {split: {pair.group for pair in pairs if "own" in pair.src} for split, pairs in splits.items()}
-    assert [len(splits[split]) for split in ("valid", "test")] == [8, 8]
+    assert [len(splits[split]) for split in ("valid", "test")] == [12, 12]
     for one, two in (("train", "valid"), ("train", "test"), ("valid", "test")):
         assert not keys[one] & keys[two]
         assert not groups[one] & groups[two]

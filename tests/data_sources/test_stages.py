@@ -152,6 +152,7 @@ conversations: {sources: [{kind: chats, source: mine, into: train, file: chat.js
 
 BAD: dict[str, tuple[dict[str, str | bytes], str, str]] = {
     "an empty file": ({"a.txt": ""}, "", "source mine: empty file: a.txt"),
+    "a file that takes the place of the data card": ({"card.json": "{}"}, "", r"brings a file card\.json"),
     "text that is not UTF-8": (
         {"a.txt": b"good\nbad \xff byte\n"},
         "text: {sources: [{kind: files, source: mine}]}",
