@@ -1,0 +1,105 @@
+"""Scores of translations, each with the signature that says how it was computed; all are of the whole corpus.
+
+Legend: N sentences, R resamples. `bleu` is the figure to compare across systems: it takes plain, detokenised text. A
+published tokenised score is reproduced by `tokenised_bleu` on text that was tokenised as in the paper.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Integer
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+
+
+@dataclass(frozen=True)
+class CorpusScore:
+    """A score from 0 to 100 (TER: an error rate that may be larger) and its sacreBLEU signature."""
+
+    value: float
+    signature: str
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """How much better in BLEU a system is than a baseline on the same sentences (Koehn 2004)."""
+
+    difference: float
+    """BLEU of the system less BLEU of the baseline, on the whole test set."""
+    low: float
+    """2.5% quantile of the difference over the resamples."""
+    high: float
+    """97.5% quantile."""
+    share_not_better: float
+    """Share of the resamples in which the system is not better: a one-sided p-value."""
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:
+    """sacreBLEU (Post 2018) on detokenised text: mixed case, its own 13a tokenizer."""
+    return _score(BLEU(), hypotheses, references)
+
+
+def tokenised_bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
+    """BLEU (Papineni et al. 2002) on text that is already tokenised: words are what spaces separate."""
+    return _score(BLEU(tokenize="none", lowercase=lowercase, force=True), hypotheses, references)
+
+
+def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:
+    """Character n-gram F-score, chrF2 (Popovic 2015)."""
+    return _score(CHRF(), hypotheses, references)
+
+
+def ter(hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:
+    """Translation edit rate (Snover et al. 2006): edits and shifts for each reference word; lower is better."""
+    return _score(TER(), hypotheses, references)
+
+
+def paired_bootstrap(
+    system: Sequence[str],
+    baseline: Sequence[str],
+    references: Sequence[str],
+    *,
+    seed: int,
+    num_resamples: int = 1000,
+) -> PairedBootstrap:
+    """Draws test sets of N sentences with replacement and scores both systems with `bleu` on each."""
+    ours, theirs = _sentence_statistics(system, references), _sentence_statistics(baseline, references)
+    draws = np.random.default_rng(seed).integers(len(references), size=(num_resamples, len(references)))
+    differences = np.array([_bleu_of(ours[rows]) - _bleu_of(theirs[rows]) for rows in draws])
+    low, high = np.quantile(differences, [0.025, 0.975])
+    return PairedBootstrap(
+        difference=_bleu_of(ours) - _bleu_of(theirs),
+        low=float(low),
+        high=float(high),
+        share_not_better=float((differences <= 0).mean()),
+    )
+
+
+def _score(metric: BLEU | CHRF | TER, hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:
+    _check(hypotheses, references)
+    value = metric.corpus_score(list(hypotheses), [list(references)]).score
+    return CorpusScore(value=float(value), signature=str(metric.get_signature()))
+
+
+def _sentence_statistics(hypotheses: Sequence[str], references: Sequence[str]) -> Integer[np.ndarray, "N 10"]:
+    """Of each sentence: both lengths, and for n-grams of one to four words the matches and the total."""
+    _check(hypotheses, references)
+    metric = BLEU(effective_order=True)
+    scores = (metric.sentence_score(ours, [theirs]) for ours, theirs in zip(hypotheses, references, strict=True))
+    return np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores])
+
+
+def _bleu_of(statistics: Integer[np.ndarray, "N 10"]) -> float:
+    """Corpus BLEU of the sentences, from their sums."""
+    sums = statistics.sum(axis=0).tolist()
+    score = BLEU.compute_bleu(sums[2:6], sums[6:], sums[0], sums[1], smooth_method="exp")
+    return float(score.score)
+
+
+def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    if len(hypotheses) != len(references) or not references:
+        raise ValueError(
+            f"as many hypotheses as references are scored, at least one: found {len(hypotheses)} and {len(references)}"
+        )

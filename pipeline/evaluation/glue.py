@@ -1,0 +1,74 @@
+"""Scores of classification and regression on whole test sets, as the GLUE benchmark defines them (Wang et al. 2019).
+
+Legend: N examples. Predictions of the whole set go in at once: never a mean over batches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Integer
+from scipy import stats
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_f1_score,
+    multiclass_matthews_corrcoef,
+)
+
+
+@dataclass(frozen=True)
+class ClassificationScore:
+    """Share of right answers, F1 and Matthews correlation."""
+
+    accuracy: float
+    f1: float
+    """Of class 1 where there are two classes, otherwise the mean over the classes."""
+    matthews: float
+    """0 for a constant prediction."""
+
+
+@dataclass(frozen=True)
+class RegressionScore:
+    """Correlations of predicted with true values; 0 for a constant prediction, which has none."""
+
+    pearson: float
+    spearman: float
+
+
+def classification_score(
+    predictions: Integer[np.ndarray, "N"], labels: Integer[np.ndarray, "N"], *, num_classes: int
+) -> ClassificationScore:
+    """Scores predicted class numbers."""
+    _check_lengths(len(predictions), len(labels))
+    given, true = torch.from_numpy(predictions).long(), torch.from_numpy(labels).long()
+    by_class = multiclass_f1_score(given, true, num_classes=num_classes, average="none")
+    return ClassificationScore(
+        accuracy=float(multiclass_accuracy(given, true, num_classes=num_classes, average="micro")),
+        f1=float(by_class[1] if num_classes == 2 else by_class.mean()),
+        matthews=float(multiclass_matthews_corrcoef(given, true, num_classes=num_classes)),
+    )
+
+
+def regression_score(predictions: Float[np.ndarray, "N"], labels: Float[np.ndarray, "N"]) -> RegressionScore:
+    """Scores predicted real values."""
+    _check_lengths(len(predictions), len(labels))
+    if np.ptp(predictions) == 0.0 or np.ptp(labels) == 0.0:
+        return RegressionScore(pearson=0.0, spearman=0.0)
+    return RegressionScore(
+        pearson=float(stats.pearsonr(predictions, labels).statistic),
+        spearman=float(stats.spearmanr(predictions, labels).statistic),
+    )
+
+
+def majority_score(
+    train_labels: Sequence[int] | Integer[np.ndarray, "M"], labels: Integer[np.ndarray, "N"], *, num_classes: int
+) -> ClassificationScore:
+    """What always answering the most frequent class of the training set scores."""
+    most_frequent = int(np.bincount(np.asarray(train_labels), minlength=num_classes).argmax())
+    return classification_score(np.full(len(labels), most_frequent), labels, num_classes=num_classes)
+
+
+def _check_lengths(num_predictions: int, num_labels: int) -> None:
+    if num_predictions != num_labels or num_labels < 2:
+        raise ValueError(f"as many predictions as labels, at least two: found {num_predictions} and {num_labels}")

@@ -1,0 +1,74 @@
+"""Translation scores worked by hand, and the bootstrap against them."""
+
+import math
+
+import pytest
+
+from pipeline.evaluation.bleu import bleu, chrf, paired_bootstrap, ter, tokenised_bleu
+
+REFERENCES = ["The cat sat on the mat.", "A dog barks at night.", "It is raining in the old town today."] * 8
+CLOSE = ["The cat sat on a mat.", "A dog barks at night.", "It is raining in the town today."] * 8
+FAR = ["The cat lay there.", "A dog at night.", "Rain is in the old town."] * 8
+
+
+def test_corpus_bleu_is_the_geometric_mean_of_summed_precisions_times_the_brevity_penalty() -> None:
+    # Sentence 1: 4 of 4 words match, 3/3, 2/2, 1/1. Sentence 2: a b x d of a b c d e: 3/4, 1/3, 0/2, 0/1.
+    # Sums: 7/8, 4/6, 2/4, 1/2; lengths 8 and 9.
+    hypotheses, references = ["a b c d", "a b x d"], ["a b c d", "a b c d e"]
+    precisions = 7 / 8 * 4 / 6 * 2 / 4 * 1 / 2
+    expected = 100 * precisions**0.25 * math.exp(1 - 9 / 8)
+    assert tokenised_bleu(hypotheses, references).value == pytest.approx(expected)
+
+
+def test_corpus_bleu_is_not_the_mean_over_sentences() -> None:
+    whole = bleu(CLOSE, REFERENCES).value
+    mean = sum(bleu([ours], [theirs]).value for ours, theirs in zip(CLOSE, REFERENCES, strict=True)) / len(CLOSE)
+    assert abs(whole - mean) > 1.0
+
+
+def test_tokenised_and_detokenised_scores_differ_by_their_words_and_say_so() -> None:
+    hypotheses, references = ["the cat , sat here now ."], ["the cat, sat here now."]
+    assert bleu(hypotheses, references).value == pytest.approx(100.0)
+    assert tokenised_bleu(hypotheses, references).value < 50.0
+    assert "tok:13a" in bleu(hypotheses, references).signature
+    assert "tok:none" in tokenised_bleu(hypotheses, references).signature
+
+
+def test_case_counts_unless_lowercased() -> None:
+    assert tokenised_bleu(["a b c D"], ["a b c d"]).value < 100.0
+    lowered = tokenised_bleu(["a b c D"], ["a b c d"], lowercase=True)
+    assert lowered.value == pytest.approx(100.0)
+    assert "case:lc" in lowered.signature
+
+
+def test_perfect_translations_have_full_chrf_and_no_edits() -> None:
+    assert chrf(REFERENCES, REFERENCES).value == pytest.approx(100.0)
+    assert ter(REFERENCES, REFERENCES).value == 0.0
+    assert chrf(CLOSE, REFERENCES).value > chrf(FAR, REFERENCES).value
+
+
+def test_translation_edit_rate_counts_edits_for_each_reference_word() -> None:
+    assert ter(["a b x d"], ["a b c d"]).value == pytest.approx(25.0)
+
+
+def test_bootstrap_of_a_clearly_better_system_excludes_zero_and_contains_the_difference() -> None:
+    result = paired_bootstrap(CLOSE, FAR, REFERENCES, seed=0, num_resamples=200)
+    assert result.difference == pytest.approx(bleu(CLOSE, REFERENCES).value - bleu(FAR, REFERENCES).value)
+    assert 0.0 < result.low < result.difference < result.high
+    assert result.share_not_better == 0.0
+
+
+def test_bootstrap_of_a_system_against_itself_finds_no_difference() -> None:
+    result = paired_bootstrap(CLOSE, CLOSE, REFERENCES, seed=0, num_resamples=50)
+    assert (result.difference, result.low, result.high, result.share_not_better) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_bootstrap_is_a_function_of_its_seed() -> None:
+    first, again, other = (paired_bootstrap(CLOSE, FAR, REFERENCES, seed=seed, num_resamples=50) for seed in (3, 3, 4))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(("hypotheses", "references"), [(["a"], ["a", "b"]), ([], [])])
+def test_files_that_do_not_align_are_refused(hypotheses: list[str], references: list[str]) -> None:
+    with pytest.raises(ValueError, match="as many hypotheses as references"):
+        bleu(hypotheses, references)
