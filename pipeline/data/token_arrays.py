@@ -16,6 +16,10 @@ from datasets import Dataset
 from datasets.table import InMemoryTable
 from jaxtyping import Int
 
+from pipeline.artifacts import read_json
+
+_STATE = "state.json"
+"""Where the library keeps the fingerprint, for which the hash of the tokenizer serves."""
 _SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "sentence_lengths": pa.list_(pa.int32())})
 
 
@@ -57,12 +61,9 @@ class TokenArrays:
 
 
 def write_token_arrays(
-    folder: Path, ids: Sequence[str], documents: Sequence[Sequence[Sequence[int]]], *, fingerprint: str
+    folder: Path, ids: Sequence[str], documents: Sequence[Sequence[Sequence[int]]], *, tokenizer_hash: str
 ) -> None:
-    """Writes documents, each a sequence of sentences of token ids; the same input gives the same bytes.
-
-    `fingerprint` identifies the content: the tokenizer's hash and the name of the texts.
-    """
+    """Writes documents, each a sequence of sentences of token ids; the same input gives the same bytes."""
     table = pa.table(
         {
             "id": list(ids),
@@ -72,13 +73,22 @@ def write_token_arrays(
         schema=_SCHEMA,
     )
     datasets.disable_progress_bars()
-    Dataset(InMemoryTable(table), fingerprint=fingerprint).save_to_disk(folder, num_shards=1)
+    Dataset(InMemoryTable(table), fingerprint=tokenizer_hash).save_to_disk(folder, num_shards=1)
 
 
-def read_token_arrays(folder: Path) -> TokenArrays:
-    """Opens a folder of token arrays without reading the tokens; ValueError when it is missing or has no tokens."""
-    if not (folder / "state.json").is_file():
+def read_token_arrays(folder: Path, *, tokenizer_hash: str) -> TokenArrays:
+    """Opens a folder of token arrays without reading the tokens.
+
+    Raises ValueError when it is missing, has no tokens, or was made with another tokenizer.
+    """
+    if not (folder / _STATE).is_file():
         raise ValueError(f"{folder}: no token arrays; run the stage tokenize")
+    found = read_json(folder / _STATE)["_fingerprint"]
+    if found != tokenizer_hash:
+        raise ValueError(
+            f"{folder}: the token arrays were made with the tokenizer {found[:12]}, expected {tokenizer_hash[:12]}; "
+            "run the stage tokenize again"
+        )
     table = Dataset.load_from_disk(str(folder)).data
     lengths = [chunk.value_lengths().to_numpy() for chunk in table.column("input_ids").chunks]
     starts = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)

@@ -127,10 +127,10 @@ def test_best_fit_places_every_piece_once_within_the_capacity(lengths: list[int]
 def test_token_arrays_on_disk_hold_what_was_written_and_their_bytes_repeat(tmp_path: Path) -> None:
     written = [[[d, d + 1], [d + 2]] * (d % 4) for d in range(2500)]  # more than one record batch
     for name in ("a", "b"):
-        write_token_arrays(tmp_path / name, [str(d) for d in range(2500)], written, fingerprint="f")
+        write_token_arrays(tmp_path / name, [str(d) for d in range(2500)], written, tokenizer_hash="f" * 64)
     files = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
-    read, expected = read_token_arrays(tmp_path / "a"), in_memory(written)
+    read, expected = read_token_arrays(tmp_path / "a", tokenizer_hash="f" * 64), in_memory(written)
     assert len(read.parts) > 1
     assert not read.parts[0].flags.owndata and not read.parts[0].flags.writeable
     assert read.document_starts.tolist() == expected.document_starts.tolist()
@@ -141,9 +141,11 @@ def test_token_arrays_on_disk_hold_what_was_written_and_their_bytes_repeat(tmp_p
 
 def test_missing_and_empty_token_arrays_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no token arrays"):
-        read_token_arrays(tmp_path)
-    write_token_arrays(tmp_path / "empty", ["d"], [[]], fingerprint="f")
+        read_token_arrays(tmp_path, tokenizer_hash="f" * 64)
+    write_token_arrays(tmp_path / "empty", ["d"], [[]], tokenizer_hash="f" * 64)
     with pytest.raises(ValueError, match="empty: the documents have no tokens"):
-        read_token_arrays(tmp_path / "empty")
+        read_token_arrays(tmp_path / "empty", tokenizer_hash="f" * 64)
+    with pytest.raises(ValueError, match="made with the tokenizer ffffffffffff, expected eeeeeeeeeeee"):
+        read_token_arrays(tmp_path / "empty", tokenizer_hash="e" * 64)
     with pytest.raises(ValueError, match="none of 2 documents has two tokens"):
         PackedExamples(in_memory(documents(1, 1)), length=4, pad_id=PAD).sizes(0)

@@ -1,0 +1,150 @@
+"""tokenize: data/PROFILE/prepared -> data/PROFILE/tokens: tokenizers trained on training text, and token arrays.
+
+bpe/, wordpiece/ and translation/ hold tokenizers; text-bpe/ and text-wordpiece/ the running text of each split.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, assert_never
+
+from pydantic import PositiveInt
+from tqdm import tqdm
+
+from pipeline.artifacts import publish, write_json
+from pipeline.config import Config, load
+from pipeline.data.prepared import read_conversations, read_documents, read_pairs, read_rated
+from pipeline.data.records import SPLITS, Document
+from pipeline.data.token_arrays import write_token_arrays
+from pipeline.layout import Layout
+from pipeline.stages.launch import launch
+from pipeline.text.normalise import sentences
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
+
+log = logging.getLogger(__name__)
+
+Corpus = Literal["text", "conversations", "rated"]
+
+
+class TextTokenizerConfig(Config):
+    """A tokenizer of running text."""
+
+    vocab_size: PositiveInt
+    """Ids, special tokens included."""
+    corpora: tuple[Corpus, ...]
+    """Whose training texts it is trained on; texts that a later evaluation must not have seen do not belong here."""
+
+
+class TranslationTokenizerConfig(Config):
+    """A tokenizer of both languages of the translation pairs."""
+
+    vocab_size: PositiveInt
+    """Ids, special tokens included."""
+
+
+class TokenizeConfig(Config):
+    """Which tokenizers are trained; one that is left out is not."""
+
+    byte_bpe: TextTokenizerConfig | None = None
+    """Byte-level BPE of the GPT."""
+    wordpiece: TextTokenizerConfig | None = None
+    """Lower-case WordPiece of the BERT."""
+    translation: TranslationTokenizerConfig | None = None
+    """Joint BPE of the translation models."""
+
+
+def main(path: Path) -> None:
+    """Trains the tokenizers of the profile and encodes its running text, or leaves everything as it was."""
+    config = load(path, TokenizeConfig)
+    layout = Layout.of(path)
+    prepared = layout.data("prepared")
+    report: dict[str, Mapping[str, int | float | str]] = {}
+    jobs = sum(part is not None for part in (config.byte_bpe, config.wordpiece, config.translation))
+    with publish(layout.data("tokens")) as folder, tqdm(total=jobs, desc="tokenizers", disable=None) as progress:
+        if config.byte_bpe is not None:
+            texts = _training_texts(prepared, config.byte_bpe.corpora)
+            tokenizer = train_byte_bpe(texts, vocab_size=config.byte_bpe.vocab_size)
+            report["bpe"] = _write(folder, "bpe", tokenizer, prepared, by_sentence=False)
+            progress.update()
+        if config.wordpiece is not None:
+            texts = _training_texts(prepared, config.wordpiece.corpora)
+            tokenizer = train_wordpiece(texts, vocab_size=config.wordpiece.vocab_size)
+            report["wordpiece"] = _write(folder, "wordpiece", tokenizer, prepared, by_sentence=True)
+            progress.update()
+        if config.translation is not None:
+            train, test = (read_pairs(prepared / "translation" / f"{split}.jsonl") for split in ("train", "test"))
+            texts = [text for pair in train for text in (pair.src, pair.tgt)]
+            tokenizer = train_translation_bpe(texts, vocab_size=config.translation.vocab_size)
+            (folder / "translation").mkdir()
+            tokenizer.save(folder / "translation")
+            report["translation"] = _statistics(tokenizer, [text for pair in test for text in (pair.src, pair.tgt)])
+            progress.update()
+        write_json(folder / "report.json", report)
+    write_json(layout.metrics, report)
+    for name, values in report.items():
+        log.info("%s: %s ids, %.2f bytes a token", name, values["vocab_size"], values["bytes_per_token"])
+
+
+def _training_texts(prepared: Path, corpora: Sequence[Corpus]) -> list[str]:
+    """All training texts of some corpora."""
+    texts: list[str] = []
+    for corpus in corpora:
+        file = prepared / corpus / "train.jsonl"
+        match corpus:
+            case "text":
+                texts += [line for document in read_documents(file) for line in document.text.split("\n")]
+            case "conversations":
+                texts += [message.content for one in read_conversations(file) for message in one.messages]
+            case "rated":
+                texts += [rated.text for rated in read_rated(file)]
+            case _:
+                assert_never(corpus)
+    return texts
+
+
+def _write(
+    folder: Path, name: str, tokenizer: Tokenizer, prepared: Path, *, by_sentence: bool
+) -> Mapping[str, int | float | str]:
+    """Saves a tokenizer and the running text of every split in its ids; returns its statistics."""
+    (folder / name).mkdir()
+    tokenizer.save(folder / name)
+    counts = {}
+    for split in SPLITS:
+        documents = read_documents(prepared / "text" / f"{split}.jsonl")
+        encoded = _by_sentence(documents, tokenizer) if by_sentence else _whole(documents, tokenizer)
+        ids = [document.id for document in documents]
+        write_token_arrays(folder / f"text-{name}" / split, ids, encoded, tokenizer_hash=tokenizer.hash)
+        counts[f"tokens_{split}"] = sum(len(sentence) for document in encoded for sentence in document)
+    held_out = read_documents(prepared / "text" / "test.jsonl")
+    return {**_statistics(tokenizer, [document.text for document in held_out]), **counts}
+
+
+def _whole(documents: Sequence[Document], tokenizer: Tokenizer) -> list[list[list[int]]]:
+    """Each document as one piece between <bos> and <eos>."""
+    encoded = tokenizer.encode_batch([document.text for document in documents])
+    return [[[tokenizer.bos_id, *ids, tokenizer.eos_id]] for ids in encoded]
+
+
+def _by_sentence(documents: Sequence[Document], tokenizer: Tokenizer) -> list[list[list[int]]]:
+    """Each document as its sentences, without special tokens."""
+    cut = [sentences(document.text) for document in documents]
+    encoded = iter(tokenizer.encode_batch([sentence for document in cut for sentence in document]))
+    return [[next(encoded) for _ in document] for document in cut]
+
+
+def _statistics(tokenizer: Tokenizer, held_out: Sequence[str]) -> dict[str, int | float | str]:
+    """What a tokenizer makes of held-out texts."""
+    encoded = tokenizer.encode_batch(held_out)
+    num_tokens = sum(len(ids) for ids in encoded)
+    unknown = tokenizer.id_of("unk") if "unk" in tokenizer.special else None
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "hash": tokenizer.hash,
+        "bytes_per_token": sum(len(text.encode()) for text in held_out) / num_tokens,
+        "unknown_rate": sum(ids.count(unknown) for ids in encoded) / num_tokens if unknown is not None else 0.0,
+    }
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -1,0 +1,123 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.records import Conversation, Document, Message, Pair, Rated, write_records
+from pipeline.data.token_arrays import read_token_arrays
+from pipeline.stages.tokenize import main
+from pipeline.text.tokenizer import load_tokenizer
+
+CONFIG = Path("conf/own/tokenize.yaml")
+ALL = """
+byte_bpe: {vocab_size: 320, corpora: [text, conversations, rated]}
+wordpiece: {vocab_size: 160, corpora: [text]}
+translation: {vocab_size: 100}
+"""
+
+
+def prepare(texts: tuple[str, ...], config: str = ALL) -> None:
+    """Writes the prepared files into the working folder; each kind of text and each split has a letter of its own."""
+    CONFIG.parent.mkdir(parents=True, exist_ok=True)
+    CONFIG.write_text(config)
+    folder = Path("data/own/prepared")
+    for split, mark in (("train", "ж"), ("valid", "ч"), ("test", "ш")):
+        documents = [Document(f"d{i}", "", "own", f"{text}\n{text} {mark}") for i, text in enumerate(texts)]
+        messages = (Message("user", "who?"), Message("assistant", "я" * 3))
+        write_records(folder / "text" / f"{split}.jsonl", documents)
+        write_records(folder / "conversations" / f"{split}.jsonl", [Conversation("c", "own", messages, "c")])
+        write_records(folder / "rated" / f"{split}.jsonl", [Rated("r", "щ fine", 1.0, (1,), "movie", "r")])
+        write_records(folder / "translation" / f"{split}.jsonl", [Pair("p", texts[0], texts[-1] + mark, "own", "p")])
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_running_it_twice_gives_the_same_bytes(texts: tuple[str, ...]) -> None:
+    prepare(texts)
+    main(CONFIG)
+    first = hashes(Path("data/own/tokens")), hashes(Path("metrics/own"))
+    main(CONFIG)
+    assert (hashes(Path("data/own/tokens")), hashes(Path("metrics/own"))) == first
+    assert len(first[0]) == 3 * 3 + 2 * 3 * 3 + 1
+
+
+def test_the_token_arrays_hold_the_documents_in_the_ids_of_their_tokenizer(texts: tuple[str, ...]) -> None:
+    prepare(texts)
+    main(CONFIG)
+    tokens = Path("data/own/tokens")
+    for name in ("bpe", "wordpiece"):
+        tokenizer = load_tokenizer(tokens / name)
+        arrays = read_token_arrays(tokens / f"text-{name}" / "test", tokenizer_hash=tokenizer.hash)
+        ids = arrays.parts[0].tolist()
+        begin, end = arrays.document_starts[:2]
+        document = ids[begin:end]
+        if name == "bpe":
+            assert document == [1, *tokenizer.encode(f"{texts[0]}\n{texts[0]} ш"), 2]
+        else:
+            sentence = arrays.sentence_starts[:3]
+            assert ids[sentence[0] : sentence[1]] == tokenizer.encode(texts[0])
+            assert ids[sentence[1] : sentence[2]] == tokenizer.encode(texts[0]) + tokenizer.encode("ш")
+    report = json.loads(Path("metrics/own/tokenize.json").read_text())
+    assert report["bpe"]["tokens_test"] == len(
+        read_token_arrays(tokens / "text-bpe/test", tokenizer_hash=report["bpe"]["hash"]).parts[0]
+    )
+
+
+def test_only_the_named_corpora_and_only_their_training_texts_are_seen(texts: tuple[str, ...]) -> None:
+    prepare(texts)
+    main(CONFIG)
+    wordpiece = load_tokenizer(Path("data/own/tokens/wordpiece"))
+    translation = load_tokenizer(Path("data/own/tokens/translation"))
+    unknown = wordpiece.id_of("unk")
+    assert unknown not in wordpiece.encode("ж")
+    for unseen in "чшящ":
+        assert wordpiece.encode(unseen) == [unknown]
+        assert translation.id_of("unk") in translation.encode(unseen)
+    report = json.loads(Path("metrics/own/tokenize.json").read_text())
+    assert report["wordpiece"]["unknown_rate"] == len(texts) / report["wordpiece"]["tokens_test"]
+    assert report["bpe"]["unknown_rate"] == 0.0
+
+
+def test_bytes_per_token_are_those_of_the_held_out_text(texts: tuple[str, ...]) -> None:
+    prepare(texts)
+    main(CONFIG)
+    held_out = [f"{text}\n{text} ш" for text in texts]
+    tokenizer = load_tokenizer(Path("data/own/tokens/bpe"))
+    expected = sum(len(text.encode()) for text in held_out) / sum(map(len, tokenizer.encode_batch(held_out)))
+    assert json.loads(Path("metrics/own/tokenize.json").read_text())["bpe"]["bytes_per_token"] == pytest.approx(
+        expected
+    )
+
+
+def test_a_tokenizer_that_is_left_out_is_not_trained_and_its_texts_are_not_needed(texts: tuple[str, ...]) -> None:
+    prepare(texts, "translation: {vocab_size: 100}\n")
+    for path in Path("data/own/prepared/text").iterdir():
+        path.unlink()
+    main(CONFIG)
+    assert sorted(path.name for path in Path("data/own/tokens").iterdir()) == ["report.json", "translation"]
+
+
+def test_bad_input_is_named_and_leaves_the_earlier_output_as_it_was(texts: tuple[str, ...]) -> None:
+    prepare(texts)
+    main(CONFIG)
+    before = hashes(Path("data/own"))
+    CONFIG.write_text(ALL.replace("160", "16"))
+    with pytest.raises(ValueError, match="vocab_size: found 16"):
+        main(CONFIG)
+    assert hashes(Path("data/own")) == before
+    CONFIG.write_text(ALL.replace("[text]", "[texts]"))
+    with pytest.raises(ValueError, match=r"wordpiece.corpora.0"):
+        main(CONFIG)
+    CONFIG.write_text(ALL)
+    Path("data/own/prepared/rated/train.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"rated/train.jsonl: no such file"):
+        main(CONFIG)
