@@ -1,8 +1,9 @@
 """Dropout (Srivastava et al. 2014) that is cheap on a CPU.
 
 `F.dropout` on a CPU draws one random number an element on one thread, which costs a small Transformer as much as its
-matrix products. One 64-bit draw decides four elements here: measured 2.5 to 4 times faster on tensors of a million
-elements. It draws from PyTorch's global generator, so saving and restoring that state repeats the masks.
+matrix products. One 64-bit draw decides four elements here: forward and backward together take a half to a third of
+the time on tensors of one to two million elements (benchmarks/dropout.py). It draws from PyTorch's global generator,
+so saving and restoring that state repeats the masks.
 """
 
 import torch
