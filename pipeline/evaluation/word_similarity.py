@@ -1,0 +1,156 @@
+"""Word vectors against human judgements of similarity, and on analogies.
+
+Legend: V words, D dimensions, Q questions. Words are lower-case and in order of falling frequency. A pair or question
+with a word that has no vector is left out and counted: no score without its coverage.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Integer
+from scipy import stats
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """Two words and how similar people find them."""
+
+    first: str
+    second: str
+    score: float
+
+
+@dataclass(frozen=True)
+class AnalogySection:
+    """Questions of one kind: `a` is to `b` as `c` is to `d`, where `d` is asked for."""
+
+    name: str
+    questions: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class SimilarityScore:
+    """Rank correlation of cosine similarity with human judgement, over the covered pairs."""
+
+    spearman: float
+    num_covered: int
+    num_pairs: int
+
+
+@dataclass(frozen=True)
+class AnalogyScore:
+    """Right answers among the covered questions."""
+
+    name: str
+    num_correct: int
+    num_covered: int
+    num_questions: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers; 0 if no question is covered."""
+        return self.num_correct / self.num_covered if self.num_covered else 0.0
+
+
+class WordVectors:
+    """Words and their vectors, scaled to length one."""
+
+    def __init__(self, words: Sequence[str], matrix: Float[np.ndarray, "V D"]) -> None:
+        if len(words) != len(matrix):
+            raise ValueError(f"as many words as vectors are needed, found {len(words)} and {len(matrix)}")
+        self.words = tuple(words)
+        self.numbers = {word: number for number, word in enumerate(words)}
+        lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+        self.units = (matrix / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+    def nearest(self, word: str, *, num_neighbours: int) -> tuple[tuple[str, float], ...]:
+        """The words with the largest cosine similarity to `word`, with it. Raises ValueError if it has no vector."""
+        if word not in self.numbers:
+            raise ValueError(f"'{word}' is not among the {len(self.words)} words")
+        number = self.numbers[word]
+        cosines = self.units @ self.units[number]
+        cosines[number] = -np.inf
+        best = np.argsort(-cosines, kind="stable")[:num_neighbours]
+        return tuple((self.words[i], float(cosines[i])) for i in best if i != number)
+
+
+def read_pairs(path: Path) -> tuple[ScoredPair, ...]:
+    """Reads WordSim-353 or SimLex-999 as gensim ships them: word, word, score between tabs; # begins a comment."""
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.startswith("#") or not line.strip():
+            continue
+        fields = line.split("\t")
+        try:
+            first, second, score = fields[0], fields[1], float(fields[2])
+        except (IndexError, ValueError) as error:
+            raise ValueError(f"{path}:{number}: expected two words and a score between tabs, found {line!r}") from error
+        pairs.append(ScoredPair(first.lower(), second.lower(), score))
+    return tuple(pairs)
+
+
+def read_analogies(path: Path) -> tuple[AnalogySection, ...]:
+    """Reads questions-words.txt of word2vec: `: name` begins a section, other lines are four words."""
+    sections: list[tuple[str, list[tuple[str, str, str, str]]]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.lower().split()
+        if line.startswith(":"):
+            sections.append((line[1:].strip(), []))
+        elif len(words) == 4 and sections:
+            sections[-1][1].append((words[0], words[1], words[2], words[3]))
+        elif words:
+            raise ValueError(f"{path}:{number}: expected four words below a ': section' line, found {line!r}")
+    return tuple(AnalogySection(name, tuple(questions)) for name, questions in sections)
+
+
+def similarity_score(vectors: WordVectors, pairs: Sequence[ScoredPair]) -> SimilarityScore:
+    """Spearman correlation of the cosines with the judgements; 0 with fewer than two covered pairs."""
+    covered = [pair for pair in pairs if pair.first in vectors.numbers and pair.second in vectors.numbers]
+    spearman = 0.0
+    if len(covered) >= 2:
+        first = vectors.units[[vectors.numbers[pair.first] for pair in covered]]
+        second = vectors.units[[vectors.numbers[pair.second] for pair in covered]]
+        spearman = float(stats.spearmanr((first * second).sum(1), [pair.score for pair in covered]).statistic)
+    return SimilarityScore(spearman=spearman, num_covered=len(covered), num_pairs=len(pairs))
+
+
+def analogy_scores(
+    vectors: WordVectors, sections: Sequence[AnalogySection], *, num_words: int, chunk_size: int = 512
+) -> tuple[AnalogyScore, ...]:
+    """Each section's score by 3CosAdd (Mikolov et al. 2013; Levy and Goldberg 2014, eq. 1).
+
+    The answer is the word, none of the three given, whose cosine with `b - a + c` is largest. Questions and answers are
+    restricted to the `num_words` most frequent words.
+    """
+    units = vectors.units[:num_words]
+    scores = []
+    for section in sections:
+        numbers = np.array(
+            [[vectors.numbers.get(word, num_words) for word in question] for question in section.questions]
+        ).reshape(-1, 4)
+        covered = numbers[(numbers < len(units)).all(axis=1)]
+        chunks = [covered[start : start + chunk_size] for start in range(0, len(covered), chunk_size)]
+        num_correct = sum(int((_answers(units, chunk[:, :3]) == chunk[:, 3]).sum()) for chunk in chunks)
+        scores.append(AnalogyScore(section.name, num_correct, len(covered), len(section.questions)))
+    return tuple(scores)
+
+
+def analogy_total(scores: Sequence[AnalogyScore], name: str) -> AnalogyScore:
+    """The sum of several sections, for example of the syntactic ones, whose names begin with `gram`."""
+    return AnalogyScore(
+        name=name,
+        num_correct=sum(score.num_correct for score in scores),
+        num_covered=sum(score.num_covered for score in scores),
+        num_questions=sum(score.num_questions for score in scores),
+    )
+
+
+def _answers(units: Float[np.ndarray, "V D"], given: Integer[np.ndarray, "Q 3"]) -> Integer[np.ndarray, "Q"]:
+    """Number of the best word for each question."""
+    a, b, c = units[given[:, 0]], units[given[:, 1]], units[given[:, 2]]
+    cosines = (b - a + c) @ units.T  # the length of b - a + c does not change the order
+    np.put_along_axis(cosines, given, -np.inf, axis=1)
+    answers: np.ndarray = cosines.argmax(axis=1)
+    return answers
