@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from pipeline.config import ByExamples, Config, Epochs, TrainingConfig
+from pipeline.config import ByExamples, Config, Epochs, TrainingConfig, load
 from pipeline.data.batches import MicroBatch, RolloutBatch
 from pipeline.data.loaders import Cut
 from pipeline.data.rollouts import RolloutBuffer
+from pipeline.layout import Layout
 from pipeline.models.heads import ActorCritic
 from pipeline.objectives.likelihood import token_log_probs
 from pipeline.objectives.policy import (
@@ -29,8 +30,21 @@ from pipeline.objectives.policy import (
     ppo_value_loss,
 )
 from pipeline.objectives.terms import LossTerms
+from pipeline.stages.alignment import (
+    AlignmentConfig,
+    PromptsConfig,
+    alignment_inputs,
+    answer,
+    evaluate_alignment,
+    read_prompts,
+    score_answers,
+)
 from pipeline.stages.base import StageModule
-from pipeline.stages.rollout import RolloutConfig, RolloutWorker, iteration_batches, iteration_plan
+from pipeline.stages.handover import open_gpt, open_reward, save_gpt
+from pipeline.stages.launch import launch
+from pipeline.stages.rollout import RolloutConfig, RolloutWorker, ScoreScale, iteration_batches, iteration_plan
+from pipeline.stages.run import StageRun, stage_run
+from pipeline.stages.training import newest_checkpoint, place_of, train_module
 
 
 class FixedKLConfig(Config):
@@ -117,17 +131,17 @@ class ProximalPolicyOptimization(StageModule[RolloutBatch]):
         """Puts the iteration's report into the row of its first step."""
         super().on_before_optimizer_step(optimizer)
         if self.history and self.rollout_report and self.history[-1]["update"] == self.update:
-            self.history[-1] |= {f"rollout/{name}": value for name, value in self.rollout_report.items()}
+            self.history.add_to_last({f"rollout/{name}": value for name, value in self.rollout_report.items()})
             self.rollout_report = {}
 
     def extra_state(self) -> dict[str, Any]:
         """The rollout in use and the KL coefficient: an iteration is resumed inside, never rolled out twice."""
         assert self.buffer is not None
-        return {"buffer": self.buffer.state_dict(), "kl_coef": self.controller.coef}
+        return {"buffer": self.buffer.state(), "kl_coef": self.controller.coef}
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restores both."""
-        self.buffer = RolloutBuffer.from_state_dict(state["buffer"])
+        self.buffer = RolloutBuffer.from_state(state["buffer"])
         self.controller = type(self.controller)(**asdict(self.controller) | {"coef": state["kl_coef"]})
 
 
@@ -180,3 +194,90 @@ class RolloutLoader:
         module.buffer = rollout.buffer
         module.rollout_report = rollout.report
         module.controller = module.controller.step(rollout.report["kl"], self.worker.config.prompts_per_iteration)
+
+
+class PPOConfig(Config):
+    """The stage ppo."""
+
+    training: TrainingConfig
+    """Optimizer and schedule; `batching` cuts a rollout into optimizer steps, `duration` is the passes over each."""
+    policy: PolicyConfig
+    """The objective."""
+    rollout: RolloutConfig
+    """How experience is gathered."""
+    prompts: PromptsConfig
+    """Requests, taken from the training split."""
+    alignment: AlignmentConfig
+    """How the answers are judged afterwards."""
+
+
+def main(path: Path) -> None:
+    """Trains, judges the answers beside those of the model it started from, and hands over a GPT."""
+    config = load(path, PPOConfig)
+    training = config.training
+    layout = Layout.of(path)
+    folder = layout.model("sft")
+    inputs = (folder, *alignment_inputs(layout))
+    with stage_run(__spec__.name, path, config, seed=training.seed, inputs=inputs) as run:
+        _check(config, run.runtime.zero_stage)
+        opened, reference = open_gpt(folder), open_gpt(folder)
+        reference.model.to(run.device)
+        reward = open_reward(layout.model("reward")).model.to(run.device)
+        prompts = read_prompts(layout, "train", config.prompts, opened.tokenizer)
+        usual = answer(
+            reference.model.eval(), prompts[: config.alignment.num_prompts], opened.tokenizer, config=config.alignment
+        )
+        module = ProximalPolicyOptimization(
+            ActorCritic(opened.model, copy.deepcopy(reward.trunk).cpu()),
+            training,
+            config.policy,
+            temperature=config.rollout.temperature,
+        )
+        worker = RolloutWorker(
+            config.rollout,
+            prompts,
+            reference=reference.model,
+            reward=reward,
+            scale=ScoreScale.of(score_answers(reward.eval(), usual, opened.tokenizer)),
+            tokenizer=opened.tokenizer,
+            seed=training.seed,
+        )
+        fit_by_rollouts(run, module, worker)
+        judged = evaluate_alignment(layout, config.alignment, tuned=module.model.policy, start=reference)
+        save_gpt(run.layout.output, module.model.policy, opened.tokenizer)
+        run.finish(judged.metrics, history=module.history, samples=judged.samples)
+
+
+def fit_by_rollouts(run: StageRun, module: ProximalPolicyOptimization, worker: RolloutWorker) -> None:
+    """`fit` with the rollout loader in place of a data set."""
+    batching, duration = module.training_config.batching, module.training_config.duration
+    assert isinstance(batching, ByExamples) and isinstance(duration, Epochs)
+    found = newest_checkpoint(run)
+    loader = RolloutLoader(
+        module,
+        worker,
+        place_of(run.runtime),
+        batching=batching,
+        duration=duration,
+        start=found.update if found else 0,
+    )
+    module.num_steps = loader.num_steps
+    train_module(run, module, loader, found, [])
+
+
+def _check(config: PPOConfig, zero_stage: int) -> None:
+    """Refuses what PPO cannot do, before anything is loaded."""
+    if zero_stage == 3:
+        raise ValueError("PIPELINE_RUNTIME: ppo generates with the whole model, which ZeRO-3 splits; use ZeRO-1 or 2")
+    for key, value, allowed in (
+        ("batching", config.training.batching, ByExamples),
+        ("duration", config.training.duration, Epochs),
+    ):
+        if not isinstance(value, allowed):
+            raise ValueError(
+                f"training.{key}: ppo needs kind {allowed.__name__.removeprefix('By').lower()}, found {value.kind}"
+            )
+
+
+if __name__ == "__main__":
+    launch(main)

@@ -25,6 +25,7 @@ from pipeline.models.gpt import GPT
 from pipeline.models.heads import ActorCritic, RewardModel
 from pipeline.objectives.likelihood import token_log_probs
 from pipeline.objectives.policy import KLController, generalized_advantages, masked_moments, token_rewards, whiten
+from pipeline.text.tokenizer import Tokenizer
 
 
 class RolloutConfig(Config):
@@ -57,6 +58,22 @@ class Rollout:
     """Means over answers or response tokens: score, KL, length, share that ended."""
 
 
+@dataclass(frozen=True)
+class ScoreScale:
+    """Rewards become scores of mean 0 and standard deviation 1 over the answers of the untuned model.
+
+    Only differences of rewards are determined; this fixes the scale against the KL penalty (Ziegler et al. 2019, 2.1).
+    """
+
+    mean: float
+    std: float
+
+    @staticmethod
+    def of(rewards: Float[np.ndarray, "N"]) -> "ScoreScale":
+        """The scale that the rewards of some answers set."""
+        return ScoreScale(mean=float(rewards.mean()), std=max(float(rewards.std()), 1e-6))
+
+
 class RolloutWorker:
     """Samples and scores answers with the current policy; owns the frozen models, which are never trained."""
 
@@ -67,9 +84,8 @@ class RolloutWorker:
         *,
         reference: GPT,
         reward: RewardModel,
-        reward_shift: float,
-        eos: int,
-        pad: int,
+        scale: ScoreScale,
+        tokenizer: Tokenizer,
         seed: int,
     ) -> None:
         if len(prompts) < config.prompts_per_iteration:
@@ -80,9 +96,9 @@ class RolloutWorker:
         self.prompts = prompts
         self.reference = reference.eval().requires_grad_(False)
         self.reward = reward.eval().requires_grad_(False)
-        self.reward_shift = reward_shift
-        self.eos = eos
-        self.pad = pad
+        self.scale = scale
+        self.eos = tokenizer.eos_id
+        self.pad = tokenizer.pad_id
         self.seed = seed
 
     def chosen_prompts(self, iteration: int) -> list[int]:
@@ -110,7 +126,8 @@ class RolloutWorker:
             dist.all_reduce(table)
         ids, mask, log_probs, reference_log_probs, values, per_row = table
         is_response = mask.bool()[:, 1:]
-        scores, has_ended = per_row[:, 0] - self.reward_shift, per_row[:, 1].bool()
+        rewarded, has_ended = per_row[:, 0], per_row[:, 1].bool()
+        scores = (rewarded - self.scale.mean) / self.scale.std
         log_probs, reference_log_probs, values = (
             log_probs[:, 1:].float(),
             reference_log_probs[:, 1:].float(),
@@ -131,6 +148,7 @@ class RolloutWorker:
             advantages = whiten(advantages, is_response, masked_moments(advantages, is_response))
         kl = ((log_probs - reference_log_probs) * is_response).sum(1)
         report = {
+            "reward": float(rewarded.mean()),
             "score": float(scores.mean()),
             "kl": float(kl.mean()),
             "kl_coef": controller.coef,
@@ -138,10 +156,7 @@ class RolloutWorker:
             "ended": float(has_ended.double().mean()),
             "return": float(learned.returns[is_response].mean()),
         }
-        exists = torch.cumsum(is_response.flip(1), 1).flip(1) > 0  # up to the input that predicts the last token
         buffer = RolloutBuffer(
-            segment_ids=exists.long().cpu() - 1,
-            position_ids=torch.arange(width - 1).expand(len(numbers), -1).contiguous(),
             input_ids=ids.long()[:, :-1].cpu(),
             labels=ids.long()[:, 1:].cpu(),
             is_response=is_response.cpu(),
@@ -206,9 +221,6 @@ class RolloutWorker:
         return ids, is_answer, begins + answers.lengths - 1
 
 
-TERMS = ("policy", "value", "entropy")
-"""Names of PPO's losses; each counts the response tokens."""
-
 _NUM_COLUMNS = 6
 """Token id, whether it is the answer's, log-probability under policy and reference, value; and facts of the row."""
 
@@ -217,7 +229,7 @@ def iteration_plan(
     buffer: RolloutBuffer, batching: ByExamples, duration: Epochs, *, seed: int, iteration: int
 ) -> TrainingPlan[RolloutBatch]:
     """The optimizer steps of one iteration: `duration` passes over its rollout."""
-    return TrainingPlan(RolloutExamples(buffer, TERMS), batching, duration, seed=seed * 1_000_003 + iteration)
+    return TrainingPlan(RolloutExamples(buffer), batching, duration, seed=seed * 1_000_003 + iteration)
 
 
 def iteration_batches(

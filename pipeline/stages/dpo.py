@@ -1,0 +1,122 @@
+"""Direct preference optimization of the fine-tuned model on pairs of rated texts (Rafailov et al. 2023).
+
+The reference's log-probabilities are data, computed once by the stage `reference`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, PositiveFloat
+
+from pipeline.artifacts import load_tensors
+from pipeline.config import Config, Probability, TrainingConfig, load
+from pipeline.data.batches import PreferenceBatch
+from pipeline.data.preferences import PreferenceExamples, preference_examples
+from pipeline.layout import Layout
+from pipeline.models.gpt import GPT
+from pipeline.objectives.likelihood import response_log_probs
+from pipeline.objectives.preference import PairLogProbs, dpo_loss, ipo_loss
+from pipeline.objectives.terms import LossTerms
+from pipeline.stages.alignment import AlignmentConfig, alignment_inputs, evaluate_alignment
+from pipeline.stages.base import StageModule
+from pipeline.stages.handover import open_gpt, save_gpt
+from pipeline.stages.launch import launch
+from pipeline.stages.pairs import PairsConfig, SplitPairs, pair_counts, read_split
+from pipeline.stages.run import stage_run
+from pipeline.stages.training import fit
+from pipeline.text.tokenizer import Tokenizer
+
+
+class SigmoidConfig(Config):
+    """DPO, conservative where labels may be wrong."""
+
+    kind: Literal["sigmoid"]
+    beta: PositiveFloat
+    """Strength of the pull towards the reference."""
+    label_smoothing: Probability
+    """Probability that chosen and rejected were swapped (conservative DPO); 0 for plain DPO."""
+
+
+class IdentityConfig(Config):
+    """IPO (Azar et al. 2023)."""
+
+    kind: Literal["identity"]
+    beta: PositiveFloat
+    """Their tau: the margin is drawn to 1 / (2 beta)."""
+
+
+class DPOConfig(Config):
+    """The stage dpo."""
+
+    training: TrainingConfig
+    """How it is trained."""
+    loss: Annotated[SigmoidConfig | IdentityConfig, Field(discriminator="kind")]
+    """Which loss of preference pairs."""
+    pairs: PairsConfig
+    """Which pairs; the same as those of the stage reference."""
+    alignment: AlignmentConfig
+    """How the answers are judged afterwards."""
+
+
+class DirectPreferenceOptimization(StageModule[PreferenceBatch]):
+    """The policy learns to prefer the chosen answer more than the reference does."""
+
+    model: GPT
+
+    def __init__(self, model: GPT, training: TrainingConfig, loss: SigmoidConfig | IdentityConfig) -> None:
+        super().__init__(model, training)
+        self.loss = loss
+
+    def objective(self, batch: PreferenceBatch) -> tuple[LossTerms, ...]:
+        """One loss with pairs as targets."""
+        policy = pair_log_probs(self.model, batch)
+        reference = PairLogProbs(batch.reference_chosen, batch.reference_rejected)
+        match self.loss:
+            case SigmoidConfig():
+                smoothing = self.loss.label_smoothing
+                return (dpo_loss(policy, reference, beta=self.loss.beta, label_smoothing=smoothing),)
+            case IdentityConfig():
+                return (ipo_loss(policy, reference, beta=self.loss.beta),)
+
+
+def pair_log_probs(model: GPT, batch: PreferenceBatch) -> PairLogProbs:
+    """log p(response | prompt) of both answers: sums over the tokens of the response and its EOS."""
+    sides = (
+        (batch.chosen_ids, batch.chosen_labels, batch.chosen_is_response),
+        (batch.rejected_ids, batch.rejected_labels, batch.rejected_is_response),
+    )
+    sums = []
+    for ids, labels, counted in sides:
+        logits = model.logits(model(ids)[counted])
+        sums.append(response_log_probs(logits, labels[counted], counted))
+    return PairLogProbs(*sums)
+
+
+def with_reference(folder: Path, split: str, pairs: SplitPairs, tokenizer: Tokenizer) -> PreferenceExamples:
+    """The pairs of a split with what the stage reference found for them; ValueError when they are not the same."""
+    tensors = load_tensors(folder / f"{split}.safetensors")
+    return preference_examples(pairs.encoded, tokenizer).with_reference(
+        np.asarray(tensors["chosen"]), np.asarray(tensors["rejected"])
+    )
+
+
+def main(path: Path) -> None:
+    """Trains, judges the answers beside those of the model it started from, and hands over a GPT."""
+    config = load(path, DPOConfig)
+    layout = Layout.of(path)
+    folder, reference = layout.model("sft"), layout.model("reference")
+    inputs = (folder, reference, layout.data("prepared/rated"), *alignment_inputs(layout))
+    with stage_run(__spec__.name, path, config, seed=config.training.seed, inputs=inputs) as run:
+        opened = open_gpt(folder)
+        splits = {split: read_split(layout, split, config.pairs, opened.tokenizer) for split in ("train", "valid")}
+        train, valid = (with_reference(reference, name, splits[name], opened.tokenizer) for name in splits)
+        module = DirectPreferenceOptimization(opened.model, config.training, config.loss)
+        fit(run, module, train=train, valid=valid)
+        judged = evaluate_alignment(layout, config.alignment, tuned=module.model, start=open_gpt(folder))
+        save_gpt(run.layout.output, module.model, opened.tokenizer)
+        run.finish({"pairs": pair_counts(splits), **judged.metrics}, history=module.history, samples=judged.samples)
+
+
+if __name__ == "__main__":
+    launch(main)
