@@ -28,19 +28,19 @@ PLANE = _vectors({"east": [1, 0], "northeast": [3, 3], "north": [0, 2], "west": 
 
 
 def test_similarity_is_the_rank_correlation_of_cosines_whatever_the_lengths_of_the_vectors() -> None:
-    pairs = [ScoredPair("east", "northeast", 9), ScoredPair("east", "north", 5), ScoredPair("east", "west", 1)]
+    pairs = [ScoredPair("east", "northeast", 9.0), ScoredPair("east", "north", 5.0), ScoredPair("east", "west", 1.0)]
     score = similarity_score(PLANE, pairs)
     assert score.spearman == pytest.approx(1.0)
-    swapped = [ScoredPair("east", "northeast", 5), ScoredPair("east", "north", 9), ScoredPair("east", "west", 1)]
+    swapped = [ScoredPair("east", "northeast", 5.0), ScoredPair("east", "north", 9.0), ScoredPair("east", "west", 1.0)]
     assert similarity_score(PLANE, swapped).spearman == pytest.approx(0.5)
 
 
 def test_pairs_with_an_unknown_word_are_left_out_and_counted() -> None:
     pairs = [
-        ScoredPair("east", "northeast", 9),
-        ScoredPair("east", "up", 10),
-        ScoredPair("east", "north", 5),
-        ScoredPair("down", "up", 0),
+        ScoredPair("east", "northeast", 9.0),
+        ScoredPair("east", "up", 10.0),
+        ScoredPair("east", "north", 5.0),
+        ScoredPair("down", "up", 0.0),
     ]
     score = similarity_score(PLANE, pairs)
     assert (score.num_covered, score.num_pairs) == (2, 4)
