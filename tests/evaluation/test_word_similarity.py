@@ -91,12 +91,12 @@ def test_analogies_equal_the_loop_over_questions_and_words() -> None:
 
 
 def test_sections_are_summed_before_the_division() -> None:
-    vectors = _vectors({"man": [1, 0, 0], "woman": [1, 1, 0], "king": [1, 0, 1], "queen": [1, 1, 1]})
-    right, wrong = ("man", "king", "woman", "queen"), ("man", "queen", "woman", "king")
+    vectors = _vectors({"man": [1, 0, 0], "woman": [1, 1, 0], "king": [1, 0, 1], "queen": [1, 1, 1], "dog": [0, 0, -1]})
+    right, wrong = ("man", "king", "woman", "queen"), ("man", "king", "woman", "dog")
     scores = analogy_scores(
         vectors,
         [AnalogySection("one", (right,)), AnalogySection("two", (right, wrong, wrong)), AnalogySection("none", ())],
-        num_words=4,
+        num_words=5,
     )
     total = analogy_total(scores, "total")
     assert [score.accuracy for score in scores] == pytest.approx([1.0, 1 / 3, 0.0])
