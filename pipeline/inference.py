@@ -1,0 +1,201 @@
+"""Trained model folders at work: texts in, answers out. For the command line and for the model server.
+
+`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier` or `Scorer`.
+Each takes many texts at once and needs nothing but the folder. Legend: B texts, T longest text in tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
+from pipeline.data.classification import LabelledText, regression_examples
+from pipeline.data.padding import pad_ids, pad_mask
+from pipeline.decoding.beam import beam_search
+from pipeline.models.gpt import GPT
+from pipeline.models.heads import RewardModel, SequenceClassifier
+from pipeline.models.huggingface.bert import sequence_classifier_from_huggingface
+from pipeline.models.huggingface.marian import translation_from_huggingface
+from pipeline.models.recurrent import Recurrent
+from pipeline.models.seq2seq import Seq2Seq
+from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
+from pipeline.stages.handover import open_gpt, open_reward
+from pipeline.text.chat import ChatRole, encode_conversation
+from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: ChatRole
+    content: str
+
+
+class Generator:
+    """A GPT that continues texts and answers conversations."""
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+
+    def answer(self, conversations: Sequence[Sequence[Turn]], decoding: GreedyConfig | SamplingConfig) -> list[str]:
+        """The assistant's next turn in each conversation, which ends with a turn of the user."""
+        tokens = decoding.max_new_tokens
+        prompts = encode_prompts(conversations, self.model, self.tokenizer, max_new_tokens=tokens)
+        return [answer.text.strip() for answer in generate(self.model, self.tokenizer, prompts, decoding)]
+
+    def extend(self, texts: Sequence[str], decoding: GreedyConfig | SamplingConfig) -> list[str]:
+        """What follows each text; of a text longer than the context only the end is read."""
+        room = self.model.config.max_length - decoding.max_new_tokens - 1
+        if room < 1:
+            raise ValueError(
+                f"max_new_tokens: found {decoding.max_new_tokens}, allowed is less than the context less one, "
+                f"{self.model.config.max_length - 1}"
+            )
+        encoded = self.tokenizer.encode_batch(texts)
+        prompts = [np.array([self.tokenizer.bos_id, *ids[-room:]], dtype=np.int64) for ids in encoded]
+        return [answer.text for answer in generate(self.model, self.tokenizer, prompts, decoding)]
+
+
+class Translator:
+    """A translation model with beam search."""
+
+    def __init__(
+        self, model: Seq2Seq | Recurrent, tokenizer: Tokenizer, *, beam_size: int, length_penalty: float
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.beam_size = beam_size
+        self.length_penalty = length_penalty
+
+    @torch.inference_mode()
+    def translate(self, texts: Sequence[str]) -> list[str]:
+        """The best translation of each text; ValueError names one that is longer than the model reads."""
+        longest = self.model.config.max_length
+        rows = [np.array([*ids, self.tokenizer.eos_id], dtype=np.int64) for ids in self.tokenizer.encode_batch(texts)]
+        for text, row in zip(texts, rows, strict=True):
+            if len(row) > longest:
+                raise ValueError(f"text of {len(row)} tokens, the model reads {longest}: {text[:60]!r}...")
+        results: list[str] = []
+        model: Any = self.model  # a search never mixes the two kinds of state, which the union cannot say
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            mask = pad_mask([np.ones(len(row), dtype=bool) for row in batch])
+            best = beam_search(
+                model,
+                model.start(pad_ids(batch, self.tokenizer.pad_id), mask),
+                bos=self.tokenizer.bos_id,
+                eos=self.tokenizer.eos_id,
+                max_lengths=(2 * mask.sum(1) + 10).clamp(max=longest),
+                beam_size=self.beam_size,
+                num_best=1,
+                normalisation="length",
+                length_penalty=self.length_penalty,
+            )
+            results += [self.tokenizer.decode(hypotheses[0].tokens) for hypotheses in best]
+        return results
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one text."""
+
+    label: str
+    """The likeliest class; for a regression the name of its one output."""
+    value: float
+    """Probability of that class; for a regression the value."""
+
+
+class Classifier:
+    """A BERT that classifies texts, or predicts one number for each."""
+
+    def __init__(self, model: SequenceClassifier, tokenizer: Tokenizer, *, labels: Sequence[str]) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.labels = tuple(labels)
+
+    @torch.inference_mode()
+    def classify(self, texts: Sequence[str]) -> list[Prediction]:
+        """One prediction for each text; of a text longer than the model reads only the beginning counts."""
+        # The label is not looked at: any number will do.
+        labelled = [LabelledText(text=text, second="", label="0", where="") for text in texts]
+        examples = regression_examples(labelled, self.tokenizer, max_length=self.model.encoder.config.max_length)
+        results: list[Prediction] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = examples.collate(np.arange(start, min(start + _BATCH, len(texts))), 0)
+            scores = self.model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
+            results += [self._prediction(row) for row in scores]
+        return results
+
+    def _prediction(self, scores: Tensor) -> Prediction:
+        if len(self.labels) == 1:
+            return Prediction(self.labels[0], float(scores[0]))
+        best = int(scores.argmax())
+        return Prediction(self.labels[best], float(scores.softmax(0)[best]))
+
+
+class Scorer:
+    """A reward model: how good an answer is."""
+
+    def __init__(self, model: RewardModel, tokenizer: Tokenizer) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+
+    @torch.inference_mode()
+    def score(self, conversations: Sequence[Sequence[Turn]]) -> list[float]:
+        """The reward of each conversation, which ends with a turn of the assistant."""
+        longest = self.model.trunk.config.max_length
+        results: list[float] = []
+        for turns in conversations:
+            encoded = encode_conversation(turns, self.tokenizer, max_length=longest)
+            if encoded is None:
+                raise ValueError(f"a conversation does not fit into {longest} tokens: {turns[-1].content[:60]!r}...")
+            ids = torch.from_numpy(encoded.ids)[None]
+            results.append(float(self.model(ids, torch.tensor([ids.shape[1] - 1]))))
+        return results
+
+
+def open_model(folder: Path) -> Generator | Translator | Classifier | Scorer:
+    """What a model folder holds, ready to use; ValueError names a folder that is none of the four kinds."""
+    config = read_json(folder / CONFIG) if folder.is_dir() else {}
+    match (config.get("architectures") or [""])[0], config.get("model_type"):
+        case ("GPT2LMHeadModel", _):
+            gpt = open_gpt(folder)
+            return Generator(gpt.model, gpt.tokenizer)
+        case ("GPT2ForSequenceClassification", _):
+            reward = open_reward(folder)
+            return Scorer(reward.model, reward.tokenizer)
+        case ("BertForSequenceClassification", _):
+            return _open_classifier(folder, load_model(folder))
+        case (_, "marian" | "pipeline-transformer" | "pipeline-recurrent"):
+            return _open_translator(folder, load_model(folder))
+    raise ValueError(
+        f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, "
+        f"BertForSequenceClassification or a translation model, found architectures {config.get('architectures')}"
+    )
+
+
+def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
+    model = sequence_classifier_from_huggingface(found.config, found.state)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.check_fits(model.encoder.config.vocab_size, folder)
+    names = found.config["id2label"]
+    return Classifier(model, tokenizer, labels=[names[str(number)] for number in range(len(names))])
+
+
+def _open_translator(folder: Path, found: ModelFolder) -> Translator:
+    model = translation_from_huggingface(found.config, found.state)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.check_fits(model.config.vocab_size, folder)
+    settings = folder / "generation_config.json"
+    search = read_json(settings) if settings.is_file() else {}
+    beam_size, length_penalty = search.get("num_beams", 4), search.get("length_penalty", 1.0)
+    return Translator(model, tokenizer, beam_size=beam_size, length_penalty=float(length_penalty))
