@@ -150,3 +150,11 @@ def test_reference_log_probabilities_go_with_their_pairs(byte_bpe: Tokenizer) ->
     assert batch.reference_rejected.tolist() == [-4.0, -3.0]
     with pytest.raises(ValueError, match="of 3 pairs do not fit 2 pairs"):
         examples.with_reference(np.zeros(3), np.zeros(3))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_texts_are_paired_with_other_partners_until_their_uses_are_spent(seed: int) -> None:
+    texts = [rated(0, -2.0), rated(1, -2.0), rated(2, 2.0), rated(3, 2.0)]
+    pairs = pairs_from_ratings(texts, prompts=PROMPTS, min_distance=1.0, max_uses=2, seed=seed)
+    found = sorted((one.chosen_id, one.rejected_id) for one in pairs)
+    assert found == [("r2", "r0"), ("r2", "r1"), ("r3", "r0"), ("r3", "r1")]
