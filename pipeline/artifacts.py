@@ -3,6 +3,7 @@
 A trained model is a folder in Hugging Face layout: config.json, model.safetensors, tokenizer.json.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,7 +21,8 @@ from torch import Tensor
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+PICKLED = "pytorch_model.bin"
+"""The older format of the same weights, which we read and never write."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,23 @@ def publish(folder: Path) -> Iterator[Path]:
         fsync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Raises OSError that names `path` for the errors by which libraries hide that the disk refused to be written.
+
+    torch leaves the OSError in the context of its own, DeepSpeed and safetensors no more than its text.
+    """
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if isinstance(error.__context__, OSError):
+            raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(path)) from error
+        raise
 
 
 def flush(folder: Path) -> None:
@@ -92,25 +112,17 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not readable as JSON: {error}") from error
 
 
-def save_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], tokenizer: Path) -> None:
-    """Writes a model in Hugging Face layout into the existing folder `folder`.
+def save_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Writes a model in Hugging Face layout into the existing folder `folder`; its tokenizer saves itself beside it.
 
-    `tokenizer` is the folder whose tokenizer files go along, so that the folder opens on its own.
     Tied parameters must be given once: safetensors refuses tensors that share memory.
     """
     write_json(folder / CONFIG, dict(config))
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in sorted(state.items())}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    copy_tokenizer(tokenizer, folder)
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the tokenizer files of one folder into another."""
-    if not (source / TOKENIZER_FILES[0]).is_file():
-        raise ValueError(f"{source}: no {TOKENIZER_FILES[0]} in this folder")
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+    with disk_faults(folder / WEIGHTS):
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    # safetensors makes it readable for its owner alone, unlike every other file.
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)
 
 
 def load_model(folder: Path) -> ModelFolder:
@@ -119,10 +131,20 @@ def load_model(folder: Path) -> ModelFolder:
         raise ValueError(f"{folder}: no such model folder; run the stage that makes it, or name another")
     config = read_json(folder / CONFIG)
     if (folder / WEIGHTS).is_file():
+        return ModelFolder(config=config, state=load_tensors(folder / WEIGHTS))
+    if (folder / PICKLED).is_file():
         try:
-            return ModelFolder(config=config, state=load_file(folder / WEIGHTS))
-        except SafetensorError as error:
-            raise ValueError(f"{folder / WEIGHTS}: damaged: {error}") from error
-    if (folder / "pytorch_model.bin").is_file():
-        return ModelFolder(config=config, state=torch.load(folder / "pytorch_model.bin", weights_only=True))
-    raise ValueError(f"{folder}: neither {WEIGHTS} nor pytorch_model.bin in this folder")
+            return ModelFolder(config=config, state=torch.load(folder / PICKLED, map_location="cpu", weights_only=True))
+        except (RuntimeError, EOFError, UnpicklingError) as error:
+            raise ValueError(f"{folder / PICKLED}: damaged, or not only weights: {error}") from error
+    raise ValueError(f"{folder}: neither {WEIGHTS} nor {PICKLED} in this folder")
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads one safetensors file; ValueError names the file when it is missing or damaged."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged: {error}") from error

@@ -3,6 +3,7 @@
 A checkpoint is a folder `step-00000120` that holds what every rank wrote and a manifest with the size and SHA-256 of
 each file. It is written under a temporary name, forced to the disk and renamed: a folder without a valid manifest
 does not count. The folder above belongs to one run key (configuration, code, inputs) and to one trainer at a time.
+The checksums detect corruption, not malice: never resume from a folder that somebody else could write.
 """
 
 import fcntl
@@ -12,10 +13,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.artifacts import flush, fsync, read_json, write_json
+from pipeline.artifacts import disk_faults, flush, fsync, read_json, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -25,18 +26,30 @@ _KEEP = 2
 
 
 @dataclass(frozen=True)
+class Writer:
+    """Who can read a checkpoint as it is: optimizer states are split by strategy and rank."""
+
+    strategy: str
+    """Kind of state: single, ddp, zero1, zero2, zero3."""
+    world_size: int
+    """Number of ranks."""
+
+    def __str__(self) -> str:
+        return f"{self.world_size} rank(s) with strategy {self.strategy}"
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A verified checkpoint."""
 
     folder: Path
     update: int
     """Optimizer steps done."""
-    world_size: int
-    """Ranks that wrote it."""
+    writer: Writer
 
 
 class CheckpointFolder:
-    """The checkpoints of one run key; older keys' folders beside it are stale and are removed."""
+    """The checkpoints of one run key. Folders of other keys beside it are stale: the first checkpoint removes them."""
 
     def __init__(self, base: Path, key: str) -> None:
         self.folder = base / "checkpoints" / key
@@ -60,41 +73,62 @@ class CheckpointFolder:
             lock.flush()
             yield
 
-    def remove_stale(self) -> None:
-        """Removes what other run keys and killed savers left behind."""
-        for other in self.folder.parent.glob("*"):
-            if other != self.folder:
-                shutil.rmtree(other)
+    def tidy(self) -> None:
+        """Removes what killed savers left, and warns of checkpoints that this run cannot continue."""
         for partial in self.folder.glob(".*"):
             shutil.rmtree(partial)
+        for stale in self._stale():
+            _log.warning(
+                "%s: written with another configuration, code or inputs, so this run starts anew; "
+                "it is removed when this run saves its first checkpoint",
+                stale,
+            )
 
-    def temporary(self, update: int) -> Path:
-        """Where the ranks write the checkpoint of `update` before it is published."""
+    def _stale(self) -> list[Path]:
+        return [other for other in sorted(self.folder.parent.glob("*")) if other.is_dir() and other != self.folder]
+
+    @contextmanager
+    def writing(self, update: int, *, is_main: bool) -> Iterator[Path]:
+        """The temporary folder into which the ranks write before rank 0 publishes it; it vanishes on a failure."""
+        temporary = self._temporary(update)
+        if is_main:
+            temporary.mkdir(parents=True)
+        try:
+            with disk_faults(temporary):
+                yield temporary
+        finally:
+            if is_main:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def _temporary(self, update: int) -> Path:
         return self.folder / f".{_PREFIX}{update:08d}.partial"
 
-    def publish(self, update: int, *, world_size: int) -> None:
-        """Makes a complete temporary folder a checkpoint, and drops the oldest ones. Rank 0 alone calls this."""
-        temporary = self.temporary(update)
+    def publish(self, update: int, writer: Writer) -> None:
+        """Makes a complete temporary folder a checkpoint, and drops what it replaces. Rank 0 alone calls this."""
+        temporary = self._temporary(update)
         flush(temporary)
         files = {
             path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
             for path in sorted(temporary.rglob("*"))
             if path.is_file()
         }
-        write_json(temporary / MANIFEST, {"update": update, "world_size": world_size, "files": files})
+        write_json(temporary / MANIFEST, {"update": update, "writer": asdict(writer), "files": files})
         fsync(temporary)
         final = self.folder / f"{_PREFIX}{update:08d}"
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
         fsync(self.folder)
-        for old in sorted(self.folder.glob(f"{_PREFIX}*"))[:-_KEEP]:
-            shutil.rmtree(old)
+        # Later ones are damaged: this run came from before them.
+        earlier = [folder for folder in sorted(self.folder.glob(f"{_PREFIX}*")) if folder <= final]
+        for old in [*self.folder.glob(f"{_PREFIX}*"), *self._stale()]:
+            if old not in earlier[-_KEEP:]:
+                shutil.rmtree(old)
 
-    def newest(self, *, world_size: int) -> Checkpoint | None:
+    def newest(self, writer: Writer, *, weights_suffice: bool = False) -> Checkpoint | None:
         """The newest checkpoint whose files are what its manifest says; a damaged one is passed over with a warning.
 
-        Raises ValueError when it was written by another number of ranks: optimizer states are split by rank.
+        Raises ValueError when it is not of the kind that `writer` writes, unless its weights suffice.
         """
         for folder in sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True):
             fault = _fault(folder)
@@ -102,11 +136,12 @@ class CheckpointFolder:
                 _log.warning("checkpoint %s is damaged (%s): using the one before it", folder, fault)
                 continue
             manifest = read_json(folder / MANIFEST)
-            found = Checkpoint(folder, update=manifest["update"], world_size=manifest["world_size"])
-            if found.world_size != world_size:
+            found = Checkpoint(folder, update=manifest["update"], writer=Writer(**manifest["writer"]))
+            if found.writer != writer and not weights_suffice:
                 raise ValueError(
-                    f"{folder}: written by {found.world_size} rank(s), this run has {world_size}; use the same number "
-                    f"of ranks, or remove {self.folder} to start again"
+                    f"{folder}: written by {found.writer}, this run has {writer}. Choose the PIPELINE_RUNTIME that "
+                    f"wrote it; or set PIPELINE_RESUME=weights to go on from step {found.update} with its weights and "
+                    f"a fresh optimizer; or remove {self.folder} to start again"
                 )
             return found
         return None
@@ -120,7 +155,7 @@ def _fault(folder: Path) -> str:
     """What is wrong with a checkpoint folder; empty when nothing is."""
     try:
         files = read_json(folder / MANIFEST)["files"]
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         return f"no readable manifest: {error}"
     for name, expected in files.items():
         path = folder / name

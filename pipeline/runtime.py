@@ -4,18 +4,25 @@ The only home of environment variables and seeds, and the only importer of deeps
 learned: the gradient is the same for every runtime.
 """
 
+import contextlib
+import math
 import os
 import random
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from pipeline.config import Config, load
@@ -40,10 +47,10 @@ class RuntimeConfig(Config):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     """Precision of the matrix products; parameters and losses stay in float32."""
     num_threads: PositiveInt
-    """CPU threads of each rank."""
+    """CPU threads of each rank; ranks times threads are kept within the cores."""
     prefetch: NonNegativeInt
     """Micro-batches prepared ahead in a thread; 0 prepares each when it is needed."""
-    zero_stage: Literal[0, 1, 2, 3] = Field()
+    zero_stage: Literal[0, 1, 2, 3]
     """ZeRO stage of DeepSpeed (Rajbhandari et al. 2020): 1 optimizer states, 2 gradients, 3 parameters too."""
     offload: Literal["none", "optimizer", "all"]
     """What DeepSpeed moves to the memory of the host: nothing, the optimizer, the parameters too."""
@@ -53,11 +60,24 @@ class RuntimeConfig(Config):
         """Ranks over all nodes."""
         return self.num_devices * self.num_nodes
 
+    @property
+    def kind(self) -> str:
+        """How the training state is split: single, ddp, zero1, zero2 or zero3."""
+        return f"zero{self.zero_stage}" if self.strategy == "deepspeed" else self.strategy
+
+
+def weights_suffice() -> bool:
+    """Whether PIPELINE_RESUME=weights allows a start from the weights alone, where a checkpoint fits no further."""
+    value = os.environ.get("PIPELINE_RESUME", "exact")
+    if value not in ("exact", "weights"):
+        raise ValueError(f"PIPELINE_RESUME={value}: allowed are exact (the default) and weights")
+    return value == "weights"
+
 
 def current_runtime() -> RuntimeConfig:
     """The runtime that PIPELINE_RUNTIME names; without it, `gpu` where CUDA is available and `cpu` elsewhere.
 
-    Raises ValueError for a name without a file, and for more threads than the machine has cores.
+    Raises ValueError for a name without a file, and for a file whose settings contradict each other or the machine.
     """
     name = os.environ.get("PIPELINE_RUNTIME") or ("gpu" if torch.cuda.is_available() else "cpu")
     path = Path("conf/runtime", f"{name}.yaml")
@@ -91,12 +111,15 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def global_rank() -> int:
-    """Rank of this process, known before any process group exists."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
+def global_rank(runtime: RuntimeConfig) -> int:
+    """Rank of this process, known before any process group exists, from the launcher that Lightning will recognise."""
+    if runtime.strategy == "single":
+        return 0
+    for environment in (TorchElasticEnvironment, SLURMEnvironment):
+        if environment.detect():
+            return environment().global_rank()
+    alone = LightningEnvironment()
+    return alone.node_rank() * runtime.num_devices + alone.local_rank()
 
 
 def gradient_scale(runtime: RuntimeConfig) -> float:
@@ -122,6 +145,7 @@ def build_trainer(runtime: RuntimeConfig, *, clip_norm: float, callbacks: list[C
         gradient_clip_val=clip_norm or None,
         gradient_clip_algorithm="norm",
         callbacks=callbacks,
+        plugins=[PlainCheckpoints()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -132,19 +156,75 @@ def build_trainer(runtime: RuntimeConfig, *, clip_norm: float, callbacks: list[C
     )
 
 
-def full_state(runtime: RuntimeConfig, model: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers of a trained module on the CPU, gathered from the ranks where ZeRO-3 split them.
+class PlainCheckpoints(CheckpointIO):
+    """Writes a checkpoint where it belongs: Lightning's own way takes its size in memory and once more in /tmp."""
 
-    A collective operation: every rank calls it. Tied parameters appear under each of their names.
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """One file; the folder around it makes it atomic."""
+        with Path(path).open("wb") as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Removes the file."""
+        Path(path).unlink()
+
+
+def saved_weights(path: Path) -> dict[str, Tensor]:
+    """The parameters of a trained module's `model`, from what `trainer.save_checkpoint` wrote under any strategy."""
+    if path.is_dir():
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+        with contextlib.redirect_stdout(sys.stderr):
+            state = get_fp32_state_dict_from_zero_checkpoint(str(path))
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    return {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+
+
+def clip_gradients(trainer: Trainer, module: nn.Module, *, clip_norm: float) -> float:
+    """Scales the gradients to a global norm of at most `clip_norm` (0: any), and returns the norm that they had.
+
+    Under DeepSpeed, which clips and measures inside its own step, nothing is done and the norm is not a number.
     """
-    if runtime.zero_stage < 3:
-        return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    import deepspeed
+    if isinstance(trainer.strategy, DeepSpeedStrategy):
+        return math.nan
+    return float(nn.utils.clip_grad_norm_(module.parameters(), clip_norm or math.inf))
 
-    state = {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers()}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        with deepspeed.zero.GatheredParameters([parameter]):
-            state[name] = parameter.detach().cpu().clone()
+
+def gradient_norm(trainer: Trainer, *, clipped: float) -> float:
+    """Global norm of the gradients of the optimizer step just done, before clipping; infinite where it overflowed.
+
+    `clipped` is what `clip_gradients` returned.
+    """
+    if isinstance(trainer.strategy, DeepSpeedStrategy):
+        return float(trainer.strategy.deepspeed_engine.get_global_grad_norm())
+    return clipped
+
+
+def full_state(runtime: RuntimeConfig, model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers of a trained module on the CPU, gathered from the ranks where ZeRO split them.
+
+    A collective operation: every rank calls it, before Lightning takes the strategy down. Tied parameters appear under
+    each of their names.
+    """
+    state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    if runtime.strategy == "deepspeed":
+        import deepspeed
+
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            if parameter.requires_grad:
+                # In lower precision the module holds rounded copies; what was trained is the optimizer's float32.
+                state[name] = deepspeed.utils.safe_get_full_fp32_param(parameter).detach().cpu().clone()
+            elif runtime.zero_stage == 3:
+                with deepspeed.zero.GatheredParameters([parameter]):
+                    state[name] = parameter.detach().cpu().clone()
     return state
 
 
@@ -163,8 +243,10 @@ def _deepspeed_strategy(runtime: RuntimeConfig) -> Strategy:
     on_cpu = runtime.accelerator == "cpu"
     if on_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
+        # DeepSpeed asks for a compiled function that is never called; without this its compiler is loaded for seconds.
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"
     kind = CpuDeepSpeedStrategy if on_cpu else DeepSpeedStrategy
-    strategy: Strategy = kind(
+    strategy = kind(
         stage=runtime.zero_stage,
         offload_optimizer=runtime.offload != "none",
         offload_parameters=runtime.offload == "all",
@@ -174,6 +256,9 @@ def _deepspeed_strategy(runtime: RuntimeConfig) -> Strategy:
         reduce_bucket_size=5_000_000 if on_cpu else 200_000_000,
         timeout=_TIMEOUT,
     )
+    assert isinstance(strategy.config, dict)
+    # Our AdamW steps on the host as well; DeepSpeed's own would be compiled at the first start.
+    strategy.config["zero_force_ds_cpu_optimizer"] = False
     return strategy
 
 

@@ -7,7 +7,7 @@ shifted, so no objective shifts anything.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -143,6 +143,7 @@ class Sizes:
 B_co = TypeVar("B_co", bound=Batch, covariant=True)
 
 
+@runtime_checkable
 class Examples(Protocol[B_co]):
     """A data set that the plan can cut into optimizer steps. Everything is a function of (seed, epoch, index)."""
 

@@ -8,9 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-from jaxtyping import Int
-
 from pipeline.config import ByExamples, ByTokens
 from pipeline.data.batches import Batch, Examples, MicroBatch
 from pipeline.data.plan import Step, TrainingPlan, cut, plan_epoch
@@ -26,6 +23,20 @@ class Cut:
     world_size: int
     accumulation: int
     """Micro-batches that a rank runs in one optimizer step."""
+
+    @property
+    def parts(self) -> int:
+        """Micro-batches of one optimizer step over all ranks."""
+        return self.world_size * self.accumulation
+
+
+def check_cut(step: Step, place: Cut) -> None:
+    """Raises ValueError for a step with too few examples to give each micro-batch of each rank one."""
+    if len(step.indices) < place.parts:
+        raise ValueError(
+            f"an optimizer step of {len(step.indices)} example(s) cannot be cut into {place.world_size} rank(s) x "
+            f"{place.accumulation} micro-batch(es); make training.batching larger, or use a runtime with fewer"
+        )
 
 
 class TrainingLoader(Generic[B]):
@@ -58,14 +69,9 @@ class TrainingLoader(Generic[B]):
 
     def _collate(self, update: int, epoch: int, step: Step, micro: int) -> MicroBatch[B]:
         place = self.place
-        parts = place.world_size * place.accumulation
-        if len(step.indices) < parts:
-            raise ValueError(
-                f"an optimizer step of {len(step.indices)} example(s) cannot be cut into {place.world_size} rank(s) x "
-                f"{place.accumulation} micro-batch(es); make batching larger or use fewer"
-            )
+        check_cut(step, place)
         # Neighbouring parts have similar lengths: the ranks of one micro-batch then finish together.
-        indices = cut(step, parts)[micro * place.world_size + place.rank]
+        indices = cut(step, place.parts)[micro * place.world_size + place.rank]
         return MicroBatch(
             batch=self.plan.examples.collate(indices, epoch),
             step_targets=step.targets,
@@ -86,10 +92,13 @@ class ValidationBatch(Generic[B]):
 
 
 def validation_batches(
-    examples: Examples[B], batching: ByExamples | ByTokens, *, rank: int, world_size: int
+    examples: Examples[B], batching: ByExamples | ByTokens, place: Cut
 ) -> Iterator[ValidationBatch[B]]:
-    """All examples once over all ranks, in a fixed order, with the draws of epoch 0."""
+    """All examples once over all ranks, in a fixed order, with the draws of epoch 0.
+
+    They come in the sizes of the training's micro-batches: what fits into memory there fits here.
+    """
     for step in plan_epoch(examples.sizes(0), batching, seed=0, epoch=0):
-        part: Int[np.ndarray, n] = cut(step, world_size)[rank]
-        shown = part if len(part) else step.indices[:1]
-        yield ValidationBatch(batch=examples.collate(shown, 0), counts=len(part) > 0)
+        for part in cut(step, place.parts)[place.rank :: place.world_size]:
+            shown = part if len(part) else step.indices[:1]
+            yield ValidationBatch(batch=examples.collate(shown, 0), counts=len(part) > 0)

@@ -39,7 +39,7 @@ def plan_epoch(sizes: Sizes, batching: ByExamples | ByTokens, *, seed: int, epoc
     Raises ValueError for a data set without examples and for an example that is longer than a step may be.
     """
     if len(sizes.lengths) == 0:
-        raise ValueError("the data set has no examples; at least one is needed")
+        raise ValueError("no examples; at least one is needed")
     random = np.random.default_rng((seed, epoch))
     match batching:
         case ByExamples():
@@ -49,7 +49,7 @@ def plan_epoch(sizes: Sizes, batching: ByExamples | ByTokens, *, seed: int, epoc
     return tuple(_step(groups[i], sizes) for i in random.permutation(len(groups)))
 
 
-def cut(step: Step, parts: int) -> list[Int[np.ndarray, "n"]]:
+def cut(step: Step, parts: int) -> list[Int[np.ndarray, "_"]]:
     """Cuts a step into contiguous parts of equal counts (up to one), so that each part's lengths are similar.
 
     A step with fewer examples than parts leaves the last parts empty.
@@ -102,12 +102,13 @@ def padding_share(steps: tuple[Step, ...], sizes: Sizes) -> float:
 
 
 def _step(indices: Int[np.ndarray, "N"], sizes: Sizes) -> Step:
+    indices = indices[np.argsort(sizes.lengths[indices], kind="stable")]
     return Step(indices, {name: int(counts[indices].sum()) for name, counts in sizes.num_targets.items()})
 
 
 def _by_examples(
     lengths: Int[np.ndarray, "N"], examples_per_step: int, random: np.random.Generator
-) -> list[Int[np.ndarray, "n"]]:
+) -> list[Int[np.ndarray, "_"]]:
     order = random.permutation(len(lengths))
     groups = []
     pool_size = examples_per_step * _STEPS_PER_POOL
@@ -115,12 +116,12 @@ def _by_examples(
         pool = order[begin : begin + pool_size]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         groups += [pool[i : i + examples_per_step] for i in range(0, len(pool), examples_per_step)]
-    return _balance_the_end(groups)
+    return _balance_the_end(groups, most=examples_per_step)
 
 
 def _by_tokens(
     lengths: Int[np.ndarray, "N"], tokens_per_step: int, random: np.random.Generator
-) -> list[Int[np.ndarray, "n"]]:
+) -> list[Int[np.ndarray, "_"]]:
     longest = int(lengths.max())
     if longest > tokens_per_step:
         raise ValueError(
@@ -135,15 +136,19 @@ def _by_tokens(
             groups.append(order[begin:end])
             begin = end
     groups.append(order[begin:])
-    return _balance_the_end(groups)
+    return _balance_the_end(groups, most=tokens_per_step // longest)
 
 
-def _balance_the_end(groups: list[Int[np.ndarray, "n"]]) -> list[Int[np.ndarray, "n"]]:
-    """Shares the last two groups out evenly: no step is a remnant of a few examples, none exceeds its budget."""
+def _balance_the_end(groups: list[Int[np.ndarray, "_"]], *, most: int) -> list[Int[np.ndarray, "_"]]:
+    """Fills a small last group from the one before it, up to half of both and at most `most` examples.
+
+    So no step is the remnant of a few examples, as far as the budget allows.
+    """
     if len(groups) < 2:
         return groups
     *whole, first, second = groups
-    if len(second) * 2 >= len(first):
+    size = min((len(first) + len(second)) // 2, most)
+    if len(second) * 2 >= len(first) or size <= len(second):
         return groups
     both = np.concatenate((first, second))
-    return [*whole, both[: (len(both) + 1) // 2], both[(len(both) + 1) // 2 :]]
+    return [*whole, both[:-size], both[-size:]]

@@ -4,19 +4,22 @@ A stage says what its loss is; here is what is the same for all: the division by
 step, the learning rate, the optimizer, the reports, and what a checkpoint has to carry beside the weights.
 """
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from pipeline.config import OptimizerConfig, TrainingConfig
 from pipeline.data.batches import Batch, MicroBatch
 from pipeline.data.loaders import ValidationBatch
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.reports import Sums
+from pipeline.runtime import clip_gradients, gradient_norm
+from pipeline.stages.reports import History, Sums
 from pipeline.stages.schedule import learning_rate_factor
 
 B = TypeVar("B", bound=Batch)
@@ -35,9 +38,12 @@ class StageModule(LightningModule, Generic[B]):
         """Undoes the divisions of the strategy (runtime.gradient_scale); set before training starts."""
         self.update = 0
         """Optimizer steps done, over all resumes."""
-        self.history: list[dict[str, float]] = []
-        """One row of reports for each optimizer step and for each validation, in order."""
+        self.history = History()
+        """One row of reports for each optimizer step, with those of a validation where there was one."""
         self._sums = Sums()
+        self._norm = math.nan
+        self._losses: list[tuple[MicroBatch[B], Tensor]] = []
+        """The micro-batches of the current step on this rank and their losses."""
 
     @abstractmethod
     def objective(self, batch: B) -> tuple[LossTerms, ...]:
@@ -51,6 +57,7 @@ class StageModule(LightningModule, Generic[B]):
             # A term without targets in the whole step contributes zero, and stays connected to the parameters.
             loss = loss + term.weight * term.loss_sum / max(1, micro.step_targets[term.name])
             self._sums.add(term)
+        self._losses.append((micro, loss.detach()))
         return loss * self.loss_scale
 
     def on_train_batch_start(self, batch: MicroBatch[B], batch_idx: int) -> None:
@@ -69,12 +76,44 @@ class StageModule(LightningModule, Generic[B]):
         row = {f"train/{name}": value for name, value in self._sums.reduce(micro.step_targets, self.device).items()}
         row["lr"] = float(self.trainer.optimizers[0].param_groups[0]["lr"])
         self.history.append({"update": float(self.update), **row})
-        total = row["train/total"]
-        if total != total or total in (float("inf"), float("-inf")):
-            raise FloatingPointError(
-                f"the loss is {total} at optimizer step {self.update}, learning rate {row['lr']:.3g}, "
-                f"examples {micro.indices.tolist()} on this rank: lower the rate, or look at these examples"
-            )
+        self._refuse_non_finite("loss", row["train/total"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by global norm, and keeps the norm for the reports."""
+        self._norm = clip_gradients(self.trainer, self, clip_norm=gradient_clip_val or 0.0)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: torch.optim.Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Reports the norm of the gradient; one that is no number ends the run before anything of it is saved."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self._current.is_last:
+            norm = gradient_norm(self.trainer, clipped=self._norm)
+            self.history.add_to_last({"grad_norm": norm})
+            # In float16 the loss scale is lowered, and the step skipped, when gradients overflow.
+            if self.trainer.precision != "16-mixed":
+                self._refuse_non_finite("gradient norm", norm)
+            self._losses.clear()
+
+    def _refuse_non_finite(self, name: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        bad = [micro for micro, loss in self._losses if not loss.isfinite()]
+        indices = [index for micro in bad or [micro for micro, _ in self._losses] for index in micro.indices.tolist()]
+        raise FloatingPointError(
+            f"the {name} is {value} at optimizer step {self.update}, learning rate {self.history[-1]['lr']:.3g}; "
+            f"{'found in' if bad else 'not seen in the loss of'} the examples {indices} of this rank: "
+            "lower the rate, or look at these examples"
+        )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Moves the tensors of a micro-batch, and remembers it for the reports of its step."""
@@ -84,7 +123,9 @@ class StageModule(LightningModule, Generic[B]):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW, with decay of the matrices alone."""
-        return build_optimizer(self.model, self.training_config.optimizer, fused=True)
+        # The fused step undoes a loss scale inside, after the gradients were to be clipped.
+        fused = self.trainer.precision != "16-mixed"
+        return build_optimizer(self.model, self.training_config.optimizer, fused=fused)
 
     @torch.no_grad()
     def validate(self, batches: Iterable[ValidationBatch[B]]) -> dict[str, float]:
@@ -99,17 +140,19 @@ class StageModule(LightningModule, Generic[B]):
         self.model.train(was_training)
         return sums.reduce(None, self.device)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what a resume needs beside weights and optimizer."""
-        checkpoint["pipeline"] = {"update": self.update, "history": self.history, "extra": self.extra_state()}
+    def progress(self) -> dict[str, Any]:
+        """What a resume needs beside weights and optimizer, of tensors and plain values."""
+        return {"update": self.update, "history": self.history.state(), "extra": self.extra_state()}
+
+    def load_progress(self, state: dict[str, Any]) -> None:
+        """Restores what `progress` gave."""
+        self.update = state["update"]
+        self.history = History.of(state["history"])
+        self.load_extra_state(state["extra"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores our own counters; Lightning's loops always begin anew, since our loader knows where to go on."""
-        state = checkpoint["pipeline"]
-        self.update = state["update"]
-        self.history = state["history"]
-        self.load_extra_state(state["extra"])
-        checkpoint.pop("loops", None)
+        """Lightning's loops always begin anew: our loader knows where to go on."""
+        del checkpoint["loops"]
 
     def extra_state(self) -> dict[str, Any]:
         """Further state of a stage, of tensors and plain values."""

@@ -4,23 +4,29 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.checkpoints import CheckpointFolder
+from pipeline.checkpoints import CheckpointFolder, Writer
 from pipeline.data.batches import MicroBatch
-from pipeline.runtime import random_state, restore_random_state, seed_everything
+from pipeline.runtime import RuntimeConfig, full_state, random_state, restore_random_state, seed_everything
 from pipeline.stages.base import StageModule
 from pipeline.stages.interrupt import Interrupt
 
 _log = logging.getLogger(__name__)
 
 STATE = "state.ckpt"
-"""Lightning's part of a checkpoint: a file, or under DeepSpeed a folder."""
+"""Lightning's part of a checkpoint, weights and optimizer: a file, or under DeepSpeed a folder."""
+PROGRESS = "progress.pt"
+"""Our own part, the same for every strategy."""
+RANDOM = "random-{}.pt"
+"""The random number generators of one rank."""
 
 
 class StepCallback(Callback):
@@ -48,17 +54,16 @@ class Validation(StepCallback):
     def on_step_end(self, trainer: Trainer, module: StageModule[Any], update: int) -> None:
         """Adds a row of `valid/...` values to the history."""
         if update % self.every == 0 or update == module.num_steps:
-            values = {f"valid/{name}": value for name, value in self.validate().items()}
-            module.history[-1] = module.history[-1] | values
+            module.history.add_to_last({f"valid/{name}": value for name, value in self.validate().items()})
 
 
 class StopAtStep(StepCallback):
-    """Turns a stop request on any rank into one common end at the same step."""
+    """Turns a stop request on any rank into one common end at the same step; the first callback of a step."""
 
     def __init__(self, interrupt: Interrupt) -> None:
         self.interrupt = interrupt
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts our handlers back: Lightning has just registered its own."""
         self.interrupt.install()
 
@@ -70,31 +75,82 @@ class StopAtStep(StepCallback):
             dist.all_reduce(seen, op=dist.ReduceOp.MAX)
             signum = int(seen)
         if signum:
-            self.interrupt.signum = signum
+            self.interrupt.agree(signum)
             trainer.should_stop = True
 
 
 class SaveCheckpoint(StepCallback):
     """Publishes a resume checkpoint every so many steps, at the last step, and when asked to stop."""
 
-    def __init__(self, checkpoints: CheckpointFolder, *, every: int) -> None:
+    def __init__(self, checkpoints: CheckpointFolder, writer: Writer, *, every: int) -> None:
         self.checkpoints = checkpoints
+        self.writer = writer
         self.every = every
 
     def on_step_end(self, trainer: Trainer, module: StageModule[Any], update: int) -> None:
         """All ranks write into the temporary folder; rank 0 publishes it when all have."""
         if update % self.every and update != module.num_steps and not trainer.should_stop:
             return
-        folder = self.checkpoints.temporary(update)
-        if trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-        trainer.strategy.barrier("checkpoint-begin")
-        trainer.save_checkpoint(folder / STATE)
-        torch.save(random_state(), folder / f"random-{trainer.global_rank}.pt")
-        trainer.strategy.barrier("checkpoint-written")
-        if trainer.is_global_zero:
-            self.checkpoints.publish(update, world_size=trainer.world_size)
-        trainer.strategy.barrier("checkpoint-published")
+        with self.checkpoints.writing(update, is_main=trainer.is_global_zero) as folder:
+            trainer.strategy.barrier("checkpoint-begin")
+            trainer.save_checkpoint(folder / STATE)
+            _save(random_state(), folder / RANDOM.format(trainer.global_rank))
+            if trainer.is_global_zero:
+                _save(module.progress(), folder / PROGRESS)
+            trainer.strategy.barrier("checkpoint-written")
+            if trainer.is_global_zero:
+                self.checkpoints.publish(update, writer=self.writer)
+            trainer.strategy.barrier("checkpoint-published")
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        torch.save(state, file)
+
+
+class TrainedWeights(Callback):
+    """Takes the trained parameters out of the strategy before Lightning takes it down."""
+
+    def __init__(self, runtime: RuntimeConfig) -> None:
+        self.runtime = runtime
+        self.state: dict[str, Tensor] = {}
+        """All parameters and buffers on the CPU, once the training is complete; on rank 0 alone."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A training that was stopped hands nothing over."""
+        self._take(trainer, pl_module)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Where no step is left to do, Lightning never starts the training that would end."""
+        self._take(trainer, pl_module)
+
+    def _take(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, StageModule)
+        if module.update == module.num_steps:
+            state = full_state(self.runtime, module.model)
+            self.state = state if trainer.is_global_zero else {}
+
+
+class SameStart(Callback):
+    """Refuses ranks that would start at different steps, as when nodes do not share the checkpoint folder."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """As soon as the ranks can talk to each other, before anything is restored."""
+        assert isinstance(pl_module, StageModule)
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        own = torch.tensor([self.start, pl_module.num_steps], device=trainer.strategy.root_device)
+        everywhere = [torch.zeros_like(own) for _ in range(trainer.world_size)]
+        dist.all_gather(everywhere, own)
+        found = [tuple(rank.tolist()) for rank in everywhere]
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"the ranks would start at different steps, or end at different ones: (start, end) are {found}; "
+                "all nodes need the same files and one shared checkpoint folder"
+            )
 
 
 class RandomState(Callback):

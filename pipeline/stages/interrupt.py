@@ -15,6 +15,8 @@ _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _GRACE_SECONDS = 60.0
 """Time that a stop request has to reach the end of a step; after it the process ends without saving."""
+_SECOND_REQUEST_SECONDS = 1.0
+"""Ctrl-C reaches every rank, once by itself and once more through the others: only a later one means "at once"."""
 
 
 class Interrupt:
@@ -24,6 +26,8 @@ class Interrupt:
         self.signum = 0
         """The signal that asked to stop; 0 before any did."""
         self.is_training = False
+        self._asked = 0.0
+        self._is_agreed = False
         self._parent = os.getppid()
 
     def install(self) -> None:
@@ -40,25 +44,39 @@ class Interrupt:
         """What the shell reports for a process that this signal ended."""
         return 128 + self.signum
 
-    def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self.is_training and not self.signum:
+    def agree(self, signum: int) -> None:
+        """All ranks have taken note, and the training ends with this step: saving may take the time that it needs."""
+        self._ask(signum)
+        self._is_agreed = True
+
+    def _ask(self, signum: int) -> None:
+        if not self.signum:
             self.signum = signum
+            self._asked = time.monotonic()
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if not self.is_training:
+            raise SystemExit(128 + signum)
+        if not self.signum:
+            self._ask(signum)
             _log.warning("%s: saving at the end of this step, then stopping", signal.Signals(signum).name)
             threading.Thread(target=self._enforce, name="stop-deadline", daemon=True).start()
-        elif not self.is_training or signum == signal.SIGINT:
+        elif signum == signal.SIGINT and time.monotonic() - self._asked > _SECOND_REQUEST_SECONDS:
             raise SystemExit(128 + signum)
 
     def _watch(self) -> None:
         while os.getppid() == self._parent:
             time.sleep(0.5)
         _log.warning("the parent process %d is gone", self._parent)
-        if self.is_training and not self.signum:
+        if self.is_training:
             os.kill(os.getpid(), signal.SIGTERM)
             # A rank that waits in a collective operation never runs its Python handler.
             self._enforce()
-        os._exit(128 + signal.SIGTERM)
+        else:
+            os._exit(128 + signal.SIGTERM)
 
     def _enforce(self) -> None:
         time.sleep(_GRACE_SECONDS)
-        _log.error("no step ended within %.0f s of the request to stop: ending without saving", _GRACE_SECONDS)
-        os._exit(128 + (self.signum or signal.SIGTERM))
+        if not self._is_agreed:
+            _log.error("no step ended within %.0f s of the request to stop: ending without saving", _GRACE_SECONDS)
+            os._exit(128 + (self.signum or signal.SIGTERM))

@@ -1,6 +1,7 @@
 """The command line of a stage: `python -m pipeline.stages.NAME conf/PROFILE/NAME.yaml`.
 
-Bad input ends in one clear message on standard error and exit code 2; anything else is a bug and keeps its traceback.
+Bad input, a full disk and a loss that is no number end in one clear message on standard error and exit code 2;
+anything else is a bug and keeps its traceback.
 """
 
 import errno
@@ -17,7 +18,7 @@ def launch(main: Callable[[Path], None]) -> None:
         raise SystemExit(f"usage: python -m {main.__module__} conf/PROFILE/STAGE.yaml")
     try:
         main(Path(sys.argv[1]))
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from error
     except OSError as error:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.artifacts import write_json, write_text
 from pipeline.checkpoints import CheckpointFolder
 from pipeline.config import Config
@@ -29,6 +31,9 @@ logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
 warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")
+# Our hook for clipping leaves DeepSpeed alone; a training resumed after its last step has no batches by intention.
+warnings.filterwarnings("ignore", message="Since DeepSpeed handles gradient clipping internally")
+warnings.filterwarnings("ignore", message="Total length of `TrainingLoader` across ranks is zero")
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class StageRun:
     runtime: RuntimeConfig
     interrupt: Interrupt
     tracker: Tracker
+
+    @property
+    def device(self) -> torch.device:
+        """Where rank 0 evaluates."""
+        return torch.device("cuda" if self.runtime.accelerator == "cuda" else "cpu")
 
     def finish(
         self,
@@ -76,11 +86,11 @@ def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Seq
     interrupt = Interrupt()
     interrupt.install()
     interrupt.watch_parent()
-    is_main = global_rank() == 0
+    is_main = global_rank(runtime) == 0
     checkpoints = CheckpointFolder(layout.local, key)
     with checkpoints.locked() if is_main else nullcontext():
         if is_main:
-            checkpoints.remove_stale()
+            checkpoints.tidy()
         with track(
             layout.stage,
             config=config,
@@ -120,7 +130,7 @@ def curve_csv(history: Sequence[Mapping[str, float]]) -> str:
 
 
 def _write_cost(layout: Layout, seconds: float) -> None:
-    """Adds this run's seconds to those of the runs that it continued; memory is the largest of them, in bytes."""
+    """Seconds of this process, and the largest memory of it or a child of it, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
     write_json(layout.cost, {"seconds": round(seconds, 1), "peak_bytes": peak})

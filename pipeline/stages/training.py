@@ -6,21 +6,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback
 
-from pipeline.checkpoints import Checkpoint, CheckpointFolder
+from pipeline.checkpoints import Checkpoint, CheckpointFolder, Writer
+from pipeline.config import TrainingConfig
 from pipeline.data.batches import Batch, Examples, MicroBatch
-from pipeline.data.loaders import Cut, TrainingLoader, validation_batches
-from pipeline.data.plan import TrainingPlan, padding_share
-from pipeline.runtime import build_trainer, full_state, global_rank, gradient_scale
+from pipeline.data.loaders import Cut, TrainingLoader, check_cut, validation_batches
+from pipeline.data.plan import Step, TrainingPlan, padding_share, plan_epoch
+from pipeline.runtime import (
+    RuntimeConfig,
+    build_trainer,
+    global_rank,
+    gradient_scale,
+    saved_weights,
+    weights_suffice,
+)
 from pipeline.stages.base import StageModule
 from pipeline.stages.callbacks import (
+    PROGRESS,
+    RANDOM,
     STATE,
     Progress,
     RandomState,
+    SameStart,
     SaveCheckpoint,
     StopAtStep,
     Track,
+    TrainedWeights,
     Validation,
 )
 from pipeline.stages.run import StageRun
@@ -36,30 +49,57 @@ def fit(run: StageRun, module: StageModule[B], *, train: Examples[B], valid: Exa
     Continues from the newest valid checkpoint of the same configuration, code and inputs. Returns on rank 0 only:
     the other ranks end here, and a stop request ends the process with 128 + signal after saving.
     """
-    config = module.training_config
+    config, runtime = module.training_config, run.runtime
     plan = TrainingPlan(train, config.batching, config.duration, seed=config.seed)
-    runtime = run.runtime
-    _log.info(
-        "%s: %d steps, padding %.1f%%, %.2f M parameters",
-        run.layout.stage,
-        plan.num_steps,
-        100 * padding_share(plan.epoch(0), train.sizes(0)),
-        sum(parameter.numel() for parameter in module.model.parameters()) / 1e6,
-    )
-    checkpoints = CheckpointFolder(run.layout.local, run.key)
-    found = checkpoints.newest(world_size=runtime.world_size)
-    if found:
-        _log.info("continuing from %s", found.folder)
-    place = Cut(rank=global_rank(), world_size=runtime.world_size, accumulation=runtime.accumulation)
+    place = place_of(runtime)
+    first = _first_epoch(plan.examples, config, name="training", seed=config.seed)
+    _first_epoch(valid, config, name="validation", seed=0)
+    for step in first:
+        check_cut(step, place)
+    module.num_steps = plan.num_steps
+    if place.rank == 0:
+        _log.info(
+            "%s: %d steps, padding %.1f%%, %.2f M parameters",
+            run.layout.stage,
+            module.num_steps,
+            100 * padding_share(first, train.sizes(0)),
+            sum(parameter.numel() for parameter in module.model.parameters()) / 1e6,
+        )
+    found = newest_checkpoint(run)
     loader = TrainingLoader(plan, place, start=found.update if found else 0, prefetch=runtime.prefetch)
 
     def validate() -> Mapping[str, float]:
-        return module.validate(
-            validation_batches(valid, config.batching, rank=global_rank(), world_size=runtime.world_size)
-        )
+        return module.validate(validation_batches(valid, config.batching, place))
 
-    module.num_steps = plan.num_steps
     train_module(run, module, loader, found, [Validation(validate, every=config.validate_every)])
+
+
+def _first_epoch(examples: Examples[Any], config: TrainingConfig, *, name: str, seed: int) -> tuple[Step, ...]:
+    """The steps of epoch 0; a data set that cannot be cut into steps is named before anything starts."""
+    try:
+        return plan_epoch(examples.sizes(0), config.batching, seed=seed, epoch=0)
+    except ValueError as error:
+        raise ValueError(f"{name} data: {error}") from error
+
+
+def place_of(runtime: RuntimeConfig) -> Cut:
+    """This process's place in the cut of every optimizer step."""
+    return Cut(rank=global_rank(runtime), world_size=runtime.world_size, accumulation=runtime.accumulation)
+
+
+def _writer(runtime: RuntimeConfig) -> Writer:
+    return Writer(strategy=runtime.kind, world_size=runtime.world_size)
+
+
+def newest_checkpoint(run: StageRun) -> Checkpoint | None:
+    """Where this run continues; None at a fresh start. ValueError where the runtime does not fit the checkpoint."""
+    checkpoints = CheckpointFolder(run.layout.local, run.key)
+    found = checkpoints.newest(_writer(run.runtime), weights_suffice=weights_suffice())
+    if found and global_rank(run.runtime) == 0:
+        _log.info("continuing from %s", found.folder)
+        if found.writer != _writer(run.runtime):
+            _log.warning("written by %s: only its weights are taken, the optimizer is fresh", found.writer)
+    return found
 
 
 def train_module(
@@ -69,34 +109,49 @@ def train_module(
     found: Checkpoint | None,
     callbacks: Sequence[Callback],
 ) -> None:
-    """The Lightning side of `fit`, for stages that bring a loader of their own."""
+    """The Lightning side of `fit`, for stages that bring a loader of their own and set `module.num_steps`."""
     config, runtime = module.training_config, run.runtime
     module.loss_scale = gradient_scale(runtime)
-    checkpoints = CheckpointFolder(run.layout.local, run.key)
-    # ZeRO-3 leaves the parameters in pieces: the trained ones go into a copy.
-    plain = copy.deepcopy(module.model) if runtime.zero_stage == 3 else module.model
-    state = torch.load(found.folder / f"random-{global_rank()}.pt", weights_only=True) if found else {}
+    random, seed, resumed = {}, config.seed, None
+    if found:
+        module.load_progress(torch.load(found.folder / PROGRESS, weights_only=True))
+        if found.writer == _writer(runtime):
+            random = torch.load(found.folder / RANDOM.format(global_rank(runtime)), weights_only=True)
+            resumed = found.folder / STATE
+        else:
+            module.model.load_state_dict(saved_weights(found.folder / STATE))
+            seed += found.update
+    # DeepSpeed takes the parameters to pieces and lower precision: the trained ones go into a copy.
+    plain = copy.deepcopy(module.model) if runtime.strategy == "deepspeed" else module.model
+    trained = TrainedWeights(runtime)
     trainer = build_trainer(
         runtime,
         clip_norm=config.optimizer.clip_norm,
         callbacks=[
-            *callbacks,
+            SameStart(module.update),
             StopAtStep(run.interrupt),
-            SaveCheckpoint(checkpoints, every=config.checkpoint_every),
-            RandomState(state, seed=config.seed),
+            *callbacks,
+            SaveCheckpoint(
+                CheckpointFolder(run.layout.local, run.key), _writer(runtime), every=config.checkpoint_every
+            ),
+            RandomState(random, seed=seed),
             Progress(run.layout.stage),
             Track(run.tracker.metrics),
+            trained,
         ],
         folder=run.layout.local,
     )
     run.interrupt.is_training = True
-    trainer.fit(module, loader, ckpt_path=found.folder / STATE if found else None, weights_only=True)
+    trainer.fit(module, loader, ckpt_path=resumed, weights_only=True)
     run.interrupt.is_training = False
+    if dist.is_available() and dist.is_initialized():
+        # Rank 0 goes on alone: nothing that it evaluates may wait for the others.
+        dist.destroy_process_group()
     if run.interrupt.signum:
         # The other ranks end well: Lightning kills rank 0 as soon as one of them does not.
         raise SystemExit(run.interrupt.exit_code if trainer.is_global_zero else 0)
-    weights = full_state(runtime, module.model)
     if not trainer.is_global_zero:
         raise SystemExit(0)
-    plain.load_state_dict(weights)
-    module.model = plain.to("cuda" if runtime.accelerator == "cuda" else "cpu").eval()
+    plain.load_state_dict(trained.state)
+    module.model = plain
+    module.to(run.device).eval()

@@ -1,7 +1,8 @@
 """A stage small enough to be killed, resumed and cut in every way: predicts each number of a sequence from the last.
 
-Run as a script, like a real stage, so that Lightning starts further ranks of it:
-`python tests/training/toy_stage.py conf/tiny/toy.yaml`.
+Run like a real stage, so that Lightning starts further ranks of it:
+`python -m tests.training.toy_stage conf/tiny/toy.yaml`. What a test does to it comes by environment variables, since
+the run key of a checkpoint belongs to the configuration. Its output projection shares the embedding's parameter.
 """
 
 import os
@@ -31,12 +32,6 @@ class ToyConfig(Config):
     """How it is trained."""
     dropout: float
     """Dropout of the hidden layer."""
-    bad_update: int
-    """Optimizer step whose loss becomes NaN; 0 for none."""
-    kill_update: int
-    """Optimizer step at whose beginning the process kills itself; 0 for none."""
-    step_seconds: float
-    """Time that each step takes at least."""
 
 
 class Walks:
@@ -70,21 +65,23 @@ class Toy(StageModule[InstructionBatch]):
 
     def __init__(self, config: ToyConfig) -> None:
         torch.manual_seed(config.training.seed)
-        hidden = nn.Sequential(nn.Embedding(16, 24), nn.Linear(24, 24), nn.Tanh(), nn.Dropout(config.dropout))
-        super().__init__(nn.Sequential(hidden, nn.Linear(24, 16)), config.training)
-        self.toy = config
+        embedding, head = nn.Embedding(16, 24), nn.Linear(24, 16)
+        head.weight = embedding.weight
+        hidden = nn.Sequential(embedding, nn.Linear(24, 24), nn.Tanh(), nn.Dropout(config.dropout))
+        super().__init__(nn.Sequential(hidden, head), config.training)
 
     def objective(self, batch: InstructionBatch) -> tuple[LossTerms, ...]:
         """Cross entropy of the counted positions, and of each first position."""
         logits = self.model(batch.input_ids)
         loss = nn.functional.cross_entropy(logits[batch.is_response], batch.labels[batch.is_response], reduction="sum")
         first = nn.functional.cross_entropy(logits[:, 0], batch.labels[:, 0], reduction="sum")
-        if self.model.training and self.update + 1 == self.toy.bad_update:
-            loss = loss * float("nan")
-        if self.model.training and self.update + 1 == self.toy.kill_update:
-            os.kill(os.getpid(), signal.SIGKILL)
         if self.model.training:
-            time.sleep(self.toy.step_seconds)
+            match os.environ.get(f"TOY_AT_{self.update + 1}"):
+                case "nan loss":
+                    loss = loss * float("nan")
+                case "nan gradient":
+                    loss = loss + (0 * self.model.get_parameter("1.bias").sum()).sqrt()
+            time.sleep(float(os.environ.get("TOY_STEP_SECONDS", "0")))
         return (
             LossTerms(loss, int(batch.is_response.sum()), report={"nll": loss.detach()}),
             LossTerms(first, len(batch.labels), name="first", weight=0.5),
@@ -97,8 +94,12 @@ def main(path: Path) -> None:
     with stage_run("tests.training.toy_stage", path, config, seed=config.training.seed, inputs=()) as run:
         module = Toy(config)
         fit(run, module, train=Walks(203, seed=1), valid=Walks(31, seed=2))
+        if os.environ.get("TOY_AFTER_TRAINING") == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        weights = module.model.state_dict()
+        assert torch.equal(weights.pop("1.weight"), weights["0.0.weight"])
         with publish(run.layout.output) as folder:
-            save_file(module.model.state_dict(), folder / "model.safetensors")
+            save_file(weights, folder / "model.safetensors")
         run.finish({"loss": module.history[-1]["valid/loss"]}, history=module.history)
 
 

@@ -1,0 +1,68 @@
+"""The gradient of a step does not depend on how it is cut into ranks and micro-batches, nor on the strategy."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pipeline.config import ByTokens
+from pipeline.data.plan import cut, plan_epoch
+from tests.training.conftest import TOY, NewToy
+from tests.training.harness import Workspace, change_yaml
+from tests.training.toy_stage import Walks
+
+
+def run_with(workspace: Workspace, runtime: str, *, accumulation: int, precision: str = "32-true") -> Workspace:
+    """Runs a runtime with another accumulation than its file says."""
+    changes = {"accumulation": accumulation, "precision": precision}
+    change_yaml(workspace.root / f"conf/runtime/{runtime}.yaml", changes)
+    workspace.run(runtime)
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def alone(new_toy: NewToy) -> Workspace:
+    """One process, every step in one piece."""
+    return run_with(new_toy(), "cpu", accumulation=1)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "accumulation"),
+    [
+        ("cpu", 3),
+        ("ddp_cpu", 1),
+        ("ddp_cpu", 2),
+        ("zero1_cpu", 1),
+        ("zero2_cpu", 2),
+        ("zero3_cpu", 1),
+        ("zero3_cpu", 2),
+    ],
+)
+def test_losses_gradient_norms_and_weights_are_the_same_for_every_cut(
+    alone: Workspace, new_toy: NewToy, runtime: str, accumulation: int
+) -> None:
+    cut = run_with(new_toy(), runtime, accumulation=accumulation)
+    assert_close(cut.curve(), alone.curve(), rtol=1e-5, atol=1e-6)
+    assert_close(cut.weights(), alone.weights(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_compared_runs_clip_some_steps_and_have_unequal_target_counts(alone: Workspace) -> None:
+    training: dict[str, Any] = TOY["training"]  # type: ignore[assignment]
+    norms = [row["grad_norm"] for row in alone.curve()]
+    assert min(norms) < training["optimizer"]["clip_norm"] < max(norms)
+    assert training["optimizer"]["weight_decay"] > 0
+
+    sizes = Walks(203, seed=1).sizes(0)
+    steps = plan_epoch(sizes, ByTokens(kind="tokens", tokens_per_step=200), seed=3, epoch=0)
+    counts = [[int(sizes.num_targets["loss"][part].sum()) for part in cut(step, 2)] for step in steps]
+    assert any(first != second for first, second in counts)
+
+
+@pytest.mark.parametrize("runtime", ["cpu", "zero2_cpu"])
+def test_bfloat16_follows_float32_and_hands_over_float32(alone: Workspace, new_toy: NewToy, runtime: str) -> None:
+    rounded = run_with(new_toy(), runtime, accumulation=1, precision="bf16-mixed")
+    assert all(tensor.dtype == torch.float32 for tensor in rounded.weights().values())
+    # A weight that went through bfloat16 has 16 zero bits at its end.
+    assert any(tensor.view(torch.int32).bitwise_and(0xFFFF).any() for tensor in rounded.weights().values())
+    assert rounded.curve()[-1]["valid/loss"] == pytest.approx(alone.curve()[-1]["valid/loss"], rel=0.05)

@@ -1,0 +1,40 @@
+"""What goes wrong inside a training ends it with one clear message, and nothing wrong is saved."""
+
+import pytest
+
+from tests.training.conftest import NewToy
+
+
+@pytest.mark.parametrize("runtime", ["cpu_accumulate", "zero2_cpu"])
+@pytest.mark.parametrize("fault", ["nan loss", "nan gradient"])
+def test_a_number_that_is_none_ends_the_run_and_names_step_rate_and_examples(
+    new_toy: NewToy, runtime: str, fault: str
+) -> None:
+    workspace = new_toy()
+    ranks = 2 if runtime == "zero2_cpu" else 1
+    outcome = workspace.run(runtime, environment={"TOY_AT_10": fault}, expect=(2,) * ranks)
+    lines = [line for line in outcome.log.splitlines() if line.startswith("error:")]
+    assert len(lines) == ranks and "Traceback" not in outcome.log
+    what = "loss" if fault == "nan loss" else "gradient norm"
+    for line in lines:
+        assert f"the {what} is " in line and "at optimizer step 10, learning rate 0.008" in line
+        assert "the examples [" in line and "of this rank" in line
+    # Step 10 would have been saved.
+    assert [path.name for path in workspace.checkpoints()] == ["step-00000005"]
+    assert not workspace.output.exists()
+
+
+def test_too_small_steps_are_refused_before_the_training_starts(new_toy: NewToy) -> None:
+    workspace = new_toy(
+        training={
+            "seed": 3,
+            "batching": {"kind": "examples", "examples_per_step": 1},
+            "duration": {"kind": "steps", "num_steps": 5},
+            "optimizer": {"lr": 0.01},
+            "schedule": {"kind": "constant"},
+            "validate_every": 5,
+            "checkpoint_every": 5,
+        }
+    )
+    outcome = workspace.run("cpu_accumulate", expect=(2,))
+    assert "cannot be cut into 1 rank(s) x 2 micro-batch(es)" in outcome.log

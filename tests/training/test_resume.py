@@ -1,0 +1,120 @@
+"""A run that was killed and run again ends as the run that was never killed, bit by bit."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.checkpoints import CheckpointFolder
+from tests.training.conftest import NewToy
+from tests.training.harness import Workspace
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(new_toy: NewToy) -> Callable[[str], Workspace]:
+    """The run of a runtime that nothing happens to, with dropout."""
+
+    @cache
+    def run(runtime: str) -> Workspace:
+        workspace = new_toy(dropout=0.2)
+        workspace.run(runtime)
+        return workspace
+
+    return run
+
+
+def assert_identical(found: Workspace, wanted: Workspace) -> None:
+    """Equal curves byte by byte, equal weights bit by bit, and nothing kept that is no longer needed."""
+    assert found.curve_text() == wanted.curve_text()
+    assert found.weights().keys() == wanted.weights().keys()
+    assert all(torch.equal(tensor, wanted.weights()[name]) for name, tensor in found.weights().items())
+    assert not found.checkpoints()
+
+
+@pytest.mark.parametrize("runtime", ["cpu", "cpu_accumulate", "ddp_cpu", "zero2_cpu", "zero3_cpu"])
+def test_a_killed_run_continues_bit_by_bit(
+    new_toy: NewToy, uninterrupted: Callable[[str], Workspace], runtime: str
+) -> None:
+    workspace = new_toy(dropout=0.2)
+    workspace.run(runtime, kill_at=8)
+    assert not workspace.output.exists()
+    assert [path.name for path in workspace.checkpoints()] == ["step-00000005"]
+    outcome = workspace.run(runtime)
+    assert "continuing from" in outcome.log and "step-00000005" in outcome.log
+    assert_identical(workspace, uninterrupted(runtime))
+
+
+@pytest.mark.parametrize("runtime", ["cpu", "zero3_cpu"])
+def test_a_run_killed_between_training_and_hand_over_hands_over_without_a_further_step(
+    new_toy: NewToy, uninterrupted: Callable[[str], Workspace], runtime: str
+) -> None:
+    workspace = new_toy(dropout=0.2)
+    ranks = 1 if runtime == "cpu" else 2
+    workspace.run(runtime, environment={"TOY_AFTER_TRAINING": "kill"}, expect=(-9, 0)[:ranks])
+    assert not workspace.output.exists()
+    workspace.run(runtime, environment={f"TOY_AT_{step}": "nan loss" for step in range(22)})
+    assert_identical(workspace, uninterrupted(runtime))
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
+    new_toy: NewToy, uninterrupted: Callable[[str], Workspace]
+) -> None:
+    workspace = new_toy(dropout=0.2)
+    workspace.run("cpu", kill_at=13)
+    older, newer = workspace.checkpoints()
+    damage(newer / "state.ckpt")
+    outcome = workspace.run("cpu")
+    assert f"{newer.name} is damaged (state.ckpt does not match its checksum)" in outcome.log
+    assert f"continuing from {older.relative_to(workspace.root)}" in outcome.log
+    assert_identical(workspace, uninterrupted("cpu"))
+
+
+def damage(path: Path) -> None:
+    """Changes one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("written_by", "read_by"), [("zero3_cpu", "cpu"), ("cpu", "zero2_cpu")])
+def test_another_runtime_is_refused_and_may_go_on_from_the_weights_alone(
+    new_toy: NewToy, written_by: str, read_by: str
+) -> None:
+    whole, workspace = new_toy(), new_toy()
+    whole.run("cpu")
+    workspace.run(written_by, kill_at=8)
+    refused = workspace.run(read_by, expect=(2,) * (1 if read_by == "cpu" else 2))
+    assert "PIPELINE_RESUME=weights" in refused.log and "Traceback" not in refused.log
+    assert len(workspace.checkpoints()) == 1
+
+    outcome = workspace.run(read_by, environment={"PIPELINE_RESUME": "weights"})
+    assert "only its weights are taken" in outcome.log
+    curve, wanted = workspace.curve(), whole.curve()
+    assert [row["update"] for row in curve] == [row["update"] for row in wanted]
+    # The loss of step 6 depends on the weights after step 5 alone; the step after it on the fresh optimizer.
+    assert curve[5]["train/total"] == pytest.approx(wanted[5]["train/total"], rel=1e-5)
+    assert curve[5]["lr"] == wanted[5]["lr"]
+    assert curve[6]["train/total"] != pytest.approx(wanted[6]["train/total"], rel=1e-5)
+
+
+def test_a_changed_configuration_starts_anew_and_says_so(new_toy: NewToy) -> None:
+    workspace = new_toy()
+    workspace.run("cpu", kill_at=8)
+    path = workspace.root / workspace.config
+    path.write_text(path.read_text().replace("lr: 0.01", "lr: 0.02"))
+    outcome = workspace.run("cpu", kill_at=3)
+    assert "this run starts anew" in outcome.log and "continuing" not in outcome.log
+    assert len(workspace.checkpoints()) == 1, "until a new checkpoint exists, the old one is kept"
+    path.write_text(path.read_text().replace("lr: 0.02", "lr: 0.01"))
+    assert "continuing from" in workspace.run("cpu").log
+
+
+def test_a_second_trainer_is_refused_and_names_the_first(new_toy: NewToy) -> None:
+    workspace = new_toy()
+    with CheckpointFolder(workspace.local, "other").locked():
+        outcome = workspace.run("cpu", expect=(2,))
+    assert f"another trainer holds this stage, process {os.getpid()}" in outcome.log
+    assert not workspace.output.exists()
