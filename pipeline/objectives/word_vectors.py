@@ -2,7 +2,8 @@
 
 Legend: N pairs of a word and a context, K negative samples of each. A score is the dot product of an input and an
 output vector: skip-gram's input is the vector of the centre word, CBOW's the mean of the context words' vectors, and
-fastText's is composed of those of a word's character n-grams (Bojanowski et al. 2017, section 3.2). The loss is the same.
+fastText's is composed of those of a word's character n-grams (Bojanowski et al. 2017, section 3.2). The loss is
+the same.
 """
 
 import torch
