@@ -1,0 +1,207 @@
+"""dvc.yaml tells the truth: code from real imports, inputs as the stages declare them, outputs where they write."""
+
+import importlib
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import networkx
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from pipeline.layout import Layout
+from pipeline.provenance import (
+    content_hash,
+    git_commit,
+    main,
+    module_sources,
+    run_key,
+    stages_without_file,
+    with_code_deps,
+)
+
+ROOT = Path(__file__).parents[2]
+PROFILES = ("cpu", "tiny")
+STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def test_code_dependencies_are_the_real_imports_of_each_stage() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    assert stages_without_file(text) == []
+    assert with_code_deps(text) == text, "run `make deps`"
+
+
+def _items(stage: str) -> Sequence[str]:
+    """The items of a matrix stage; one empty name for another."""
+    return STAGES[stage].get("matrix", {}).get("item", [""])
+
+
+def _fill(text: str, profile: str, item: str) -> str:
+    return text.replace("${profile}", profile).replace("${item.item}", item)
+
+
+def _paths(stage: str, key: str, profile: str, item: str) -> set[str]:
+    entries = STAGES[stage].get(key, [])
+    return {_fill(next(iter(one)) if isinstance(one, dict) else one, profile, item) for one in entries}
+
+
+CASES = [(stage, item, profile) for stage in STAGES for item in _items(stage) for profile in PROFILES]
+
+
+@pytest.mark.parametrize(("stage", "item", "profile"), CASES)
+def test_a_stage_runs_its_module_on_the_configuration_that_it_tracks(stage: str, item: str, profile: str) -> None:
+    config = f"conf/{profile}/{stage}/{item}.yaml" if item else f"conf/{profile}/{stage}.yaml"
+    command = _fill(STAGES[stage]["cmd"], profile, item)
+    assert command == f'PATH="$PWD/.venv/bin:$PATH" python -m pipeline.stages.{stage} {config}'
+    assert _paths(stage, "params", profile, item) == {config}
+    assert (ROOT / config).is_file()
+
+
+class Opened(Exception):
+    """Carries what a stage declares, in place of running it."""
+
+
+@contextmanager
+def _declare(module: str, path: Path, config: Any, *, seed: int, inputs: Sequence[Path]) -> Iterator[None]:
+    raise Opened(sorted(source.as_posix() for source in inputs))
+    yield
+
+
+TRAINED = [case for case in CASES if case[0] not in ("fetch", "prepare", "tokenize", "report")]
+
+
+@pytest.mark.parametrize(("stage", "item", "profile"), TRAINED)
+def test_data_dependencies_are_the_inputs_that_the_stage_declares(
+    stage: str, item: str, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"pipeline.stages.{stage}")
+    monkeypatch.setattr(module, "stage_run", _declare)
+    config = Path("conf", profile, stage, f"{item}.yaml") if item else Path("conf", profile, f"{stage}.yaml")
+    with pytest.raises(Opened) as declared:
+        module.main(config)
+    data = {path for path in _paths(stage, "deps", profile, item) if not path.endswith(".py")}
+    assert sorted(data) == declared.value.args[0]
+    layout = Layout.of(config)
+    assert layout.output.as_posix() in _paths(stage, "outs", profile, item)
+    assert layout.metrics.as_posix() in _paths(stage, "metrics", profile, item)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """The graph as dvc reads it, outside git."""
+    folder = tmp_path_factory.mktemp("graph")
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    return Repo.init(str(folder), no_scm=True)
+
+
+def test_dvc_reads_the_graph_and_every_stage_leads_to_the_report(graph: Repo) -> None:
+    stages = {stage.name: stage for stage in graph.index.stages}
+    assert {name.partition("@")[0] for name in stages} == set(STAGES)
+    needed = networkx.descendants(graph.index.graph, stages["report"])
+    assert {stage.name for stage in needed} == set(stages) - {"report"}
+
+
+# The closure of imports, on a small package.
+
+FILES = {
+    "__init__.py": '"""Docstring only."""\n',
+    "stages/__init__.py": "",
+    "stages/one.py": "from pipeline.data import rows\n\ndef main():\n    from pipeline.deep import hidden\n",
+    "data/__init__.py": "DEFAULT = 1\n",
+    "data/rows.py": "import json\nfrom pipeline.base import thing\n",
+    "base.py": "from . import other\nthing = 1\n",
+    "other.py": "import pipeline.base\n",
+    "deep/__init__.py": '"""Docstring only."""\n',
+    "deep/hidden.py": "",
+    "unused.py": "",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in FILES.items():
+        path = tmp_path / "pipeline" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_closure_follows_names_relative_lazy_and_circular_imports(package: Path) -> None:
+    found = [path.as_posix() for path in module_sources("pipeline.stages.one")]
+    assert found == [
+        "pipeline/base.py",
+        "pipeline/data/__init__.py",
+        "pipeline/data/rows.py",
+        "pipeline/deep/hidden.py",
+        "pipeline/other.py",
+        "pipeline/stages/one.py",
+    ]
+    with pytest.raises(ValueError, match=r"pipeline.stages.two: no such module"):
+        module_sources("pipeline.stages.two")
+
+
+def test_the_run_key_follows_code_configuration_and_inputs_and_nothing_else(package: Path) -> None:
+    Path("data").mkdir()
+    config, table = Path("one.yaml"), Path("data/table.txt")
+    config.write_text("a: 1\n")
+    table.write_text("1\n")
+
+    def key() -> str:
+        return run_key("pipeline.stages.one", config, [Path("data")])
+
+    first = key()
+    Path("pipeline/unused.py").write_text("x = 1\n")
+    config.touch()
+    assert key() == first
+    seen = {first}
+    for path in (config, table, Path("pipeline/deep/hidden.py")):
+        before = path.read_text()
+        path.write_text(before + "# changed\n")
+        seen.add(key())
+        path.write_text(before)
+    table.rename("data/renamed.txt")
+    seen.add(key())
+    assert len(seen) == 5
+
+
+def test_a_missing_input_is_named(package: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape("models/gone: missing")):
+        content_hash([Path("models/gone")])
+
+
+DVC_YAML = """\
+# A comment that stays.
+stages:
+  one:
+    cmd: python -m pipeline.stages.one conf/${profile}/one.yaml
+    deps:
+      - pipeline/unused.py
+      - data/${profile}/raw
+    params:
+      - conf/${profile}/one.yaml:
+"""
+
+
+def test_generating_dependencies_changes_nothing_but_the_code(package: Path) -> None:
+    Path("dvc.yaml").write_text(DVC_YAML)
+    assert main(["--check"]) == 1
+    assert Path("dvc.yaml").read_text() == DVC_YAML
+    assert main([]) == 0
+    code = "".join(f"      - {path}\n" for path in module_sources("pipeline.stages.one"))
+    assert Path("dvc.yaml").read_text() == DVC_YAML.replace("      - pipeline/unused.py\n", code)
+    assert main(["--check"]) == 0
+
+
+def test_outside_a_repository_there_is_no_commit(package: Path) -> None:
+    assert git_commit() == ""
