@@ -42,7 +42,8 @@ def test_code_dependencies_are_the_real_imports_of_each_stage() -> None:
 
 def _items(stage: str) -> Sequence[str]:
     """The items of a matrix stage; one empty name for another."""
-    return STAGES[stage].get("matrix", {}).get("item", [""])
+    items: list[str] = STAGES[stage].get("matrix", {}).get("item", [""])
+    return items
 
 
 def _fill(text: str, profile: str, item: str) -> str:
