@@ -97,7 +97,9 @@ def current_runtime() -> RuntimeConfig:
 def prepare_process(runtime: RuntimeConfig, seed: int) -> None:
     """Threads, denormals and seeds of this process; call it before a model is built."""
     cores = os.cpu_count() or 1
-    torch.set_num_threads(max(1, min(runtime.num_threads, cores // min(cores, runtime.num_devices))))
+    # A limit that the user sets holds: threads that wait for a busy core spin, and every step crawls.
+    allowed = int(os.environ.get("OMP_NUM_THREADS", cores))
+    torch.set_num_threads(max(1, min(runtime.num_threads, allowed, cores // min(cores, runtime.num_devices))))
     # Without it saturated softmaxes fill with denormal floats, which are 5 to 30 times slower on CPU.
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")
