@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor
 
 from pipeline.config import Config
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.data.prepared import read_conversations
-from pipeline.decoding.sampling import left_padded, sample, uniforms
-from pipeline.evaluation.preference import distinct_n, judge_scores, paired_bootstrap
+from pipeline.evaluation.preference import SentimentJudge, distinct_n, paired_difference, sequence_kl
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel
 from pipeline.objectives.likelihood import response_log_probs
+from pipeline.stages.generation import Answer, SamplingConfig, generate
 from pipeline.stages.handover import OpenedGPT, open_reward
 from pipeline.text.chat import encode_prompt
 from pipeline.text.tokenizer import Tokenizer
@@ -47,24 +47,10 @@ class AlignmentConfig(Config):
     """Requests, taken from the test split."""
     num_prompts: PositiveInt
     """How many of them."""
-    max_new_tokens: PositiveInt
-    """Longest answer in tokens."""
-    temperature: PositiveFloat
-    """Temperature of the samples."""
-    seed: NonNegativeInt
-    """Seed of the samples and of the bootstrap."""
+    decoding: SamplingConfig
+    """How answers are sampled; its seed is the bootstrap's too."""
     num_resamples: PositiveInt
     """Bootstrap resamples of the prompts."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Sampled answers to some prompts."""
-
-    prompts: tuple[Int[np.ndarray, "_"], ...]
-    responses: tuple[tuple[int, ...], ...]
-    """Token ids, EOS included where it was sampled."""
-    has_ended: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -91,30 +77,6 @@ def read_prompts(layout: Layout, split: str, config: PromptsConfig, tokenizer: T
     return [encode_prompt(one.messages[:-1], tokenizer, max_length=config.max_length) for one in chosen]
 
 
-def answer(model: GPT, prompts: Sequence[np.ndarray], tokenizer: Tokenizer, *, config: AlignmentConfig) -> Answers:
-    """Samples one answer to each prompt; a draw depends on the prompt's number alone, not on the model or the batch."""
-    device = next(model.parameters()).device
-    responses: list[tuple[int, ...]] = []
-    has_ended: list[bool] = []
-    for begin in range(0, len(prompts), _BATCH):
-        part = range(begin, min(begin + _BATCH, len(prompts)))
-        padded = left_padded([prompts[i].tolist() for i in part], pad=tokenizer.pad_id)
-        found = sample(
-            model,
-            type(padded)(padded.input_ids.to(device), padded.mask.to(device)),
-            uniforms(seed=config.seed, iteration=0, prompt_ids=part, num_positions=config.max_new_tokens).to(device),
-            temperature=config.temperature,
-            top_k=0,
-            top_p=1.0,
-            eos=tokenizer.eos_id,
-            pad=tokenizer.pad_id,
-        )
-        lengths = found.lengths.tolist()
-        responses += [tuple(row[:n]) for row, n in zip(found.tokens.tolist(), lengths, strict=True)]
-        has_ended += found.has_ended.tolist()
-    return Answers(tuple(prompts), tuple(responses), tuple(has_ended))
-
-
 def evaluate_alignment(layout: Layout, config: AlignmentConfig, *, tuned: GPT, start: OpenedGPT) -> Judged:
     """Judge, reward model, KL and diversity of the answers of both models."""
     device = next(tuned.parameters()).device
@@ -122,26 +84,29 @@ def evaluate_alignment(layout: Layout, config: AlignmentConfig, *, tuned: GPT, s
     first = start.model.to(device).eval()
     reward = open_reward(layout.model("reward")).model.to(device).eval()
     prompts = read_prompts(layout, "test", config.prompts, tokenizer)[: config.num_prompts]
-    before, after = (answer(model, prompts, tokenizer, config=config) for model in (first, tuned))
-    texts = [[tokenizer.decode(ids) for ids in answers.responses] for answers in (before, after)]
-    judged = [np.array(judge_scores(found)) for found in texts]
-    rewards = [score_answers(reward, answers, tokenizer) for answers in (before, after)]
-    kl = answer_log_probs(tuned, after, tokenizer) - answer_log_probs(first, after, tokenizer)
-    change = paired_bootstrap(judged[1], judged[0], num_resamples=config.num_resamples, seed=config.seed)
+    both = tuple(generate(model, tokenizer, prompts, config.decoding) for model in (first, tuned))
+    texts = [[one.text for one in answers] for answers in both]
+    judge = SentimentJudge()
+    judged = [judge.scores(found) for found in texts]
+    rewards = [score_answers(reward, prompts, answers, tokenizer) for answers in both]
+    own, original = (answer_log_probs(model, prompts, both[1], tokenizer) for model in (tuned, first))
+    kl = sequence_kl(own, original)
+    change = paired_difference(judged[1], judged[0], num_resamples=config.num_resamples, seed=config.decoding.seed)
     sides = {
         name: {
             "judge": float(judged[i].mean()),
             "reward": float(rewards[i].mean()),
-            "distinct_2": distinct_n(texts[i], n=2),
-            "length": float(np.mean([len(ids) for ids in answers.responses])),
-            "ended": float(np.mean(answers.has_ended)),
+            "distinct_2": distinct_n([text.split() for text in texts[i]], 2),
+            "length": float(np.mean([len(one.token_ids) for one in answers])),
+            "ended": float(np.mean([one.has_ended for one in answers])),
         }
-        for i, (name, answers) in enumerate((("before", before), ("after", after)))
+        for i, (name, answers) in enumerate(zip(("before", "after"), both, strict=True))
     }
     metrics: dict[str, Any] = {
         **sides,
         "judge_change": {"mean": change.mean, "low": change.low, "high": change.high},
-        "kl": float(kl.mean()),
+        "kl": kl.kl,
+        "kl_standard_error": kl.standard_error,
         "num_prompts": len(prompts),
     }
     samples = [
@@ -158,11 +123,13 @@ def evaluate_alignment(layout: Layout, config: AlignmentConfig, *, tuned: GPT, s
 
 
 @torch.no_grad()
-def score_answers(model: RewardModel, answers: Answers, tokenizer: Tokenizer) -> Float[np.ndarray, "N"]:
+def score_answers(
+    model: RewardModel, prompts: Sequence[np.ndarray], answers: Sequence[Answer], tokenizer: Tokenizer
+) -> Float[np.ndarray, "N"]:
     """The reward of each answer, read at its true last token."""
     device = next(model.parameters()).device
     rewards: list[float] = []
-    for rows in _batches(answers):
+    for rows in _batches(prompts, answers):
         ids = pad_ids([row for row, _ in rows], tokenizer.pad_id).to(device)
         last = torch.tensor([len(row) - 1 for row, _ in rows], device=device)
         rewards += model(ids, last).double().tolist()
@@ -170,11 +137,13 @@ def score_answers(model: RewardModel, answers: Answers, tokenizer: Tokenizer) ->
 
 
 @torch.no_grad()
-def answer_log_probs(model: GPT, answers: Answers, tokenizer: Tokenizer) -> Float[np.ndarray, "N"]:
+def answer_log_probs(
+    model: GPT, prompts: Sequence[np.ndarray], answers: Sequence[Answer], tokenizer: Tokenizer
+) -> Float[np.ndarray, "N"]:
     """log p(answer | prompt), a sum over the answer's tokens."""
     device = next(model.parameters()).device
     sums: list[float] = []
-    for rows in _batches(answers):
+    for rows in _batches(prompts, answers):
         ids = pad_ids([row[:-1] for row, _ in rows], tokenizer.pad_id).to(device)
         labels = pad_ids([row[1:] for row, _ in rows], tokenizer.pad_id).to(device)
         counted = pad_mask([np.arange(1, len(row)) >= begin for row, begin in rows]).to(device)
@@ -183,10 +152,10 @@ def answer_log_probs(model: GPT, answers: Answers, tokenizer: Tokenizer) -> Floa
     return np.array(sums)
 
 
-def _batches(answers: Answers) -> list[list[tuple[np.ndarray, int]]]:
+def _batches(prompts: Sequence[np.ndarray], answers: Sequence[Answer]) -> list[list[tuple[np.ndarray, int]]]:
     """Conversations with the length of their prompt, in groups."""
     rows = [
-        (np.concatenate([prompt, np.array(response, dtype=np.int64)]), len(prompt))
-        for prompt, response in zip(answers.prompts, answers.responses, strict=True)
+        (np.concatenate([prompt, np.array(answer.token_ids, dtype=np.int64)]), len(prompt))
+        for prompt, answer in zip(prompts, answers, strict=True)
     ]
     return [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]

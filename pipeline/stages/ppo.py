@@ -34,12 +34,12 @@ from pipeline.stages.alignment import (
     AlignmentConfig,
     PromptsConfig,
     alignment_inputs,
-    answer,
     evaluate_alignment,
     read_prompts,
     score_answers,
 )
 from pipeline.stages.base import StageModule
+from pipeline.stages.generation import generate
 from pipeline.stages.handover import open_gpt, open_reward, save_gpt
 from pipeline.stages.launch import launch
 from pipeline.stages.rollout import RolloutConfig, RolloutWorker, ScoreScale, iteration_batches, iteration_plan
@@ -224,9 +224,8 @@ def main(path: Path) -> None:
         reference.model.to(run.device)
         reward = open_reward(layout.model("reward")).model.to(run.device)
         prompts = read_prompts(layout, "train", config.prompts, opened.tokenizer)
-        usual = answer(
-            reference.model.eval(), prompts[: config.alignment.num_prompts], opened.tokenizer, config=config.alignment
-        )
+        asked = prompts[: config.alignment.num_prompts]
+        usual = generate(reference.model, opened.tokenizer, asked, config.alignment.decoding)
         module = ProximalPolicyOptimization(
             ActorCritic(opened.model, copy.deepcopy(reward.trunk).cpu()),
             training,
@@ -238,7 +237,7 @@ def main(path: Path) -> None:
             prompts,
             reference=reference.model,
             reward=reward,
-            scale=ScoreScale.of(score_answers(reward.eval(), usual, opened.tokenizer)),
+            scale=ScoreScale.of(score_answers(reward.eval(), asked, usual, opened.tokenizer)),
             tokenizer=opened.tokenizer,
             seed=training.seed,
         )

@@ -15,7 +15,7 @@ from pipeline.data.plan import plan_epoch
 from pipeline.data.preferences import RewardExamples
 from pipeline.data.prepared import read_rated
 from pipeline.evaluation.bag_of_words import bag_of_words_values
-from pipeline.evaluation.preference import calibration, judge_scores, pair_accuracy
+from pipeline.evaluation.preference import SentimentJudge, calibration, pair_accuracy
 from pipeline.layout import Layout
 from pipeline.models.heads import RewardModel
 from pipeline.objectives.preference import bradley_terry_loss
@@ -90,7 +90,7 @@ def main(path: Path) -> None:
                 "pairs": pair_counts(splits),
                 "accuracy": pair_accuracy(*rewards),
                 "baselines": baseline_accuracies(layout, splits["test"]),
-                "calibration": asdict(calibration(*rewards, num_bins=config.num_calibration_bins)),
+                "calibration": asdict(calibration(rewards[0] - rewards[1], num_bins=config.num_calibration_bins)),
                 "rewards": {"mean": float(np.mean(rewards)), "std": float(np.std(rewards))},
             },
             history=module.history,
@@ -105,7 +105,8 @@ def baseline_accuracies(layout: Layout, test: SplitPairs) -> dict[str, float]:
     texts, means = [text.text for text in known], np.array([text.mean for text in known])
     words = bag_of_words_values(texts, means, [*sides[0], *sides[1]])
     lengths = [np.array([float(len(text.split())) for text in side]) for side in sides]
-    judged = [np.array(judge_scores(side)) for side in sides]
+    judge = SentimentJudge()
+    judged = [judge.scores(side) for side in sides]
     return {
         "longer": pair_accuracy(*lengths),
         "judge": pair_accuracy(*judged),
