@@ -171,7 +171,7 @@ def _candidates(
         only_eos[0, eos] = 0.0
         logits = torch.where(must_end.repeat_interleave(beam_size)[:, None], logits + only_eos, logits)
     values, tokens = logits.topk(min(2 * beam_size, vocab_size), dim=1)
-    log_probs = (values - total[:, None]).unflatten(0, (num_rows, beam_size)) + open_log_probs[:, :, None]
+    log_probs = (values - total[:, None]).view(num_rows, beam_size, -1) + open_log_probs[:, :, None]
     num_each = values.shape[1]
     log_probs, order = log_probs.flatten(1).topk(min(2 * beam_size, beam_size * num_each), dim=1)
     return _Candidates(

@@ -113,5 +113,7 @@ def _batch(
     lengths = [len(continuation) for _, continuation in pairs]
     return [
         Completion(log_prob=float(values.double().sum()), num_tokens=length, is_greedy=bool(best.all()))
-        for values, best, length in zip(picked.split(lengths), is_best.split(lengths), lengths, strict=True)
+        for values, best, length in zip(
+            torch.split(picked, lengths), torch.split(is_best, lengths), lengths, strict=True
+        )
     ]

@@ -45,8 +45,8 @@ def test_loss_and_gradient_equal_those_of_pytorch(smoothing: float) -> None:
     ours, theirs = _logits(6, 11), _logits(6, 11)
     terms = token_cross_entropy(ours, labels, label_smoothing=smoothing)
     reference = F.cross_entropy(theirs, labels, label_smoothing=smoothing, reduction="sum")
-    (2.5 * terms.loss_sum).backward()
-    (2.5 * reference).backward()
+    torch.autograd.backward(2.5 * terms.loss_sum)
+    torch.autograd.backward(2.5 * reference)
     assert_close(terms.loss_sum, reference)
     assert_close(ours.grad, theirs.grad)
 
@@ -59,7 +59,7 @@ def test_gradient_matches_finite_differences_in_double_precision() -> None:
         smoothed = token_cross_entropy(values, labels, label_smoothing=0.3).loss_sum
         return smoothed + token_log_probs(values, labels).pow(3).sum()
 
-    loss(logits).backward()
+    torch.autograd.backward(loss(logits))
     assert logits.grad is not None
     for row, column in torch.cartesian_prod(torch.arange(3), torch.arange(4)).tolist():
         nudge = torch.zeros(3, 4, dtype=torch.float64)
@@ -71,7 +71,7 @@ def test_gradient_matches_finite_differences_in_double_precision() -> None:
 def test_half_precision_logits_are_normalised_in_single_precision() -> None:
     logits = _logits(4, 300).detach().bfloat16().requires_grad_()
     terms = token_cross_entropy(logits, tensor([0, 1, 2, 3]))
-    terms.loss_sum.backward()
+    torch.autograd.backward(terms.loss_sum)
     reference = F.cross_entropy(logits.detach().float(), tensor([0, 1, 2, 3]), reduction="sum")
     assert_close(terms.loss_sum, reference)
     assert logits.grad is not None and logits.grad.dtype == torch.bfloat16
@@ -87,16 +87,16 @@ def test_accuracy_counts_the_positions_whose_label_has_the_largest_logit() -> No
 def test_no_targets_give_a_zero_loss_that_is_still_connected_to_the_parameters() -> None:
     logits = torch.zeros(0, 5, requires_grad=True)
     terms = token_cross_entropy(logits, torch.zeros(0, dtype=torch.long), label_smoothing=0.1)
-    terms.loss_sum.backward()
+    torch.autograd.backward(terms.loss_sum)
     assert (terms.loss_sum.item(), terms.num_targets) == (0.0, 0)
     assert logits.grad is not None
 
 
 def test_a_second_backward_pass_is_refused_rather_than_wrong() -> None:
     loss = token_cross_entropy(_logits(2, 3), tensor([0, 1])).loss_sum
-    loss.backward(retain_graph=True)
+    torch.autograd.backward(loss, retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+        torch.autograd.backward(loss)
 
 
 def test_response_log_probs_are_sums_over_the_counted_tokens_of_each_row() -> None:

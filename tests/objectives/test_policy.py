@@ -129,14 +129,16 @@ def test_policy_loss_equals_the_oracle_of_one_token_at_a_time() -> None:
 def test_policy_gradient_at_the_old_policy_is_minus_the_advantage() -> None:
     log_probs = tensor([-1.0, -2.0, -0.5], requires_grad=True)
     advantages = tensor([2.0, -1.0, 0.5])
-    ppo_policy_loss(log_probs, log_probs.detach(), advantages, clip_range=0.2).loss_sum.backward()
+    torch.autograd.backward(ppo_policy_loss(log_probs, log_probs.detach(), advantages, clip_range=0.2).loss_sum)
     assert_close(log_probs.grad, -advantages)
 
 
 def test_the_surrogate_stops_pushing_only_where_the_ratio_has_gone_too_far_the_right_way() -> None:
     # Ratio 1.5: gone too far for a positive advantage, to be undone for a negative one. Ratio 0.5: the reverse.
     log_probs = tensor([1.5, 1.5, 0.5, 0.5]).log().requires_grad_()
-    ppo_policy_loss(log_probs, torch.zeros(4), tensor([1.0, -1.0, 1.0, -1.0]), clip_range=0.2).loss_sum.backward()
+    torch.autograd.backward(
+        ppo_policy_loss(log_probs, torch.zeros(4), tensor([1.0, -1.0, 1.0, -1.0]), clip_range=0.2).loss_sum
+    )
     assert log_probs.grad is not None
     assert_close(log_probs.grad, tensor([0.0, 1.5, -0.5, 0.0]))
 
@@ -180,7 +182,7 @@ def test_entropy_of_uniform_and_of_certain_distributions_is_known() -> None:
 
 def test_entropy_gradient_is_finite_where_a_class_is_impossible() -> None:
     logits = tensor([[1.0, 0.0, -math.inf]], requires_grad=True)
-    token_entropy(logits).sum().backward()
+    torch.autograd.backward(token_entropy(logits).sum())
     assert logits.grad is not None and logits.grad.isfinite().all()
 
 

@@ -31,7 +31,7 @@ def test_dpo_loss_of_two_opposite_margins_is_worked_by_hand() -> None:
 def test_dpo_gradient_pushes_by_beta_times_the_probability_of_the_wrong_order() -> None:
     # Rafailov et al. 2023, below eq. 7: d loss / d log p(chosen) = -beta * sigmoid(-beta * h).
     chosen = POLICY.chosen.clone().requires_grad_()
-    dpo_loss(replace(POLICY, chosen=chosen), REFERENCE, beta=0.5).loss_sum.backward()
+    torch.autograd.backward(dpo_loss(replace(POLICY, chosen=chosen), REFERENCE, beta=0.5).loss_sum)
     assert_close(chosen.grad, -0.5 * torch.sigmoid(tensor([-0.5, 0.5])))
 
 
@@ -48,7 +48,7 @@ def test_conservative_dpo_has_its_minimum_where_the_pair_is_as_sure_as_the_label
     # sigmoid(beta * h) = 0.9, h = log(9) / beta.
     best = PairLogProbs(chosen=tensor([math.log(9) / 0.5], requires_grad=True), rejected=tensor([0.0]))
     reference = PairLogProbs(chosen=tensor([0.0]), rejected=tensor([0.0]))
-    dpo_loss(best, reference, beta=0.5, label_smoothing=0.1).loss_sum.backward()
+    torch.autograd.backward(dpo_loss(best, reference, beta=0.5, label_smoothing=0.1).loss_sum)
     assert_close(best.chosen.grad, tensor([0.0]), atol=1e-6, rtol=0.0)
 
 
