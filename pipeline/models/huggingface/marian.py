@@ -70,8 +70,10 @@ def translation_from_huggingface(config: Mapping[str, Any], state: Mapping[str, 
     return model
 
 
-def marian_generation_settings(config: TransformerConfig, *, num_beams: int, length_penalty: float) -> dict[str, Any]:
-    """What generation_config.json holds for a `MarianMTModel`."""
+def marian_generation_settings(
+    config: TransformerConfig | RecurrentConfig, *, num_beams: int, length_penalty: float
+) -> dict[str, Any]:
+    """What generation_config.json holds for a `MarianMTModel`; the recurrent models follow the same conventions."""
     pad = pad_id(config.vocab_size)
     return {
         "decoder_start_token_id": pad,

@@ -1,0 +1,91 @@
+"""Which source tokens a translation model looks at for each target token, for people to see.
+
+Legend: N translations of a batch (here 1), T target length, S source length, H heads, D model size.
+Both kinds of attention are asked for the mean of unit vectors instead of the values: that mean is the weights.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from pipeline.models.attention import CrossAttention, KeyValueCache, attend
+from pipeline.models.recurrent import Recurrent
+from pipeline.models.seq2seq import Seq2Seq
+from pipeline.models.source_attention import Memory, SourceAttention
+from pipeline.stages.translation import Translation, Translator
+
+
+@dataclass(frozen=True)
+class AttentionMap:
+    """The weights that a model gave to the tokens of a source while it read a translation."""
+
+    src_tokens: tuple[str, ...]
+    tgt_tokens: tuple[str, ...]
+    """The tokens that were predicted, EOS at the end."""
+    weights: Float[Tensor, "T S"]
+    """Each row sums to one: the mean over all heads and layers that attend to the source."""
+
+
+@torch.no_grad()
+def attention_map(translator: Translator, text: str, translation: Translation) -> AttentionMap:
+    """The weights behind one translation. ValueError for a model without attention."""
+    model, tokenizer = translator.model, translator.tokenizer
+    (source,) = translator.encode([text], too_long="cut")
+    src = torch.from_numpy(source)[None]
+    tgt = torch.tensor([[tokenizer.bos_id, *translation.tokens]])
+    device = next(model.parameters()).device
+    with _recorded(model) as weights:
+        model(src.to(device), torch.ones_like(src, dtype=torch.bool).to(device), tgt.to(device))
+    if not weights:
+        raise ValueError("a model without attention gives its sources no weights")
+    # Layers attend one after the other, each to all targets; with input feeding the targets come one after the other.
+    stacked = torch.cat(weights, dim=1).view(-1, tgt.size(1), src.size(1))
+    return AttentionMap(
+        src_tokens=tuple(tokenizer.tokens(source.tolist())),
+        tgt_tokens=tuple(tokenizer.tokens([*translation.tokens, tokenizer.eos_id])),
+        weights=stacked.mean(0).cpu(),
+    )
+
+
+@contextmanager
+def _recorded(model: Seq2Seq | Recurrent) -> Iterator[list[Tensor]]:
+    """The weights (N, t, S) of every attention to the source, in the order in which they are computed."""
+    weights: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: tuple[Any, ...], result: Tensor) -> None:
+        match module:
+            case CrossAttention():
+                weights.append(_of_heads(module, *arguments))
+            case SourceAttention():
+                weights.append(_of_states(module, *arguments))
+
+    hooks = [module.register_forward_hook(record) for module in model.modules()]
+    try:
+        yield weights
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _of_heads(
+    attention: CrossAttention, hidden: Float[Tensor, "N T D"], memory: KeyValueCache, mask: Bool[Tensor, "N 1 1 S"]
+) -> Float[Tensor, "N T S"]:
+    """The mean weights of all heads."""
+    queries = attention.query(hidden).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+    units = torch.eye(memory.length, device=hidden.device).expand(*memory.keys.shape[:2], -1, -1)
+    mixed = attend(queries, memory.keys, units, mask)  # (N, T, H S)
+    return mixed.view(*mixed.shape[:2], attention.num_heads, -1).mean(2)
+
+
+def _of_states(
+    attention: SourceAttention, states: Float[Tensor, "N T H"], memory: Memory, src_mask: Bool[Tensor, "N S"]
+) -> Float[Tensor, "N T S"]:
+    """The weights of a recurrent decoder; calling `forward` does not run the hook again."""
+    units = torch.eye(memory.outputs.size(1), device=states.device).expand(len(states), -1, -1)
+    weights: Tensor = attention.forward(states, replace(memory, outputs=units), src_mask)
+    return weights
