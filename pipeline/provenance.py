@@ -41,8 +41,12 @@ def module_sources(module: str) -> tuple[Path, ...]:
 
 
 def _source(module: str) -> Path | None:
-    """The file of a module of this package; None for a name that is no module, such as an imported function."""
-    path = Path(*module.split("."))
+    """The file of a module of this package; None for a name that is no module, such as an imported function.
+
+    Below the working directory, the repository root; outside of one, where the package is installed.
+    """
+    root = Path() if Path(_PACKAGE).is_dir() else Path(__file__).parent.parent
+    path = root.joinpath(*module.split("."))
     candidates = (path.with_suffix(".py"), path / "__init__.py")
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 

@@ -10,6 +10,7 @@ from pipeline.config import load
 from pipeline.data.source_package import pip_settings
 from pipeline.data.sources import CARD, FetchConfig, fetch, needs_index
 from pipeline.layout import LOCAL, Layout
+from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
 
 log = logging.getLogger(__name__)
@@ -20,21 +21,24 @@ def main(path: Path) -> None:
     config = load(path, FetchConfig)
     layout = Layout.of(path)
     settings = pip_settings() if needs_index(config) else None
-    cards = {}
-    with publish(layout.data("raw")) as folder:
-        for name, source in tqdm(sorted(config.sources.items()), desc="sources", disable=None):
-            card = fetch(name, source, folder / name, cache=LOCAL / "cache", settings=settings)
-            write_json(folder / name / CARD, card)
-            cards[name] = {key: value for key, value in card.items() if key != "files"}
-            log.info(
-                "%s: %d files, %.1f MB, %s",
-                name,
-                card["counts"]["files"],
-                card["counts"]["bytes"] / 1e6,
-                card["licence"],
-            )
-        write_json(folder / CARD, cards)
-    write_json(layout.metrics, {name: card["counts"] for name, card in cards.items()})
+    with stage_frame(__spec__.name, path, config, inputs=()) as tracker:
+        cards = {}
+        with publish(layout.data("raw")) as folder:
+            for name, source in tqdm(sorted(config.sources.items()), desc="sources", disable=None):
+                card = fetch(name, source, folder / name, cache=LOCAL / "cache", settings=settings)
+                write_json(folder / name / CARD, card)
+                cards[name] = {key: value for key, value in card.items() if key != "files"}
+                log.info(
+                    "%s: %d files, %.1f MB, %s",
+                    name,
+                    card["counts"]["files"],
+                    card["counts"]["bytes"] / 1e6,
+                    card["licence"],
+                )
+            write_json(folder / CARD, cards)
+        metrics = {name: card["counts"] for name, card in cards.items()}
+        write_json(layout.metrics, metrics)
+        tracker.metrics(flat(metrics), 0)
 
 
 if __name__ == "__main__":

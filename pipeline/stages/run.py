@@ -3,9 +3,6 @@
 import csv
 import io
 import logging
-import resource
-import sys
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,8 +18,9 @@ from pipeline.config import Config
 from pipeline.layout import Layout
 from pipeline.provenance import run_key
 from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process
+from pipeline.stages.frame import check_inputs, flat, tracked
 from pipeline.stages.interrupt import Interrupt
-from pipeline.tracking import Tracker, track
+from pipeline.tracking import Tracker
 
 _log = logging.getLogger(__name__)
 
@@ -75,10 +73,7 @@ def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Seq
 
     `inputs` are the files and folders that the stage reads; a missing one is a ValueError that names it.
     """
-    started = time.monotonic()
-    for source in inputs:
-        if not source.exists():
-            raise ValueError(f"{source}: missing; run the stage that makes it first (dvc repro does)")
+    check_inputs(inputs)
     layout = Layout.of(path)
     runtime = current_runtime()
     prepare_process(runtime, seed)
@@ -91,30 +86,8 @@ def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Seq
     with checkpoints.locked() if is_main else nullcontext():
         if is_main:
             checkpoints.tidy()
-        with track(
-            layout.stage,
-            config=config,
-            inputs=inputs,
-            layout=layout,
-            key=key,
-            enabled=is_main,
-            last=layout.stage == "report",
-        ) as tracker:
+        with tracked(layout, config, inputs=inputs, key=key, is_main=is_main) as tracker:
             yield StageRun(layout, key, runtime, interrupt, tracker)
-        if is_main:
-            _write_cost(layout, time.monotonic() - started)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Nested numbers under dotted names; what is no number is left out."""
-    result: dict[str, float] = {}
-    for key, value in values.items():
-        match value:
-            case Mapping():
-                result |= flat(value, f"{prefix}{key}.")
-            case bool() | int() | float():
-                result[f"{prefix}{key}"] = float(value)
-    return result
 
 
 def curve_csv(history: Sequence[Mapping[str, float]]) -> str:
@@ -127,10 +100,3 @@ def curve_csv(history: Sequence[Mapping[str, float]]) -> str:
         {key: repr(value) if key != "update" else int(value) for key, value in row.items()} for row in history
     )
     return text.getvalue()
-
-
-def _write_cost(layout: Layout, seconds: float) -> None:
-    """Seconds of this process, and the largest memory of it or a child of it, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
-    write_json(layout.cost, {"seconds": round(seconds, 1), "peak_bytes": peak})

@@ -17,6 +17,7 @@ from pipeline.data.prepared import read_conversations, read_documents, read_pair
 from pipeline.data.records import SPLITS, Document
 from pipeline.data.token_arrays import write_token_arrays
 from pipeline.layout import Layout
+from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
 from pipeline.text.normalise import sentences
 from pipeline.text.tokenizer import Tokenizer
@@ -59,31 +60,33 @@ def main(path: Path) -> None:
     config = load(path, TokenizeConfig)
     layout = Layout.of(path)
     prepared = layout.data("prepared")
-    report: dict[str, Mapping[str, int | float | str]] = {}
-    jobs = sum(part is not None for part in (config.byte_bpe, config.wordpiece, config.translation))
-    with publish(layout.data("tokens")) as folder, tqdm(total=jobs, desc="tokenizers", disable=None) as progress:
-        if config.byte_bpe is not None:
-            texts = _training_texts(prepared, config.byte_bpe.corpora)
-            tokenizer = train_byte_bpe(texts, vocab_size=config.byte_bpe.vocab_size)
-            report["bpe"] = _write(folder, "bpe", tokenizer, prepared, by_sentence=False)
-            progress.update()
-        if config.wordpiece is not None:
-            texts = _training_texts(prepared, config.wordpiece.corpora)
-            tokenizer = train_wordpiece(texts, vocab_size=config.wordpiece.vocab_size)
-            report["wordpiece"] = _write(folder, "wordpiece", tokenizer, prepared, by_sentence=True)
-            progress.update()
-        if config.translation is not None:
-            train, test = (read_pairs(prepared / "translation" / f"{split}.jsonl") for split in ("train", "test"))
-            texts = [text for pair in train for text in (pair.src, pair.tgt)]
-            tokenizer = train_translation_bpe(texts, vocab_size=config.translation.vocab_size)
-            (folder / "translation").mkdir()
-            tokenizer.save(folder / "translation")
-            report["translation"] = _statistics(tokenizer, [text for pair in test for text in (pair.src, pair.tgt)])
-            progress.update()
-        write_json(folder / "report.json", report)
-    write_json(layout.metrics, report)
-    for name, values in report.items():
-        log.info("%s: %s ids, %.2f bytes a token", name, values["vocab_size"], values["bytes_per_token"])
+    with stage_frame(__spec__.name, path, config, inputs=(prepared,)) as tracker:
+        report: dict[str, Mapping[str, int | float | str]] = {}
+        jobs = sum(part is not None for part in (config.byte_bpe, config.wordpiece, config.translation))
+        with publish(layout.data("tokens")) as folder, tqdm(total=jobs, desc="tokenizers", disable=None) as progress:
+            if config.byte_bpe is not None:
+                texts = _training_texts(prepared, config.byte_bpe.corpora)
+                tokenizer = train_byte_bpe(texts, vocab_size=config.byte_bpe.vocab_size)
+                report["bpe"] = _write(folder, "bpe", tokenizer, prepared, by_sentence=False)
+                progress.update()
+            if config.wordpiece is not None:
+                texts = _training_texts(prepared, config.wordpiece.corpora)
+                tokenizer = train_wordpiece(texts, vocab_size=config.wordpiece.vocab_size)
+                report["wordpiece"] = _write(folder, "wordpiece", tokenizer, prepared, by_sentence=True)
+                progress.update()
+            if config.translation is not None:
+                train, test = (read_pairs(prepared / "translation" / f"{split}.jsonl") for split in ("train", "test"))
+                texts = [text for pair in train for text in (pair.src, pair.tgt)]
+                tokenizer = train_translation_bpe(texts, vocab_size=config.translation.vocab_size)
+                (folder / "translation").mkdir()
+                tokenizer.save(folder / "translation")
+                report["translation"] = _statistics(tokenizer, [text for pair in test for text in (pair.src, pair.tgt)])
+                progress.update()
+            write_json(folder / "report.json", report)
+        write_json(layout.metrics, report)
+        tracker.metrics(flat(report), 0)
+        for name, values in report.items():
+            log.info("%s: %s ids, %.2f bytes a token", name, values["vocab_size"], values["bytes_per_token"])
 
 
 def _training_texts(prepared: Path, corpora: Sequence[Corpus]) -> list[str]:

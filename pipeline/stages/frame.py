@@ -1,0 +1,70 @@
+"""What every stage has around it, whether it trains or not: a run in the tracker, and a note of what it cost.
+
+Imports no torch: the stages that prepare data start in a moment.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import write_json
+from pipeline.config import Config
+from pipeline.layout import Layout
+from pipeline.provenance import run_key
+from pipeline.tracking import Tracker, track
+
+
+@contextmanager
+def stage_frame(module: str, path: Path, config: Config, *, inputs: Sequence[Path]) -> Iterator[Tracker]:
+    """Tracks the body of the stage in `module` (its import name), which does not train."""
+    check_inputs(inputs)
+    with tracked(Layout.of(path), config, inputs=inputs, key=run_key(module, path, inputs), is_main=True) as tracker:
+        yield tracker
+
+
+@contextmanager
+def tracked(layout: Layout, config: Config, *, inputs: Sequence[Path], key: str, is_main: bool) -> Iterator[Tracker]:
+    """One run in the tracker, and afterwards its costs on the disk; for every rank but the first, nothing."""
+    started = time.monotonic()
+    with track(
+        layout.stage,
+        config=config,
+        inputs=inputs,
+        layout=layout,
+        key=key,
+        enabled=is_main,
+        last=layout.stage == "report",
+    ) as tracker:
+        yield tracker
+    if is_main:
+        _write_cost(layout, time.monotonic() - started)
+
+
+def check_inputs(inputs: Sequence[Path]) -> None:
+    """Raises ValueError that names the first input that is missing."""
+    for source in inputs:
+        if not source.exists():
+            raise ValueError(f"{source}: missing; run the stage that makes it first (dvc repro does)")
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested numbers under dotted names; what is no number is left out."""
+    result: dict[str, float] = {}
+    for key, value in values.items():
+        match value:
+            case Mapping():
+                result |= flat(value, f"{prefix}{key}.")
+            case bool() | int() | float():
+                result[f"{prefix}{key}"] = float(value)
+    return result
+
+
+def _write_cost(layout: Layout, seconds: float) -> None:
+    """Seconds of this process, and the largest memory of it or a child of it, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
+    write_json(layout.cost, {"seconds": round(seconds, 1), "peak_bytes": peak})
