@@ -54,12 +54,14 @@ def publish(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_faults(path: Path) -> Iterator[None]:
-    """Raises OSError that names `path` for the errors by which libraries hide that the disk refused to be written.
+    """Raises OSError that names a file for the errors by which libraries hide that the disk refused to be written.
 
-    torch leaves the OSError in the context of its own, DeepSpeed and safetensors no more than its text.
+    torch loses the name, and leaves the OSError in the context of its own; DeepSpeed and safetensors leave its text.
     """
     try:
         yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
     except (RuntimeError, SafetensorError) as error:
         if isinstance(error.__context__, OSError):
             raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error

@@ -132,7 +132,7 @@ class ScheduleConfig(Config):
     num_warmup_steps: NonNegativeInt = 0
     """Steps over which the rate rises linearly from 0 to the peak."""
     final_fraction: Probability = 0.0
-    """Rate at the last step as a fraction of the peak, for linear and cosine."""
+    """Fraction of the peak that linear and cosine reach when the last step is done."""
 
 
 class TrainingConfig(Config):

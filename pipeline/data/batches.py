@@ -54,7 +54,7 @@ class InstructionBatch(Batch):
 
 @dataclass(frozen=True)
 class MaskedBatch(Batch):
-    """Sentence pairs for BERT pretraining, right-padded."""
+    """Sentence pairs, and documents of one sentence, for BERT pretraining, right-padded."""
 
     input_ids: Int[Tensor, "B T"]
     token_type_ids: Int[Tensor, "B T"]
@@ -65,6 +65,8 @@ class MaskedBatch(Batch):
     """True at the positions chosen for prediction, whatever replaced them."""
     next_sentence_labels: Int[Tensor, "B"]
     """0 where the second segment follows the first, 1 where it comes from another document."""
+    is_pair: Bool[Tensor, "B"]
+    """False where a row has one segment only: nothing is to be said about a next sentence."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 The loader has no state to save: the number of the next optimizer step is enough to continue.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 from pipeline.config import ByExamples, ByTokens
@@ -57,10 +59,10 @@ class TrainingLoader(Generic[B]):
             yield from (self._collate(*job) for job in jobs)
             return
         with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting = [pool.submit(self._collate, *job) for job, _ in zip(jobs, range(self.prefetch), strict=False)]
+            waiting = deque(pool.submit(self._collate, *job) for job in islice(jobs, self.prefetch))
             while waiting:
-                yield waiting.pop(0).result()
-                waiting += [pool.submit(self._collate, *job) for job, _ in zip(jobs, range(1), strict=False)]
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(self._collate, *job) for job in islice(jobs, 1))
 
     def _jobs(self) -> Iterator[tuple[int, int, Step, int]]:
         for update, (epoch, step) in enumerate(self.plan.steps(self.start), start=self.start):

@@ -1,0 +1,203 @@
+"""Checkpoints are whole or absent, whenever their writer is killed, and only the right run continues from them."""
+
+import errno
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import artifacts, checkpoints
+from pipeline.checkpoints import CheckpointFolder, Writer
+
+DDP = Writer(strategy="ddp", world_size=2)
+FILES = {"state.ckpt": b"weights", "nested/shard": b"optimizer", "random-0.pt": b"random"}
+
+
+def write(
+    folder: CheckpointFolder, update: int, *, writer: Writer = DDP, until: Callable[[int], None] | None = None
+) -> None:
+    """Saves a checkpoint; `until` is called after each file."""
+    with folder.writing(update, is_main=True) as temporary:
+        for number, (name, data) in enumerate(FILES.items()):
+            (temporary / name).parent.mkdir(exist_ok=True)
+            (temporary / name).write_bytes(data + str(update).encode())
+            if until:
+                until(number)
+        folder.publish(update, writer)
+
+
+def assert_newest(folder: CheckpointFolder, update: int) -> None:
+    """The newest checkpoint is that of `update`, with all its files."""
+    found = folder.newest(DDP)
+    assert found is not None and found.update == update and found.writer == DDP
+    for name, data in FILES.items():
+        assert (found.folder / name).read_bytes() == data + str(update).encode()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CheckpointFolder:
+    """Of a run that has saved nothing."""
+    return CheckpointFolder(tmp_path / "sft", "key")
+
+
+def test_nothing_is_continued_at_a_fresh_start(folder: CheckpointFolder) -> None:
+    assert folder.newest(DDP) is None
+
+
+def test_the_newest_two_checkpoints_are_kept(folder: CheckpointFolder) -> None:
+    for update in (5, 10, 15):
+        write(folder, update)
+        assert_newest(folder, update)
+    assert sorted(path.name for path in folder.folder.iterdir()) == ["step-00000010", "step-00000015"]
+    folder.clear()
+    assert folder.newest(DDP) is None
+
+
+def die(*arguments: Any, **keywords: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_after(number: int) -> Callable[[int], None]:
+    return lambda done: die() if done == number else None
+
+
+@pytest.mark.parametrize(
+    ("phase", "newest"),
+    [("first file", 10), ("last file", 10), ("manifest", 10), ("rename", 10), ("dropping the old", 15)],
+)
+def test_a_kill_in_any_phase_of_saving_leaves_a_whole_checkpoint(
+    folder: CheckpointFolder, phase: str, newest: int
+) -> None:
+    for update in (5, 10):
+        write(folder, update)
+    child = os.fork()
+    if child == 0:
+        match phase:
+            case "first file":
+                write(folder, 15, until=die_after(0))
+            case "last file":
+                write(folder, 15, until=die_after(len(FILES) - 1))
+            case "manifest":
+                checkpoints.write_json = die  # type: ignore[attr-defined]
+                write(folder, 15)
+            case "rename":
+                Path.rename = die  # type: ignore[assignment]
+                write(folder, 15)
+            case "dropping the old":
+                shutil.rmtree = die  # type: ignore[assignment]
+                write(folder, 15)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert_newest(folder, newest)
+
+    folder.tidy()
+    assert not list(folder.folder.glob(".*")), "what the killed writer left is removed at the next start"
+    write(folder, 15)
+    assert_newest(folder, 15)
+
+
+def test_a_full_disk_keeps_the_checkpoints_before_and_nothing_half_written(
+    folder: CheckpointFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, 5)
+    before = sorted(folder.folder.rglob("*"))
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for module, name in ((artifacts, "fsync"), (checkpoints, "write_json"), (checkpoints, "flush")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, full)
+            with pytest.raises(OSError, match="No space left"):
+                write(folder, 10)
+        assert sorted(folder.folder.rglob("*")) == before
+        assert_newest(folder, 5)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: (path / "nested/shard").write_bytes(b"optimizeR10"), "nested/shard does not match its checksum"),
+        (lambda path: (path / "state.ckpt").write_bytes(b"weig"), "state.ckpt does not match its checksum"),
+        (lambda path: (path / "random-0.pt").unlink(), "random-0.pt is missing"),
+        (lambda path: (path / "manifest.json").unlink(), "no readable manifest"),
+        (lambda path: (path / "manifest.json").write_text("{"), "no readable manifest"),
+        (lambda path: (path / "manifest.json").write_text("[]"), "no readable manifest"),
+    ],
+)
+def test_a_torn_or_altered_checkpoint_is_passed_over_with_a_warning(
+    folder: CheckpointFolder, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], object], reason: str
+) -> None:
+    write(folder, 5)
+    write(folder, 10)
+    damage(folder.folder / "step-00000010")
+    with caplog.at_level(logging.WARNING):
+        assert_newest(folder, 5)
+    assert "step-00000010 is damaged" in caplog.text and reason in caplog.text
+    assert "using the one before it" in caplog.text
+
+
+def test_a_checkpoint_replaces_damaged_ones_after_it(folder: CheckpointFolder) -> None:
+    for update in (5, 10):
+        write(folder, update)
+    (folder.folder / "step-00000010/state.ckpt").unlink()
+    write(folder, 7)
+    assert sorted(path.name for path in folder.folder.iterdir()) == ["step-00000005", "step-00000007"]
+
+
+@pytest.mark.parametrize("other", [Writer("ddp", 4), Writer("zero2", 2)])
+def test_another_kind_of_run_is_refused_with_the_ways_out(folder: CheckpointFolder, other: Writer) -> None:
+    write(folder, 5)
+    with pytest.raises(ValueError) as caught:
+        folder.newest(other)
+    message = str(caught.value)
+    assert "written by 2 rank(s) with strategy ddp" in message
+    assert f"this run has {other.world_size} rank(s) with strategy {other.strategy}" in message
+    assert "PIPELINE_RESUME=weights to go on from step 5" in message
+    assert f"remove {folder.folder} to start again" in message
+    found = folder.newest(other, weights_suffice=True)
+    assert found is not None and found.writer == DDP
+
+
+def test_checkpoints_of_other_run_keys_are_warned_of_and_removed_by_the_first_own_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stale, own = CheckpointFolder(tmp_path, "old"), CheckpointFolder(tmp_path, "new")
+    write(stale, 5)
+    own.tidy()
+    assert f"{stale.folder}: written with another configuration, code or inputs" in caplog.text
+    assert own.newest(DDP) is None
+    assert_newest(stale, 5)
+    write(own, 3)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["new"]
+
+
+def test_a_second_trainer_is_refused_and_names_the_first_until_that_has_ended(folder: CheckpointFolder) -> None:
+    for _ in range(2):
+        with (
+            folder.locked(),
+            pytest.raises(ValueError, match=f"another trainer holds this stage, process {os.getpid()};"),
+            folder.locked(),
+        ):
+            raise AssertionError("locked twice")
+
+
+def test_the_lock_of_a_killed_trainer_is_free(folder: CheckpointFolder) -> None:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with folder.locked():
+            os.write(writing, b"x")
+            signal.pause()
+    os.read(reading, 1)
+    with pytest.raises(ValueError, match=f"process {child};"), folder.locked():
+        raise AssertionError("locked twice")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    with folder.locked():
+        pass

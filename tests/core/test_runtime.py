@@ -1,0 +1,124 @@
+"""Runtimes: which rank this is, what a file must not say, and random numbers that continue."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pipeline.runtime import (
+    RuntimeConfig,
+    current_runtime,
+    global_rank,
+    gradient_scale,
+    random_state,
+    restore_random_state,
+    seed_everything,
+    weights_suffice,
+)
+
+SETTINGS = {
+    "accelerator": "cpu",
+    "strategy": "ddp",
+    "num_devices": 2,
+    "num_nodes": 3,
+    "accumulation": 4,
+    "precision": "32-true",
+    "num_threads": 1,
+    "prefetch": 0,
+    "zero_stage": 0,
+    "offload": "none",
+}
+
+
+def runtime(**changes: object) -> RuntimeConfig:
+    return RuntimeConfig.model_validate(SETTINGS | changes)
+
+
+LAUNCHERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID")
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({}, 0),
+        # Lightning starts the other ranks of this node.
+        ({"LOCAL_RANK": "1"}, 1),
+        # One process a node is started by the user, the rest by Lightning.
+        ({"NODE_RANK": "2"}, 4),
+        ({"NODE_RANK": "2", "LOCAL_RANK": "1"}, 5),
+        # torchrun starts every rank.
+        ({"RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}, 3),
+    ],
+)
+def test_the_rank_is_the_one_that_lightning_will_have(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], rank: int
+) -> None:
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert global_rank(runtime()) == rank
+    assert global_rank(runtime(strategy="single", num_devices=1, num_nodes=1)) == 0
+
+
+def test_the_scale_of_the_loss_undoes_every_division() -> None:
+    """6 ranks x 4 micro-batches; DeepSpeed divides by the 4 twice."""
+    assert gradient_scale(runtime()) == 24.0
+    assert gradient_scale(runtime(strategy="deepspeed", zero_stage=2)) == 96.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"strategy": "deepspeed"}, "zero_stage 0 does not go with strategy deepspeed"),
+        ({"zero_stage": 2}, "zero_stage 2 does not go with strategy ddp"),
+        ({"strategy": "single"}, "strategy single has one rank, found 6"),
+        ({"zero_stage": 4}, "zero_stage"),
+    ],
+)
+def test_a_runtime_that_contradicts_itself_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], reason: str
+) -> None:
+    (tmp_path / "conf/runtime").mkdir(parents=True)
+    (tmp_path / "conf/runtime/mine.yaml").write_text(yaml.safe_dump(SETTINGS | changes))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_RUNTIME", "mine")
+    with pytest.raises(ValueError, match=f"mine.yaml.*{reason}|mine.yaml: 1 bad key(.|\n)*{reason}"):
+        current_runtime()
+
+
+def test_an_unknown_runtime_is_named_with_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf/runtime").mkdir(parents=True)
+    (tmp_path / "conf/runtime/mine.yaml").write_text(yaml.safe_dump(SETTINGS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_RUNTIME", "other")
+    with pytest.raises(ValueError, match=r"PIPELINE_RUNTIME=other: no conf/runtime/other.yaml; known are mine"):
+        current_runtime()
+
+
+def test_a_start_from_weights_alone_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIPELINE_RESUME", raising=False)
+    assert not weights_suffice()
+    monkeypatch.setenv("PIPELINE_RESUME", "weights")
+    assert weights_suffice()
+    monkeypatch.setenv("PIPELINE_RESUME", "wieghts")
+    with pytest.raises(ValueError, match="PIPELINE_RESUME=wieghts: allowed are exact"):
+        weights_suffice()
+
+
+def draw() -> tuple[object, ...]:
+    # An odd number of Gaussians leaves one in store in Python's and NumPy's generator.
+    return random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist(), torch.rand(3).tolist()
+
+
+def test_every_random_number_continues_from_a_saved_state(tmp_path: Path) -> None:
+    seed_everything(7)
+    draw()
+    torch.save(random_state(), tmp_path / "state.pt")
+    wanted = [draw() for _ in range(3)]
+    seed_everything(8)
+    restore_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert [draw() for _ in range(3)] == wanted
