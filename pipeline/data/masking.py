@@ -1,5 +1,6 @@
 """Documents -> MaskedBatch: masked language modelling and next-sentence prediction (Devlin et al. 2019, section 3.1).
 
+A row is [CLS] A [SEP] B [SEP], or [CLS] A [SEP] where the document has one sentence only: masked words, but no pair.
 Every draw is a function of (seed, epoch, index), for a whole batch at once. B batch, T the longest row,
 V ordinary ids, W all ids.
 """
@@ -73,22 +74,24 @@ class MaskedExamples:
         )
 
     def sizes(self, epoch: int) -> Sizes:
-        """Row lengths; masked positions under "mlm", one target each under "nsp"."""
+        """Row lengths; masked positions under "mlm", one target for each pair under "nsp"."""
         segments = self._pairs.draw(np.arange(len(self._pairs)), epoch)
         ordinary = segments.a_length + segments.b_length
+        is_pair = (segments.b_length > 0).astype(np.int64)
         return Sizes(
-            lengths=ordinary + _SPECIALS,
-            num_targets={"mlm": self._num_masked(ordinary), "nsp": np.ones(len(ordinary), dtype=np.int64)},
+            lengths=ordinary + _SPECIALS - 1 + is_pair,
+            num_targets={"mlm": self._num_masked(ordinary), "nsp": is_pair},
         )
 
     def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> MaskedBatch:
         """The right-padded, masked batch of some examples in `epoch`."""
         segments = self._pairs.draw(indices, epoch)
         a, b = segments.a_length[:, None], segments.b_length[:, None]
-        column = np.arange(int((a + b).max()) + _SPECIALS)[None]
+        length = a + b + _SPECIALS - (b == 0)
+        column = np.arange(int(length.max()))[None]
         in_a = (column >= 1) & (column <= a)
         in_b = (column >= a + 2) & (column <= a + b + 1)
-        exists = column < a + b + _SPECIALS
+        exists = column < length
         ordinary = in_a | in_b
         position = np.where(in_a, segments.a_begin[:, None] + column - 1, segments.b_begin[:, None] + column - a - 2)
         words = self.tokens.gather(np.where(ordinary, position, 0))
@@ -102,6 +105,7 @@ class MaskedExamples:
             labels=torch.from_numpy(labels),
             is_masked=torch.from_numpy(is_masked),
             next_sentence_labels=torch.from_numpy(segments.is_random),
+            is_pair=torch.from_numpy(segments.b_length > 0),
         )
 
     def _num_masked(self, ordinary: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:

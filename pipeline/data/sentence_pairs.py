@@ -1,8 +1,11 @@
 """Sentence pairs for next-sentence prediction (Devlin et al. 2019, section 3.1): where A and B lie in the documents.
 
 An example begins at a sentence: the sentences from there that fill the row are cut at random into A and B, or B is
-replaced by sentences of another document. Every draw is a function of (seed, epoch, index), for all examples at once.
-B batch, S number of sentences, S1 = S + 1, D1 number of documents + 1.
+replaced by sentences of another document. A document of one sentence has no next one: it is a row without B, and no
+random B is taken from it, so that nothing but the text tells which pairs are random. Every draw is a function of
+(seed, epoch, index), for all examples at once.
+B batch, S number of sentences, S1 = S + 1, P number of sentences in documents with two or more, D number of documents,
+D1 = D + 1.
 """
 
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ class Segments:
     a_length: Int[np.ndarray, "B"]
     b_begin: Int[np.ndarray, "B"]
     b_length: Int[np.ndarray, "B"]
+    """0 where the document of A has one sentence only."""
     is_random: Int[np.ndarray, "B"]
     """1 where B comes from another document."""
 
@@ -44,8 +48,8 @@ class SentencePairs:
     def __post_init__(self) -> None:
         if self.room < 2:
             raise ValueError(f"a pair of segments needs room for at least 2 tokens, found {self.room}")
-        if len(np.unique(self._document_of_sentence)) < 2:
-            raise ValueError("next-sentence prediction needs at least 2 documents with text")
+        if len(np.unique(self._document_of_sentence[self._paired_sentences])) < 2:
+            raise ValueError("next-sentence prediction needs at least 2 documents of two or more sentences")
 
     @cached_property
     def _starts(self) -> Int[np.ndarray, "S1"]:
@@ -61,37 +65,49 @@ class SentencePairs:
         """Number of the first sentence of each document, and the number of sentences."""
         return np.searchsorted(self._starts, self.tokens.document_starts)
 
+    @cached_property
+    def _paired_sentences(self) -> Int[np.ndarray, "P"]:
+        """Numbers of the sentences of documents with two or more, in order."""
+        return np.flatnonzero(np.diff(self._first_sentence)[self._document_of_sentence] > 1)
+
+    @cached_property
+    def _place_starts(self) -> Int[np.ndarray, "D1"]:
+        """Where the places of each document begin: one a token, but as many as a row has for a shorter document.
+
+        Rows begin at every `room`-th place, so every document makes a row, and a long one as many as it fills.
+        """
+        lengths = np.diff(self.tokens.document_starts)
+        return np.concatenate([[0], np.where(lengths > 0, np.maximum(lengths, self.room), 0).cumsum()])
+
     def __len__(self) -> int:
-        return max(1, self.tokens.num_tokens // self.room)
+        return int(self._place_starts[-1]) // self.room
 
     def draw(self, indices: Int[np.ndarray, "B"], epoch: int) -> Segments:
         """Chooses A and B of some examples.
 
-        B comes from another document for half of the examples, and wherever the chunk is one sentence only. The other
-        document is drawn by its number of sentences, so that how common a document is does not tell random pairs.
+        B comes from another document for half of the pairs. The other document is drawn by its number of sentences, so
+        that how common a document is does not tell random pairs.
         """
         key = (self.seed, epoch)
         starts, first = self._starts, self._first_sentence
-        offset = draw_below(self.room, *key, _OFFSET, 0)
-        anchor = (indices * self.room + offset) % self.tokens.num_tokens
-        begin = np.searchsorted(starts, anchor, side="right") - 1
+        begin = self._first_of_row(indices, epoch)
         document = self._document_of_sentence[begin]
         is_short = draw_uniform(*key, _SHORT, indices) < self.short_share
         target = np.where(is_short, 2 + draw_below(self.room - 1, *key, _TARGET, indices), self.room)
-        # The chunk: sentences until the target is reached or the document ends.
-        end = np.minimum(np.searchsorted(starts, starts[begin] + target), first[document + 1])
+        # The chunk: sentences until the target is reached or the document ends, two at least where it has them.
+        end = np.maximum(np.searchsorted(starts, starts[begin] + target), begin + 2)
+        end = np.minimum(end, first[document + 1])
+        is_pair = end - begin > 1
         cut = begin + 1 + draw_below(np.maximum(end - begin - 1, 1), *key, _CUT, indices)
-        is_random = (end - begin < 2) | (draw_uniform(*key, _RANDOM, indices) < 0.5)
-        own = first[document + 1] - first[document]
-        other = draw_below(len(starts) - 1 - own, *key, _OTHER, indices)
-        other = np.where(other >= first[document], other + own, other)
+        is_random = is_pair & (draw_uniform(*key, _RANDOM, indices) < 0.5)
+        other = self._sentence_elsewhere(document, indices, epoch)
         b_begin = np.where(is_random, other, cut)
         a_length = starts[cut] - starts[begin]
         wanted = np.maximum(target - a_length, 1)
         other_end = np.minimum(
             np.searchsorted(starts, starts[other] + wanted), first[self._document_of_sentence[other] + 1]
         )
-        b_length = starts[np.where(is_random, other_end, end)] - starts[b_begin]
+        b_length = np.where(is_pair, starts[np.where(is_random, other_end, end)] - starts[b_begin], 0)
         a_kept, b_kept = truncate_pair(a_length, b_length, target)
         return Segments(
             a_begin=starts[begin] + draw_below(a_length - a_kept + 1, *key, _FRONT_A, indices),
@@ -100,6 +116,27 @@ class SentencePairs:
             b_length=b_kept,
             is_random=is_random.astype(np.int64),
         )
+
+    def _first_of_row(self, indices: Int[np.ndarray, "B"], epoch: int) -> Int[np.ndarray, "B"]:
+        """The sentence at which each example begins; not the last one of a document that has others."""
+        places, documents = self._place_starts, self.tokens.document_starts
+        offset = draw_below(self.room, self.seed, epoch, _OFFSET, 0)
+        place = (indices * self.room + offset) % places[-1]
+        document = np.searchsorted(places, place, side="right") - 1
+        length, num_places = np.diff(documents)[document], np.diff(places)[document]
+        position = documents[document] + (place - places[document]) * length // num_places
+        begin = np.searchsorted(self._starts, position, side="right") - 1
+        last = self._first_sentence[document + 1] - 1
+        return np.maximum(np.minimum(begin, last - 1), self._first_sentence[document])
+
+    def _sentence_elsewhere(
+        self, document: Int[np.ndarray, "B"], indices: Int[np.ndarray, "B"], epoch: int
+    ) -> Int[np.ndarray, "B"]:
+        """A random sentence of another document that has two or more."""
+        paired = self._paired_sentences
+        begin, end = (np.searchsorted(paired, self._first_sentence[document + side]) for side in (0, 1))
+        other = draw_below(len(paired) - (end - begin), self.seed, epoch, _OTHER, indices)
+        return np.asarray(paired[np.where(other >= begin, other + end - begin, other)])
 
 
 def truncate_pair(

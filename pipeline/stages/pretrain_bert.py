@@ -76,7 +76,7 @@ class BertPretraining(StageModule[MaskedBatch]):
         words = token_cross_entropy(
             self.model.mlm_logits(hidden[batch.is_masked]), batch.labels[batch.is_masked], name="mlm"
         )
-        sentences = class_cross_entropy(self.model.nsp_logits(hidden), batch.next_sentence_labels, name="nsp")
+        sentences = class_cross_entropy(self.model.nsp_logits(hidden[batch.is_pair]), batch.next_sentence_labels[batch.is_pair], name="nsp")
         return words, sentences
 
 

@@ -17,18 +17,23 @@ PAD, CLS, SEP, MASK, FIRST = 0, 2, 3, 4, 5
 
 
 def corpus(num_documents: int, num_sentences: int, seed: int = 0) -> TokenArrays:
-    """Documents whose tokens are numbered through: a token tells its place in the collection."""
+    """Documents whose tokens are numbered through: a token tells its place in the collection.
+
+    The first two have at least two sentences, so that there are pairs.
+    """
     random = np.random.default_rng(seed)
-    counter = iter(range(FIRST, 10**7))
-    return in_memory(
+    return numbered(
         [
-            [
-                [next(counter) for _ in range(random.integers(1, 30))]
-                for _ in range(random.integers(1, num_sentences + 1))
-            ]
-            for _ in range(num_documents)
+            [int(length) for length in random.integers(1, 30, max(random.integers(1, num_sentences + 1), 2 * (i < 2)))]
+            for i in range(num_documents)
         ]
     )
+
+
+def numbered(lengths: list[list[int]]) -> TokenArrays:
+    """Documents of sentences of these lengths, their tokens numbered through."""
+    counter = iter(range(FIRST, 10**7))
+    return in_memory([[[next(counter) for _ in range(length)] for length in document] for document in lengths])
 
 
 def examples(tokens: TokenArrays, max_length: int = 64, short_share: float = 0.1, **changed: object) -> MaskedExamples:
@@ -53,13 +58,20 @@ def test_rows_are_pairs_of_real_segments_and_sizes_count_what_collate_yields(
     assert batch.attention_mask.sum(1).tolist() == sizes.lengths.tolist()
     assert sizes.lengths.max() <= max_length
     assert batch.is_masked.sum(1).tolist() == sizes.num_targets["mlm"].tolist()
-    assert sizes.num_targets["nsp"].tolist() == [1] * len(sizes.lengths)
+    assert sizes.num_targets["nsp"].tolist() == batch.is_pair.tolist()
     document = np.searchsorted(tokens.document_starts, np.arange(tokens.num_tokens), side="right") - 1
+    num_sentences = np.diff(np.searchsorted(tokens.sentence_starts, tokens.document_starts))
     for row in range(len(sizes.lengths)):
         real = batch.labels[row][batch.attention_mask[row]].tolist()
         second = real.index(SEP)
         a, b = np.array(real[1:second]), np.array(real[second + 1 : -1])
-        assert real[0] == CLS and real[-1] == SEP and len(a) and len(b)
+        assert real[0] == CLS and real[-1] == SEP and len(a)
+        assert sizes.num_targets["mlm"][row] == max(1, round(0.15 * (len(a) + len(b))))
+        if not batch.is_pair[row]:
+            assert second == len(real) - 1 and num_sentences[document[a[0] - FIRST]] == 1
+            assert (np.diff(a) == 1).all() and batch.next_sentence_labels[row] == 0
+            continue
+        assert len(b)
         assert (np.diff(a) == 1).all() and (np.diff(b) == 1).all()  # running text
         of_a, of_b = {*document[a - FIRST].tolist()}, {*document[b - FIRST].tolist()}
         assert len(of_a) == len(of_b) == 1
@@ -69,8 +81,6 @@ def test_rows_are_pairs_of_real_segments_and_sizes_count_what_collate_yields(
             assert of_a != of_b
         kinds = batch.token_type_ids[row][batch.attention_mask[row]].tolist()
         assert kinds == [0] * (second + 1) + [1] * (len(b) + 1)
-        ordinary = len(a) + len(b)
-        assert sizes.num_targets["mlm"][row] == max(1, round(0.15 * ordinary))
     special = (batch.labels == CLS) | (batch.labels == SEP) | ~batch.attention_mask
     assert not (batch.is_masked & special).any()
     assert (batch.input_ids == batch.labels)[~batch.is_masked].all()
@@ -83,7 +93,7 @@ def test_a_segment_that_follows_continues_where_the_first_ends_unless_it_was_sho
     checked = 0
     for epoch in range(20):
         _, batch = everything(found, epoch)
-        for row in torch.nonzero(batch.next_sentence_labels == 0).flatten().tolist():
+        for row in torch.nonzero((batch.next_sentence_labels == 0) & batch.is_pair).flatten().tolist():
             real = batch.labels[row][batch.attention_mask[row]].tolist()
             second = real.index(SEP)
             assert real[second + 1] == real[second - 1] + 1
@@ -95,9 +105,35 @@ def test_half_of_the_second_segments_come_from_another_document_and_rows_are_ful
     found = examples(corpus(40, 300), max_length=128, short_share=0.0)
     sizes, batch = everything(found)
     assert len(sizes.lengths) > 500
-    share = batch.next_sentence_labels.float().mean().item()
-    assert 0.45 < share < 0.58  # chunks of a single sentence, at the ends of documents, are always random
+    assert abs(batch.next_sentence_labels[batch.is_pair].float().mean().item() - 0.5) < 0.05
     assert (sizes.lengths == 128).mean() > 0.95
+
+
+def test_half_of_the_pairs_are_random_where_every_sentence_is_longer_than_a_row() -> None:
+    found = examples(numbered([[30, 40]] * 400 + [[50]] * 400), max_length=23, short_share=0.0)
+    _, batch = everything(found)
+    assert 0.45 < batch.is_pair.float().mean() < 0.75
+    assert abs(batch.next_sentence_labels[batch.is_pair].float().mean().item() - 0.5) < 0.05
+
+
+def test_documents_of_one_sentence_make_rows_without_a_pair_and_are_no_random_segments() -> None:
+    tokens = numbered([[5, 6, 7]] * 30 + [[8]] * 100)
+    single = 30 * 18 + FIRST
+    for epoch in range(5):
+        _, batch = everything(examples(tokens, max_length=64), epoch)
+        of_single = ((batch.labels >= single) & batch.attention_mask).any(1)
+        assert (of_single == ~batch.is_pair).all()
+        assert of_single.sum() == 100
+
+
+def test_every_short_document_begins_one_row_an_epoch_and_a_long_one_as_many_as_it_fills() -> None:
+    tokens = numbered([[10, 10], [7] * 100, [3], [5, 5, 5], [9]])
+    found = examples(tokens, max_length=53, short_share=0.0)
+    document = np.searchsorted(tokens.document_starts, np.arange(tokens.num_tokens), side="right") - 1
+    for epoch in range(10):
+        _, batch = everything(found, epoch)
+        rows = np.bincount(document[batch.labels[:, 1].numpy() - FIRST], minlength=5)
+        assert rows.tolist() == [1, 14, 1, 1, 1]
 
 
 def test_short_share_makes_that_share_of_rows_shorter() -> None:
