@@ -127,7 +127,7 @@ class SentencePairs:
         position = documents[document] + (place - places[document]) * length // num_places
         begin = np.searchsorted(self._starts, position, side="right") - 1
         last = self._first_sentence[document + 1] - 1
-        return np.maximum(np.minimum(begin, last - 1), self._first_sentence[document])
+        return np.asarray(np.maximum(np.minimum(begin, last - 1), self._first_sentence[document]))
 
     def _sentence_elsewhere(
         self, document: Int[np.ndarray, "B"], indices: Int[np.ndarray, "B"], epoch: int
