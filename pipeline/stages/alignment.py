@@ -7,28 +7,24 @@ start, over the tokens of the answers that the tuned model sampled.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from pydantic import PositiveInt
-from torch import Tensor
+from jaxtyping import Float, Int
+from pydantic import PositiveInt, field_validator
 
 from pipeline.config import Config
-from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.data.prepared import read_conversations
 from pipeline.evaluation.preference import SentimentJudge, distinct_n, paired_difference, sequence_kl
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.models.heads import RewardModel
-from pipeline.objectives.likelihood import response_log_probs
 from pipeline.stages.generation import Answer, SamplingConfig, generate
-from pipeline.stages.handover import OpenedGPT, open_reward
+from pipeline.stages.handover import OpenedGPT, open_scorer
+from pipeline.stages.scoring import Policy, answer_log_probs, score_answers
 from pipeline.text.chat import encode_prompt
-from pipeline.text.tokenizer import Tokenizer
 
-_BATCH = 128
+_NUM_SAMPLES = 20
+_ANY_LENGTH = 10**9
 
 
 class PromptsConfig(Config):
@@ -37,20 +33,43 @@ class PromptsConfig(Config):
     sources: tuple[str, ...]
     """Sources of prepared/conversations whose requests are used."""
     max_length: PositiveInt
-    """Longest request in tokens; a longer one is shortened from the left."""
+    """Longest request in tokens; a longer one is shortened from the left, and counted."""
 
 
 class AlignmentConfig(Config):
     """How answers are sampled and judged."""
 
     prompts: PromptsConfig
-    """Requests, taken from the test split."""
+    """Which requests."""
+    split: Literal["valid", "test"]
+    """Whose requests are judged: those of `valid` to choose settings by, those of `test` to report."""
     num_prompts: PositiveInt
-    """How many of them."""
+    """At most so many of them, spread over the split."""
     decoding: SamplingConfig
     """How answers are sampled; its seed is the bootstrap's too."""
     num_resamples: PositiveInt
     """Bootstrap resamples of the prompts."""
+
+    @field_validator("decoding")
+    @classmethod
+    def _whole_distribution(cls, decoding: SamplingConfig) -> SamplingConfig:
+        if decoding.top_k or decoding.top_p < 1.0:
+            raise ValueError("top_k must be 0 and top_p 1: the KL is that of the whole distribution")
+        return decoding
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Encoded requests, ready to be answered."""
+
+    ids: tuple[Int[np.ndarray, "_"], ...]
+    is_shortened: tuple[bool, ...]
+    """True for those that lost tokens on the left."""
+
+    def spread(self, count: int) -> "Requests":
+        """At most `count` of them, evenly spread."""
+        chosen = [i * len(self.ids) // count for i in range(count)] if count < len(self.ids) else range(len(self.ids))
+        return Requests(tuple(self.ids[i] for i in chosen), tuple(self.is_shortened[i] for i in chosen))
 
 
 @dataclass(frozen=True)
@@ -61,101 +80,103 @@ class Judged:
     samples: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Side:
+    """The answers of one model, and what is said of them."""
+
+    answers: tuple[Answer, ...]
+    judged: Float[np.ndarray, "N"]
+    rewards: Float[np.ndarray, "N"]
+
+    def metrics(self) -> dict[str, float]:
+        """Means over the answers."""
+        return {
+            "judge": float(self.judged.mean()),
+            "reward": float(self.rewards.mean()),
+            "distinct_2": distinct_n([one.text.split() for one in self.answers], 2),
+            "length": float(np.mean([len(one.token_ids) for one in self.answers])),
+            "ended": float(np.mean([one.has_ended for one in self.answers])),
+        }
+
+
 def alignment_inputs(layout: Layout) -> tuple[Path, ...]:
     """What the evaluation reads beside the models that are compared."""
     return layout.model("reward"), layout.data("prepared/conversations")
 
 
-def read_prompts(layout: Layout, split: str, config: PromptsConfig, tokenizer: Tokenizer) -> list[np.ndarray]:
-    """Encoded requests of one split, in the order of the file; ValueError when no source matches."""
+def read_prompts(layout: Layout, split: str, config: PromptsConfig, opened: OpenedGPT, max_new_tokens: int) -> Requests:
+    """The requests of one split, in the order of the file.
+
+    ValueError when no source matches, and when request and answer may exceed the context.
+    """
+    context = opened.model.config.max_length
+    if config.max_length + max_new_tokens > context:
+        raise ValueError(
+            f"prompts.max_length: requests of {config.max_length} tokens and answers of {max_new_tokens} do not fit "
+            f"the model's context of {context}"
+        )
     path = layout.data(f"prepared/conversations/{split}.jsonl")
     conversations = read_conversations(path)
-    chosen = [one for one in conversations if one.source in config.sources]
+    chosen = [one.messages[:-1] for one in conversations if one.source in config.sources]
     if not chosen:
         found = sorted({one.source for one in conversations})
         raise ValueError(f"{path}: no conversations of {sorted(config.sources)}; the file has {found}")
-    return [encode_prompt(one.messages[:-1], tokenizer, max_length=config.max_length) for one in chosen]
+    ids, whole = (
+        [encode_prompt(messages, opened.tokenizer, max_length=length) for messages in chosen]
+        for length in (config.max_length, _ANY_LENGTH)
+    )
+    return Requests(tuple(ids), tuple(len(kept) < len(full) for kept, full in zip(ids, whole, strict=True)))
 
 
 def evaluate_alignment(layout: Layout, config: AlignmentConfig, *, tuned: GPT, start: OpenedGPT) -> Judged:
     """Judge, reward model, KL and diversity of the answers of both models."""
     device = next(tuned.parameters()).device
-    tokenizer = start.tokenizer
+    tokenizer, pad = start.tokenizer, start.tokenizer.pad_id
     first = start.model.to(device).eval()
-    reward = open_reward(layout.model("reward")).model.to(device).eval()
-    prompts = read_prompts(layout, "test", config.prompts, tokenizer)[: config.num_prompts]
-    both = tuple(generate(model, tokenizer, prompts, config.decoding) for model in (first, tuned))
-    texts = [[one.text for one in answers] for answers in both]
+    reward = open_scorer(layout.model("reward"), tokenizer).to(device).eval()
     judge = SentimentJudge()
-    judged = [judge.scores(found) for found in texts]
-    rewards = [score_answers(reward, prompts, answers, tokenizer) for answers in both]
-    own, original = (answer_log_probs(model, prompts, both[1], tokenizer) for model in (tuned, first))
+    everything = read_prompts(layout, config.split, config.prompts, start, config.decoding.max_new_tokens)
+    requests = everything.spread(config.num_prompts)
+    prompts = requests.ids
+
+    def look_at(model: GPT) -> Side:
+        answers = tuple(generate(model, tokenizer, prompts, config.decoding))
+        scores = judge.scores([one.text for one in answers])
+        return Side(answers, scores, score_answers(reward, prompts, [one.token_ids for one in answers], pad=pad))
+
+    before, after = look_at(first), look_at(tuned)
+    policy = Policy.of(tokenizer, temperature=config.decoding.temperature)
+    own, original = (
+        answer_log_probs(model, policy, prompts, [one.token_ids for one in after.answers], pad=pad)
+        for model in (tuned, first)
+    )
     kl = sequence_kl(own, original)
-    change = paired_difference(judged[1], judged[0], num_resamples=config.num_resamples, seed=config.decoding.seed)
-    sides = {
-        name: {
-            "judge": float(judged[i].mean()),
-            "reward": float(rewards[i].mean()),
-            "distinct_2": distinct_n([text.split() for text in texts[i]], 2),
-            "length": float(np.mean([len(one.token_ids) for one in answers])),
-            "ended": float(np.mean([one.has_ended for one in answers])),
-        }
-        for i, (name, answers) in enumerate(zip(("before", "after"), both, strict=True))
-    }
+    change = paired_difference(
+        after.judged, before.judged, num_resamples=config.num_resamples, seed=config.decoding.seed
+    )
     metrics: dict[str, Any] = {
-        **sides,
+        "before": before.metrics(),
+        "after": after.metrics(),
         "judge_change": {"mean": change.mean, "low": change.low, "high": change.high},
         "kl": kl.kl,
         "kl_standard_error": kl.standard_error,
         "num_prompts": len(prompts),
+        "num_shortened": sum(requests.is_shortened),
     }
-    samples = [
+    asked = [tokenizer.decode(prompt.tolist()) for prompt in prompts]
+    return Judged(metrics, side_by_side(asked, before, after))
+
+
+def side_by_side(prompts: Sequence[str], before: Side, after: Side) -> list[dict[str, Any]]:
+    """Some requests with the answers of both models."""
+    count = min(_NUM_SAMPLES, len(prompts))
+    return [
         {
-            "prompt": tokenizer.decode(prompts[i].tolist()),
-            "before": texts[0][i],
-            "after": texts[1][i],
-            "judge_before": float(judged[0][i]),
-            "judge_after": float(judged[1][i]),
+            "prompt": prompts[i],
+            "before": before.answers[i].text,
+            "after": after.answers[i].text,
+            "judge_before": float(before.judged[i]),
+            "judge_after": float(after.judged[i]),
         }
-        for i in range(min(20, len(prompts)))
+        for i in (number * len(prompts) // count for number in range(count))
     ]
-    return Judged(metrics, samples)
-
-
-@torch.no_grad()
-def score_answers(
-    model: RewardModel, prompts: Sequence[np.ndarray], answers: Sequence[Answer], tokenizer: Tokenizer
-) -> Float[np.ndarray, "N"]:
-    """The reward of each answer, read at its true last token."""
-    device = next(model.parameters()).device
-    rewards: list[float] = []
-    for rows in _batches(prompts, answers):
-        ids = pad_ids([row for row, _ in rows], tokenizer.pad_id).to(device)
-        last = torch.tensor([len(row) - 1 for row, _ in rows], device=device)
-        rewards += model(ids, last).double().tolist()
-    return np.array(rewards)
-
-
-@torch.no_grad()
-def answer_log_probs(
-    model: GPT, prompts: Sequence[np.ndarray], answers: Sequence[Answer], tokenizer: Tokenizer
-) -> Float[np.ndarray, "N"]:
-    """log p(answer | prompt), a sum over the answer's tokens."""
-    device = next(model.parameters()).device
-    sums: list[float] = []
-    for rows in _batches(prompts, answers):
-        ids = pad_ids([row[:-1] for row, _ in rows], tokenizer.pad_id).to(device)
-        labels = pad_ids([row[1:] for row, _ in rows], tokenizer.pad_id).to(device)
-        counted = pad_mask([np.arange(1, len(row)) >= begin for row, begin in rows]).to(device)
-        logits: Tensor = model.logits(model(ids)[counted])
-        sums += response_log_probs(logits, labels[counted], counted).double().tolist()
-    return np.array(sums)
-
-
-def _batches(prompts: Sequence[np.ndarray], answers: Sequence[Answer]) -> list[list[tuple[np.ndarray, int]]]:
-    """Conversations with the length of their prompt, in groups."""
-    rows = [
-        (np.concatenate([prompt, np.array(answer.token_ids, dtype=np.int64)]), len(prompt))
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
-    return [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, PositiveFloat
 
-from pipeline.artifacts import load_tensors
+from pipeline.artifacts import load_tensors, read_json
 from pipeline.config import Config, Probability, TrainingConfig, load
 from pipeline.data.batches import PreferenceBatch
 from pipeline.data.preferences import PreferenceExamples, preference_examples
@@ -26,6 +26,9 @@ from pipeline.stages.pairs import PairsConfig, SplitPairs, pair_counts, read_spl
 from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
 from pipeline.text.tokenizer import Tokenizer
+
+PAIRS = "pairs.json"
+"""What the stage reference writes beside its log-probabilities: the hash of the pairs of each split."""
 
 
 class SigmoidConfig(Config):
@@ -54,7 +57,7 @@ class DPOConfig(Config):
     loss: Annotated[SigmoidConfig | IdentityConfig, Field(discriminator="kind")]
     """Which loss of preference pairs."""
     pairs: PairsConfig
-    """Which pairs; the same as those of the stage reference."""
+    """Which pairs; those of the stage reference, or they are refused."""
     alignment: AlignmentConfig
     """How the answers are judged afterwards."""
 
@@ -94,8 +97,14 @@ def pair_log_probs(model: GPT, batch: PreferenceBatch) -> PairLogProbs:
 
 
 def with_reference(folder: Path, split: str, pairs: SplitPairs, tokenizer: Tokenizer) -> PreferenceExamples:
-    """The pairs of a split with what the stage reference found for them; ValueError when they are not the same."""
-    tensors = load_tensors(folder / f"{split}.safetensors")
+    """The pairs of a split with what the stage reference found for them; ValueError when it looked at others."""
+    tensors, hashes = load_tensors(folder / f"{split}.safetensors"), read_json(folder / PAIRS)
+    if hashes.get(split) != pairs.hash:
+        raise ValueError(
+            f"{folder}: its log-probabilities of the split {split} are of other pairs, {len(tensors['chosen'])} of "
+            f"them, than the {len(pairs.encoded)} of this stage: `pairs` has to be the same in the configurations of "
+            "reference and dpo; then run the stage reference again"
+        )
     return preference_examples(pairs.encoded, tokenizer).with_reference(
         np.asarray(tensors["chosen"]), np.asarray(tensors["rejected"])
     )

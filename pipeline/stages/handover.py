@@ -32,10 +32,10 @@ class OpenedReward:
 
 
 def open_gpt(folder: Path, *, dropout: float = 0.0) -> OpenedGPT:
-    """The GPT in a folder, ours or any GPT-2's, with `dropout` put into it."""
+    """The GPT in a folder, ours or any GPT-2's, with `dropout` put into it and none in its attention."""
     found = load_model(folder)
     try:
-        model = gpt_from_huggingface({**found.config, "resid_pdrop": dropout, "embd_pdrop": dropout}, found.state)
+        model = gpt_from_huggingface({**found.config, **_dropouts(dropout)}, found.state)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer = load_tokenizer(folder)
@@ -54,13 +54,23 @@ def save_gpt(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:
 
 
 def open_reward(folder: Path) -> OpenedReward:
-    """The reward model in a folder."""
+    """The reward model in a folder, without dropout."""
     found = load_model(folder)
     try:
-        model = reward_from_huggingface(found.config, found.state)
+        model = reward_from_huggingface({**found.config, **_dropouts(0.0)}, found.state)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    return OpenedReward(model, load_tokenizer(folder))
+    tokenizer = load_tokenizer(folder)
+    tokenizer.check_fits(model.trunk.config.vocab_size, folder)
+    return OpenedReward(model, tokenizer)
+
+
+def open_scorer(folder: Path, tokenizer: Tokenizer) -> RewardModel:
+    """The reward model in a folder, for ids of `tokenizer`; ValueError when it was made with another."""
+    opened = open_reward(folder)
+    if opened.tokenizer.hash != tokenizer.hash:
+        raise ValueError(f"{folder}: its tokenizer is not that of the model whose answers it is to score")
+    return opened.model
 
 
 def save_reward(folder: Path, model: RewardModel, tokenizer: Tokenizer) -> None:
@@ -71,3 +81,8 @@ def save_reward(folder: Path, model: RewardModel, tokenizer: Tokenizer) -> None:
     with publish(folder) as temporary:
         save_model(temporary, config, state)
         tokenizer.save(temporary)
+
+
+def _dropouts(probability: float) -> dict[str, float]:
+    """Settings of a GPT-2: a published one brings some of its own, and preferences are learned without."""
+    return {"resid_pdrop": probability, "embd_pdrop": probability, "attn_pdrop": 0.0}

@@ -1,5 +1,6 @@
 """Preference pairs from human ratings, as the reward model, the reference and DPO read them: the same pairs for all."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,11 +31,20 @@ class PairsConfig(Config):
 
 @dataclass(frozen=True)
 class SplitPairs:
-    """The pairs of one split, and their ids."""
+    """The pairs of one split, their ids, and what became of those that did not fit."""
 
     pairs: tuple[PreferencePair, ...]
     encoded: tuple[EncodedPair, ...]
     report: PreferenceReport
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the ids of all pairs in their order: what is said of them belongs to these pairs alone."""
+        total = hashlib.sha256()
+        for pair in self.encoded:
+            for ids in (pair.prompt, pair.chosen, pair.rejected):
+                total.update(len(ids).to_bytes(8, "little") + ids.astype("<i8").tobytes())
+        return total.hexdigest()
 
 
 def read_split(layout: Layout, split: str, config: PairsConfig, tokenizer: Tokenizer) -> SplitPairs:

@@ -6,16 +6,18 @@ and DeepSpeed work as everywhere.
 """
 
 import copy
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
+from jaxtyping import Int
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from pipeline.config import ByExamples, Config, Epochs, TrainingConfig, load
-from pipeline.data.batches import MicroBatch, RolloutBatch
+from pipeline.data.batches import RolloutBatch
 from pipeline.data.loaders import Cut
 from pipeline.data.rollouts import RolloutBuffer
 from pipeline.layout import Layout
@@ -30,19 +32,14 @@ from pipeline.objectives.policy import (
     ppo_value_loss,
 )
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.alignment import (
-    AlignmentConfig,
-    PromptsConfig,
-    alignment_inputs,
-    evaluate_alignment,
-    read_prompts,
-    score_answers,
-)
+from pipeline.runtime import RuntimeConfig
+from pipeline.stages.alignment import AlignmentConfig, PromptsConfig, alignment_inputs, evaluate_alignment, read_prompts
 from pipeline.stages.base import StageModule
-from pipeline.stages.generation import generate
-from pipeline.stages.handover import open_gpt, open_reward, save_gpt
+from pipeline.stages.callbacks import Validation
+from pipeline.stages.handover import open_gpt, open_scorer, save_gpt
 from pipeline.stages.launch import launch
-from pipeline.stages.rollout import RolloutConfig, RolloutWorker, ScoreScale, iteration_batches, iteration_plan
+from pipeline.stages.rollout import RolloutConfig, RolloutWorker, ScoreScale
+from pipeline.stages.rollout_loader import RolloutLoader, steps_per_iteration
 from pipeline.stages.run import StageRun, stage_run
 from pipeline.stages.training import newest_checkpoint, place_of, train_module
 
@@ -97,21 +94,28 @@ class ProximalPolicyOptimization(StageModule[RolloutBatch]):
     model: ActorCritic
 
     def __init__(
-        self, model: ActorCritic, training: TrainingConfig, config: PolicyConfig, *, temperature: float
+        self, model: ActorCritic, training: TrainingConfig, config: PolicyConfig, worker: RolloutWorker, place: Cut
     ) -> None:
         super().__init__(model, training)
         self.config = config
-        self.temperature = temperature
+        self.worker = worker
+        self.place = place
         self.controller = kl_controller(config.kl)
-        self.buffer: RolloutBuffer | None = None
-        """The rollout of the current iteration; None before the first."""
-        self.rollout_report: dict[str, float] = {}
+        self._buffer: RolloutBuffer | None = None
+        self._scale: ScoreScale | None = None
+        self._rollout_report: dict[str, float] = {}
+
+    @property
+    def buffer(self) -> RolloutBuffer:
+        """The rollout of the current iteration."""
+        assert self._buffer is not None, "the loader rolls out before the first step"
+        return self._buffer
 
     def objective(self, batch: RolloutBatch) -> tuple[LossTerms, ...]:
         """Three losses with one denominator: the response tokens of the optimizer step."""
         config, counted = self.config, batch.is_response
         output = self.model(batch.input_ids)
-        logits = self.model.logits(output.hidden[counted]) / self.temperature
+        logits = self.worker.policy.logits(self.model.logits(output.hidden[counted]))
         policy = ppo_policy_loss(
             token_log_probs(logits, batch.labels[counted]),
             batch.old_log_probs[counted],
@@ -127,73 +131,42 @@ class ProximalPolicyOptimization(StageModule[RolloutBatch]):
         )
         return policy, value, entropy_bonus(logits, weight=config.entropy_weight)
 
+    def roll_out(self, iteration: int) -> None:
+        """Fills the buffer with the experience of the current policy, in the precision of the training."""
+        with self.trainer.precision_plugin.train_step_context():
+            rollout = self.worker.roll_out(
+                self.model, self.controller, self._scale, iteration=iteration, place=self.place
+            )
+        self._buffer, self._scale, self._rollout_report = rollout.buffer, rollout.scale, rollout.report
+        self.controller = self.controller.step(rollout.report["kl"], len(rollout.buffer.input_ids))
+
+    def validate_on(self, prompts: Sequence[Int[np.ndarray, "_"]]) -> Mapping[str, float]:
+        """How answers to held-out prompts fare."""
+        with self.trainer.precision_plugin.val_step_context():
+            return self.worker.validate(self.model, prompts, place=self.place)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Puts the iteration's report into the row of its first step."""
         super().on_before_optimizer_step(optimizer)
-        if self.history and self.rollout_report and self.history[-1]["update"] == self.update:
-            self.history.add_to_last({f"rollout/{name}": value for name, value in self.rollout_report.items()})
-            self.rollout_report = {}
+        if self._current.is_last:
+            self.history.add_to_last({f"rollout/{name}": value for name, value in self._rollout_report.items()})
+            self._rollout_report = {}
 
     def extra_state(self) -> dict[str, Any]:
-        """The rollout in use and the KL coefficient: an iteration is resumed inside, never rolled out twice."""
-        assert self.buffer is not None
-        return {"buffer": self.buffer.state(), "kl_coef": self.controller.coef}
+        """The rollout in use, the scale of scores and the KL coefficient: an iteration is never rolled out twice."""
+        assert self._scale is not None
+        return {
+            "buffer": self.buffer.state(),
+            "score_mean": self._scale.mean,
+            "score_std": self._scale.std,
+            "kl_coef": self.controller.coef,
+        }
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
-        """Restores both."""
-        self.buffer = RolloutBuffer.from_state(state["buffer"])
-        self.controller = type(self.controller)(**asdict(self.controller) | {"coef": state["kl_coef"]})
-
-
-class RolloutLoader:
-    """The micro-batches of one rank over all iterations, from any optimizer step on."""
-
-    def __init__(
-        self,
-        module: ProximalPolicyOptimization,
-        worker: RolloutWorker,
-        place: Cut,
-        *,
-        batching: ByExamples,
-        duration: Epochs,
-        start: int,
-    ) -> None:
-        config = worker.config
-        if config.prompts_per_iteration % batching.examples_per_step:
-            raise ValueError(
-                f"rollout.prompts_per_iteration: {config.prompts_per_iteration} is no multiple of "
-                f"training.batching.examples_per_step, {batching.examples_per_step}"
-            )
-        self.module = module
-        self.worker = worker
-        self.place = place
-        self.batching = batching
-        self.duration = duration
-        self.start = start
-        self.steps_per_iteration = config.prompts_per_iteration // batching.examples_per_step * duration.num_epochs
-        self.num_steps = config.num_iterations * self.steps_per_iteration
-
-    def __len__(self) -> int:
-        return (self.num_steps - self.start) * self.place.accumulation
-
-    def __iter__(self) -> Iterator[MicroBatch[RolloutBatch]]:
-        first, position = divmod(self.start, self.steps_per_iteration)
-        for iteration in range(first, self.worker.config.num_iterations):
-            if iteration > first or position == 0:
-                self._roll_out(iteration)
-            assert self.module.buffer is not None
-            plan = iteration_plan(
-                self.module.buffer, self.batching, self.duration, seed=self.worker.seed, iteration=iteration
-            )
-            begin = position if iteration == first else 0
-            yield from iteration_batches(plan, self.place, iteration=iteration, start=begin)
-
-    def _roll_out(self, iteration: int) -> None:
-        module = self.module
-        rollout = self.worker.roll_out(module.model, module.controller, iteration=iteration, place=self.place)
-        module.buffer = rollout.buffer
-        module.rollout_report = rollout.report
-        module.controller = module.controller.step(rollout.report["kl"], self.worker.config.prompts_per_iteration)
+        """Restores what `extra_state` gave."""
+        self._buffer = RolloutBuffer.from_state(state["buffer"])
+        self._scale = ScoreScale(mean=state["score_mean"], std=state["score_std"])
+        self.controller = replace(self.controller, coef=state["kl_coef"])
 
 
 class PPOConfig(Config):
@@ -207,6 +180,8 @@ class PPOConfig(Config):
     """How experience is gathered."""
     prompts: PromptsConfig
     """Requests, taken from the training split."""
+    num_valid_prompts: PositiveInt
+    """So many requests of the validation split, at most, are answered at each validation."""
     alignment: AlignmentConfig
     """How the answers are judged afterwards."""
 
@@ -219,63 +194,63 @@ def main(path: Path) -> None:
     folder = layout.model("sft")
     inputs = (folder, *alignment_inputs(layout))
     with stage_run(__spec__.name, path, config, seed=training.seed, inputs=inputs) as run:
-        _check(config, run.runtime.zero_stage)
+        batching, duration = checked_loop(config, run.runtime)
         opened, reference = open_gpt(folder), open_gpt(folder)
-        reference.model.to(run.device)
-        reward = open_reward(layout.model("reward")).model.to(run.device)
-        prompts = read_prompts(layout, "train", config.prompts, opened.tokenizer)
-        asked = prompts[: config.alignment.num_prompts]
-        usual = generate(reference.model, opened.tokenizer, asked, config.alignment.decoding)
-        module = ProximalPolicyOptimization(
-            ActorCritic(opened.model, copy.deepcopy(reward.trunk).cpu()),
-            training,
-            config.policy,
-            temperature=config.rollout.temperature,
+        reward = open_scorer(layout.model("reward"), opened.tokenizer)
+        train, valid = (
+            read_prompts(layout, split, config.prompts, opened, config.rollout.max_new_tokens)
+            for split in ("train", "valid")
         )
+        model = ActorCritic(opened.model, copy.deepcopy(reward.trunk))
         worker = RolloutWorker(
             config.rollout,
-            prompts,
+            train.ids,
             reference=reference.model,
             reward=reward,
-            scale=ScoreScale.of(score_answers(reward.eval(), asked, usual, opened.tokenizer)),
             tokenizer=opened.tokenizer,
             seed=training.seed,
         )
-        fit_by_rollouts(run, module, worker)
+        module = ProximalPolicyOptimization(model, training, config.policy, worker, place_of(run.runtime))
+        fit_by_rollouts(run, module, batching, duration, valid.spread(config.num_valid_prompts).ids)
         judged = evaluate_alignment(layout, config.alignment, tuned=module.model.policy, start=reference)
         save_gpt(run.layout.output, module.model.policy, opened.tokenizer)
         run.finish(judged.metrics, history=module.history, samples=judged.samples)
 
 
-def fit_by_rollouts(run: StageRun, module: ProximalPolicyOptimization, worker: RolloutWorker) -> None:
-    """`fit` with the rollout loader in place of a data set."""
-    batching, duration = module.training_config.batching, module.training_config.duration
-    assert isinstance(batching, ByExamples) and isinstance(duration, Epochs)
+def fit_by_rollouts(
+    run: StageRun,
+    module: ProximalPolicyOptimization,
+    batching: ByExamples,
+    duration: Epochs,
+    valid: Sequence[Int[np.ndarray, "_"]],
+) -> None:
+    """`fit` with the rollout loader in place of a data set, and answers to prompts as validation."""
     found = newest_checkpoint(run)
     loader = RolloutLoader(
         module,
-        worker,
-        place_of(run.runtime),
+        module.worker.config,
+        module.place,
         batching=batching,
         duration=duration,
+        seed=module.training_config.seed,
         start=found.update if found else 0,
     )
     module.num_steps = loader.num_steps
-    train_module(run, module, loader, found, [])
+    validation = Validation(lambda: module.validate_on(valid), every=module.training_config.validate_every)
+    train_module(run, module, loader, found, [validation])
 
 
-def _check(config: PPOConfig, zero_stage: int) -> None:
-    """Refuses what PPO cannot do, before anything is loaded."""
-    if zero_stage == 3:
+def checked_loop(config: PPOConfig, runtime: RuntimeConfig) -> tuple[ByExamples, Epochs]:
+    """How each rollout is learned from; ValueError for what PPO cannot do, before anything is loaded."""
+    if runtime.zero_stage == 3:
         raise ValueError("PIPELINE_RUNTIME: ppo generates with the whole model, which ZeRO-3 splits; use ZeRO-1 or 2")
-    for key, value, allowed in (
-        ("batching", config.training.batching, ByExamples),
-        ("duration", config.training.duration, Epochs),
-    ):
-        if not isinstance(value, allowed):
-            raise ValueError(
-                f"training.{key}: ppo needs kind {allowed.__name__.removeprefix('By').lower()}, found {value.kind}"
-            )
+    batching, duration = config.training.batching, config.training.duration
+    if not isinstance(batching, ByExamples):
+        raise ValueError(f"training.batching: ppo needs kind examples, found {batching.kind}")
+    if not isinstance(duration, Epochs):
+        raise ValueError(f"training.duration: ppo needs kind epochs, found {duration.kind}")
+    steps_per_iteration(config.rollout, batching, duration)
+    return batching, duration
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ import torch
 from pydantic import PositiveInt
 from safetensors.torch import save_file
 
-from pipeline.artifacts import publish
+from pipeline.artifacts import publish, write_json
 from pipeline.config import ByTokens, Config, load
 from pipeline.data.plan import plan_epoch
 from pipeline.data.preferences import preference_examples
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.stages.dpo import pair_log_probs
+from pipeline.stages.dpo import PAIRS, pair_log_probs
 from pipeline.stages.handover import open_gpt
 from pipeline.stages.launch import launch
 from pipeline.stages.pairs import PairsConfig, SplitPairs, pair_counts, read_split
@@ -24,7 +24,7 @@ class ReferenceConfig(Config):
     """The stage reference."""
 
     pairs: PairsConfig
-    """Which pairs; the same as those of the stage dpo."""
+    """Which pairs; the stage dpo refuses others."""
     tokens_per_batch: PositiveInt
     """Tokens of one side of the pairs that go through the model at once, padding included."""
 
@@ -62,6 +62,7 @@ def main(path: Path) -> None:
         with publish(run.layout.output) as folder:
             for name, tensors in found.items():
                 save_file(tensors, folder / f"{name}.safetensors")
+            write_json(folder / PAIRS, {name: split.hash for name, split in splits.items()})
         agreement = {name: float((sums["chosen"] > sums["rejected"]).float().mean()) for name, sums in found.items()}
         run.finish({"pairs": pair_counts(splits), "prefers_chosen": agreement})
 

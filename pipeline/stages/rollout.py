@@ -1,31 +1,41 @@
 """One PPO iteration's experience: answers sampled by the policy, scored, and turned into advantages.
 
-Legend: N prompts of the iteration, T longest prompt plus longest answer, L longest answer.
-Everything is a function of (seed, iteration, prompt) and of the weights, so a resumed run goes on as if it had never
-stopped. Each rank does its share of the prompts; then all ranks hold the whole rollout.
+Legend: N prompts of the iteration, T longest prompt plus longest answer, L longest answer. `labels[n, t]` is the action
+taken at t. Everything is a function of (seed, iteration, prompt) and of the weights, so a resumed run goes on as if it
+had never stopped. Each rank does its share of the prompts; then all ranks hold the whole.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pipeline.config import ByExamples, Config, Epochs, Probability
-from pipeline.data.batches import MicroBatch, RolloutBatch
-from pipeline.data.loaders import Cut, TrainingLoader
-from pipeline.data.plan import TrainingPlan
-from pipeline.data.rollouts import RolloutBuffer, RolloutExamples
-from pipeline.decoding.sampling import Continuations, left_padded, sample, uniforms
+from pipeline.config import Config, Probability
+from pipeline.data.loaders import Cut
+from pipeline.data.rollouts import RolloutBuffer
+from pipeline.decoding.sampling import Continuations, Prompts, left_padded, sample, uniforms
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import ActorCritic, RewardModel
 from pipeline.objectives.likelihood import token_log_probs
-from pipeline.objectives.policy import KLController, generalized_advantages, masked_moments, token_rewards, whiten
+from pipeline.objectives.policy import (
+    KLController,
+    generalized_advantages,
+    kl_k1,
+    masked_moments,
+    token_rewards,
+    whiten,
+)
+from pipeline.stages.scoring import Policy, join
 from pipeline.text.tokenizer import Tokenizer
+
+_BATCH = 64
+_VALIDATION = 2**32
+"""The iteration whose draws a validation takes; no training has so many."""
 
 
 class RolloutConfig(Config):
@@ -36,7 +46,7 @@ class RolloutConfig(Config):
     prompts_per_iteration: PositiveInt
     """Prompts answered in an iteration, over all ranks; a multiple of batching.examples_per_step."""
     max_new_tokens: PositiveInt
-    """Longest answer in tokens, EOS included; a longer one is cut off and penalised."""
+    """Longest answer in tokens, <eos> included; a longer one is cut off and penalised."""
     temperature: PositiveFloat
     """Divides the logits, in sampling and in every log-probability."""
     gamma: Probability
@@ -44,18 +54,32 @@ class RolloutConfig(Config):
     lam: Probability
     """Lambda of the generalized advantage estimate."""
     cut_off_penalty: NonNegativeFloat
-    """Taken from the score of an answer without EOS."""
+    """Taken from the score of an answer without <eos>."""
     whiten_advantages: bool
     """Whether advantages are shifted and scaled to mean 0 and variance 1 over the rollout."""
 
 
 @dataclass(frozen=True)
-class Rollout:
-    """What an iteration learns from, and how it went."""
+class Experience:
+    """Sampled answers and what every model says of them; 0 outside the answers."""
 
-    buffer: RolloutBuffer
-    report: dict[str, float]
-    """Means over answers or response tokens: score, KL, length, share that ended."""
+    input_ids: Int[Tensor, "N T"]
+    labels: Int[Tensor, "N T"]
+    is_response: Bool[Tensor, "N T"]
+    log_probs: Float[Tensor, "N T"]
+    reference_log_probs: Float[Tensor, "N T"]
+    values: Float[Tensor, "N T"]
+    rewards: Float[Tensor, "N"]
+    has_ended: Bool[Tensor, "N"]
+
+    def report(self) -> dict[str, float]:
+        """Means over the answers: reward, KL to the reference in nats of an answer, tokens, share that ended."""
+        return {
+            "reward": float(self.rewards.double().mean()),
+            "kl": float(kl_k1(self.log_probs, self.reference_log_probs).double().sum(1).mean()),
+            "length": float(self.is_response.double().sum(1).mean()),
+            "ended": float(self.has_ended.double().mean()),
+        }
 
 
 @dataclass(frozen=True)
@@ -69,9 +93,20 @@ class ScoreScale:
     std: float
 
     @staticmethod
-    def of(rewards: Float[np.ndarray, "N"]) -> "ScoreScale":
+    def of(rewards: Float[Tensor, "N"]) -> "ScoreScale":
         """The scale that the rewards of some answers set."""
-        return ScoreScale(mean=float(rewards.mean()), std=max(float(rewards.std()), 1e-6))
+        rewards = rewards.double()
+        return ScoreScale(mean=float(rewards.mean()), std=max(float(rewards.std(unbiased=False)), 1e-6))
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What an iteration learns from, and how it went."""
+
+    buffer: RolloutBuffer
+    scale: ScoreScale
+    """The scale of its scores, and of every later iteration's."""
+    report: dict[str, float]
 
 
 class RolloutWorker:
@@ -80,163 +115,178 @@ class RolloutWorker:
     def __init__(
         self,
         config: RolloutConfig,
-        prompts: Sequence[Int[np.ndarray, "n"]],
+        prompts: Sequence[Int[np.ndarray, "_"]],
         *,
         reference: GPT,
         reward: RewardModel,
-        scale: ScoreScale,
         tokenizer: Tokenizer,
         seed: int,
     ) -> None:
-        if len(prompts) < config.prompts_per_iteration:
-            raise ValueError(
-                f"prompts_per_iteration: {config.prompts_per_iteration} wanted, the data has {len(prompts)} prompts"
-            )
+        if not prompts:
+            raise ValueError("no prompts; at least one is needed")
         self.config = config
         self.prompts = prompts
         self.reference = reference.eval().requires_grad_(False)
         self.reward = reward.eval().requires_grad_(False)
-        self.scale = scale
+        self.policy = Policy.of(tokenizer, temperature=config.temperature)
         self.eos = tokenizer.eos_id
         self.pad = tokenizer.pad_id
         self.seed = seed
 
     def chosen_prompts(self, iteration: int) -> list[int]:
         """The prompts of an iteration: each is used once before any is used again."""
-        count = self.config.prompts_per_iteration
-        chosen: list[int] = []
-        for number in range(iteration * count, (iteration + 1) * count):
-            epoch, place = divmod(number, len(self.prompts))
-            chosen.append(int(np.random.default_rng((self.seed, epoch)).permutation(len(self.prompts))[place]))
-        return chosen
+        size, count = len(self.prompts), self.config.prompts_per_iteration
+        first, last = iteration * count, (iteration + 1) * count
+        epochs = range(first // size, (last - 1) // size + 1)
+        order = np.concatenate([np.random.default_rng((self.seed, epoch)).permutation(size) for epoch in epochs])
+        return [int(number) for number in order[first - epochs[0] * size :][:count]]
 
-    @torch.no_grad()
-    def roll_out(self, model: ActorCritic, controller: KLController, *, iteration: int, place: Cut) -> Rollout:
-        """Answers, scores and advantages of one iteration. A collective operation."""
-        config, device = self.config, next(model.parameters()).device
-        numbers = self.chosen_prompts(iteration)
-        mine = np.array_split(np.arange(len(numbers)), place.world_size)[place.rank]
-        width = max(len(self.prompts[number]) for number in numbers) + config.max_new_tokens
-        table = torch.zeros(_NUM_COLUMNS, len(numbers), width, dtype=torch.float64, device=device)
-        if len(mine):
-            table[:, torch.from_numpy(mine).to(device)] = self._answer(
-                model, [numbers[i] for i in mine], iteration=iteration, width=width
-            )
-        if place.world_size > 1:
-            dist.all_reduce(table)
-        ids, mask, log_probs, reference_log_probs, values, per_row = table
-        is_response = mask.bool()[:, 1:]
-        rewarded, has_ended = per_row[:, 0], per_row[:, 1].bool()
-        scores = (rewarded - self.scale.mean) / self.scale.std
-        log_probs, reference_log_probs, values = (
-            log_probs[:, 1:].float(),
-            reference_log_probs[:, 1:].float(),
-            values[:, 1:].float(),
-        )
+    def roll_out(
+        self, model: ActorCritic, controller: KLController, scale: ScoreScale | None, *, iteration: int, place: Cut
+    ) -> Rollout:
+        """Answers, scores and advantages of one iteration. A collective operation.
+
+        Without a `scale` these answers, which an untuned policy then has given, set it.
+        """
+        config, numbers = self.config, self.chosen_prompts(iteration)
+        found = self.experience(model, self.prompts, numbers, iteration=iteration, place=place)
+        scale = scale or ScoreScale.of(found.rewards)
+        scores = (found.rewards - scale.mean) / scale.std
         rewards = token_rewards(
-            scores.float(),
-            log_probs,
-            reference_log_probs,
-            is_response,
-            has_ended,
+            scores,
+            found.log_probs,
+            found.reference_log_probs,
+            found.is_response,
+            found.has_ended,
             kl_coef=controller.coef,
             cut_off_penalty=config.cut_off_penalty,
         )
-        learned = generalized_advantages(rewards, values, is_response, gamma=config.gamma, lam=config.lam)
+        learned = generalized_advantages(rewards, found.values, found.is_response, gamma=config.gamma, lam=config.lam)
         advantages = learned.advantages
         if config.whiten_advantages:
-            advantages = whiten(advantages, is_response, masked_moments(advantages, is_response))
-        kl = ((log_probs - reference_log_probs) * is_response).sum(1)
+            advantages = whiten(advantages, found.is_response, masked_moments(advantages, found.is_response))
         report = {
-            "reward": float(rewarded.mean()),
-            "score": float(scores.mean()),
-            "kl": float(kl.mean()),
+            **found.report(),
+            "score": float(scores.double().mean()),
             "kl_coef": controller.coef,
-            "length": float(is_response.sum(1).double().mean()),
-            "ended": float(has_ended.double().mean()),
-            "return": float(learned.returns[is_response].mean()),
+            "return": float(learned.returns[found.is_response].double().mean()),
         }
         buffer = RolloutBuffer(
-            input_ids=ids.long()[:, :-1].cpu(),
-            labels=ids.long()[:, 1:].cpu(),
-            is_response=is_response.cpu(),
-            old_log_probs=log_probs.cpu(),
-            old_values=values.cpu(),
+            input_ids=found.input_ids.cpu(),
+            labels=found.labels.cpu(),
+            is_response=found.is_response.cpu(),
+            old_log_probs=found.log_probs.cpu(),
+            old_values=found.values.cpu(),
             advantages=advantages.cpu(),
             returns=learned.returns.cpu(),
         )
-        return Rollout(buffer, report)
+        return Rollout(buffer, scale, report)
 
-    def _answer(
-        self, model: ActorCritic, numbers: Sequence[int], *, iteration: int, width: int
-    ) -> Float[Tensor, "C N T"]:
-        """This rank's rows of the table: ids, mask, log-probabilities of both models, values, and row facts.
+    def validate(self, model: ActorCritic, prompts: Sequence[Int[np.ndarray, "_"]], *, place: Cut) -> dict[str, float]:
+        """The report of the answers to held-out prompts, with the same draws each time. A collective operation."""
+        return self.experience(model, prompts, range(len(prompts)), iteration=_VALIDATION, place=place).report()
 
-        Column t of the four token tables belongs to the token at t, which the outputs at t - 1 predict.
-        """
-        config, device = self.config, next(model.parameters()).device
+    @torch.no_grad()
+    def experience(
+        self,
+        model: ActorCritic,
+        prompts: Sequence[Int[np.ndarray, "_"]],
+        numbers: Sequence[int],
+        *,
+        iteration: int,
+        place: Cut,
+    ) -> Experience:
+        """Answers to the prompts with the given numbers, shared out among the ranks. A collective operation."""
+        device = next(model.parameters()).device
+        self.reference.to(device)
+        self.reward.to(device)
         was_training = model.training
         model.eval()
-        prompts = left_padded([self.prompts[number].tolist() for number in numbers], pad=self.pad)
-        draws = uniforms(seed=self.seed, iteration=iteration, prompt_ids=numbers, num_positions=config.max_new_tokens)
-        answers = sample(
-            model.policy,
-            type(prompts)(prompts.input_ids.to(device), prompts.mask.to(device)),
+        width = max(len(prompts[number]) for number in numbers) + self.config.max_new_tokens
+        whole = _empty(len(numbers), width - 1, device)
+        for rows in _batches(np.array_split(np.arange(len(numbers)), place.world_size)[place.rank]):
+            part = self._answer(model, prompts, [numbers[row] for row in rows], iteration=iteration, width=width)
+            for field in fields(part):
+                getattr(whole, field.name)[torch.from_numpy(rows).to(device)] = getattr(part, field.name)
+        if place.world_size > 1:
+            for field in fields(whole):
+                # Every rank adds its own rows to the zeros of the others, so nothing is rounded.
+                total = getattr(whole, field.name).double()
+                dist.all_reduce(total)
+                getattr(whole, field.name).copy_(total)
+        model.train(was_training)
+        return whole
+
+    def _answer(
+        self,
+        model: ActorCritic,
+        prompts: Sequence[Int[np.ndarray, "_"]],
+        numbers: Sequence[int],
+        *,
+        iteration: int,
+        width: int,
+    ) -> Experience:
+        """The experience of one batch of prompts."""
+        asked = [prompts[number] for number in numbers]
+        answers = self._sample(model.policy, asked, numbers, iteration=iteration)
+        tokens = [row[:length] for row, length in zip(answers.tokens.tolist(), answers.lengths.tolist(), strict=True)]
+        joined = join(asked, tokens, pad=self.pad, width=width)
+        device = answers.tokens.device
+        ids, counted = joined.ids.to(device), joined.is_answer[:, 1:].to(device)
+        inputs, labels = ids[:, :-1], ids[:, 1:]
+        output = model(inputs)
+        own = token_log_probs(self.policy.logits(model.logits(output.hidden[counted])), labels[counted])
+        hidden = self.reference(inputs)[counted]
+        reference = token_log_probs(self.policy.logits(self.reference.logits(hidden)), labels[counted])
+        nowhere = torch.zeros(counted.shape, device=device)
+        return Experience(
+            input_ids=inputs,
+            labels=labels,
+            is_response=counted,
+            log_probs=nowhere.masked_scatter(counted, own.float()),
+            reference_log_probs=nowhere.masked_scatter(counted, reference.float()),
+            values=torch.where(counted, output.values.float(), 0.0),
+            rewards=self.reward(ids, joined.last.to(device)).float(),
+            has_ended=answers.has_ended,
+        )
+
+    def _sample(
+        self, policy: GPT, prompts: Sequence[Int[np.ndarray, "_"]], numbers: Sequence[int], *, iteration: int
+    ) -> Continuations:
+        """Answers to some prompts; what one is answered depends on its number, not on the others."""
+        device = policy.token_embedding.weight.device
+        padded = left_padded([prompt.tolist() for prompt in prompts], pad=self.pad)
+        draws = uniforms(
+            seed=self.seed, iteration=iteration, prompt_ids=numbers, num_positions=self.config.max_new_tokens
+        )
+        return sample(
+            policy,
+            Prompts(padded.input_ids.to(device), padded.mask.to(device)),
             draws.to(device),
-            temperature=config.temperature,
+            temperature=self.policy.temperature,
             top_k=0,
             top_p=1.0,
             eos=self.eos,
             pad=self.pad,
+            suppressed=self.policy.suppressed,
         )
-        table = torch.zeros(_NUM_COLUMNS, len(numbers), width, dtype=torch.float64, device=device)
-        ids, is_answer, last = self._join(numbers, answers, width)
-        output = model(ids[:, :-1])
-        counted = is_answer[:, 1:]
-        actions = ids[:, 1:][counted]
-        own = token_log_probs(model.logits(output.hidden[counted]) / config.temperature, actions)
-        hidden = self.reference(ids[:, :-1])[counted]
-        reference = token_log_probs(self.reference.logits(hidden) / config.temperature, actions)
-        table[0], table[1] = ids.double(), is_answer.double()
-        for column, values in ((2, own), (3, reference), (4, output.values[counted])):
-            table[column, :, 1:][counted] = values.double()
-        table[5, :, 0] = self.reward(ids, last).double()
-        table[5, :, 1] = answers.has_ended.double()
-        model.train(was_training)
-        return table
-
-    def _join(
-        self, numbers: Sequence[int], answers: Continuations, width: int
-    ) -> tuple[Int[Tensor, "N T"], Tensor, Int[Tensor, "N"]]:
-        """Prompt and answer of each row, right-padded; which tokens are the answer's; where the last one stands."""
-        device = answers.tokens.device
-        ids = torch.full((len(numbers), width), self.pad, device=device)
-        is_answer = torch.zeros(len(numbers), width, dtype=torch.bool, device=device)
-        begins = torch.tensor([len(self.prompts[number]) for number in numbers], device=device)
-        for row, number in enumerate(numbers):
-            begin, length = int(begins[row]), int(answers.lengths[row])
-            ids[row, :begin] = torch.from_numpy(self.prompts[number]).to(device)
-            ids[row, begin : begin + length] = answers.tokens[row, :length]
-            is_answer[row, begin : begin + length] = True
-        return ids, is_answer, begins + answers.lengths - 1
 
 
-_NUM_COLUMNS = 6
-"""Token id, whether it is the answer's, log-probability under policy and reference, value; and facts of the row."""
+def _batches(rows: Int[np.ndarray, "_"]) -> list[Int[np.ndarray, "_"]]:
+    return [rows[begin : begin + _BATCH] for begin in range(0, len(rows), _BATCH)]
 
 
-def iteration_plan(
-    buffer: RolloutBuffer, batching: ByExamples, duration: Epochs, *, seed: int, iteration: int
-) -> TrainingPlan[RolloutBatch]:
-    """The optimizer steps of one iteration: `duration` passes over its rollout."""
-    return TrainingPlan(RolloutExamples(buffer), batching, duration, seed=seed * 1_000_003 + iteration)
-
-
-def iteration_batches(
-    plan: TrainingPlan[RolloutBatch], place: Cut, *, iteration: int, start: int
-) -> Iterator[MicroBatch[RolloutBatch]]:
-    """This rank's micro-batches of one iteration from its optimizer step `start` on, numbered over all iterations."""
-    for micro in TrainingLoader(plan, place, start=start, prefetch=0):
-        micro.update += iteration * plan.num_steps
-        micro.epoch = iteration
-        yield micro
+def _empty(num_rows: int, width: int, device: torch.device) -> Experience:
+    """The experience of no rank: zeros everywhere."""
+    ids = torch.zeros(num_rows, width, dtype=torch.long, device=device)
+    numbers = torch.zeros(num_rows, width, device=device)
+    return Experience(
+        input_ids=ids,
+        labels=ids.clone(),
+        is_response=ids.bool(),
+        log_probs=numbers,
+        reference_log_probs=numbers.clone(),
+        values=numbers.clone(),
+        rewards=numbers[:, 0].clone(),
+        has_ended=ids[:, 0].bool(),
+    )
