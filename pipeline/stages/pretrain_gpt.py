@@ -1,15 +1,21 @@
 """GPT pretraining: next-token prediction on windows of running text, documents apart (Radford et al. 2019)."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import CausalBatch
 from pipeline.data.prepared import read_documents
-from pipeline.data.records import SPLITS
+from pipeline.data.records import SPLITS, Document
 from pipeline.data.token_arrays import read_token_arrays
 from pipeline.data.windows import EvaluationWindows, TrainingWindows
+from pipeline.evaluation.few_shot import few_shot_score
+from pipeline.evaluation.next_sentence import as_choices, ask, neighbours
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.objectives.terms import LossTerms
@@ -25,7 +31,9 @@ from pipeline.stages.language_model import (
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
-from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+
+_ROWS_PER_BATCH = 32
 
 
 class DecoderConfig(Config):
@@ -45,6 +53,23 @@ class DecoderConfig(Config):
     """Dropout of the attention weights."""
 
 
+class FewShotConfig(Config):
+    """Choosing the next sentence of held-out text, with and without solved examples before the question."""
+
+    num_questions: PositiveInt
+    """Most questions, taken from the test documents."""
+    num_candidates: Annotated[int, Field(ge=2)]
+    """Sentences to choose from; chance is one over it."""
+    num_shots: tuple[NonNegativeInt, ...]
+    """Numbers of solved examples, from the validation documents; each is scored on the same questions."""
+    min_words: PositiveInt
+    """Fewest words of a sentence."""
+    max_words: PositiveInt
+    """Most words of a sentence."""
+    seed: NonNegativeInt
+    """Seed of the questions and of the examples."""
+
+
 class PretrainGPTConfig(Config):
     """The stage pretrain_gpt."""
 
@@ -56,6 +81,8 @@ class PretrainGPTConfig(Config):
     """Windows of the validation text, spread over it, that are scored during training."""
     evaluation: LanguageModelEvaluation
     """How it is scored afterwards."""
+    few_shot: FewShotConfig
+    """What it is asked afterwards."""
 
 
 class GPTPretraining(StageModule[CausalBatch]):
@@ -87,12 +114,39 @@ def main(path: Path) -> None:
             train=TrainingWindows(tokens["train"], length=length, seed=config.training.seed),
             valid=EvenlySpaced(valid, config.num_valid_windows),
         )
-        texts = texts_by_source(tokens["test"], read_documents(text / "test.jsonl"))
+        held_out = {split: read_documents(text / f"{split}.jsonl") for split in ("valid", "test")}
+        texts = texts_by_source(tokens["test"], held_out["test"])
         scores = evaluate_language_model(
             module.model, tokenizer, texts, tokens["train"], text / "train.jsonl", config.evaluation
         )
+        next_sentence = few_shot(module.model, tokenizer, held_out["test"], held_out["valid"], config.few_shot)
         save_gpt(run.layout.output, module.model, tokenizer)
-        run.finish({"test": scores}, history=module.history)
+        run.finish({"test": scores, "few_shot": {"next_sentence": next_sentence}}, history=module.history)
+
+
+def few_shot(
+    model: GPT, tokenizer: Tokenizer, asked: Sequence[Document], shown: Sequence[Document], config: FewShotConfig
+) -> dict[str, dict[str, float]]:
+    """Accuracy beside chance, by the number of examples; each with the standard error of its proportion."""
+    pairs, examples = (
+        neighbours(documents, min_words=config.min_words, max_words=config.max_words) for documents in (asked, shown)
+    )
+    questions = ask(pairs, num_questions=config.num_questions, num_candidates=config.num_candidates, seed=config.seed)
+    device = next(model.parameters()).device
+    found: dict[str, dict[str, float]] = {}
+    for num_shots in config.num_shots:
+        choices = as_choices(
+            questions,
+            examples,
+            tokenizer,
+            num_shots=num_shots,
+            max_length=model.config.max_length,
+            seed=config.seed,
+        )
+        score = few_shot_score(model, choices, pad=tokenizer.pad_id, batch_size=_ROWS_PER_BATCH, device=device)
+        error = math.sqrt(score.accuracy * (1.0 - score.accuracy) / len(choices))
+        found[f"{num_shots}_shot"] = {**asdict(score), "standard_error": error, "num_questions": len(choices)}
+    return found
 
 
 if __name__ == "__main__":
