@@ -15,20 +15,17 @@ from pipeline.data.batches import PreferenceBatch
 from pipeline.data.preferences import PreferenceExamples, preference_examples
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.objectives.likelihood import response_log_probs
 from pipeline.objectives.preference import PairLogProbs, dpo_loss, ipo_loss
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.alignment import AlignmentConfig, alignment_inputs, evaluate_alignment
 from pipeline.stages.base import StageModule
 from pipeline.stages.handover import open_gpt, save_gpt
 from pipeline.stages.launch import launch
-from pipeline.stages.pairs import PairsConfig, SplitPairs, pair_counts, read_split
+from pipeline.stages.pairs import HASHES, PairsConfig, SplitPairs, pair_counts, read_split
 from pipeline.stages.run import stage_run
+from pipeline.stages.scoring import pair_log_probs
 from pipeline.stages.training import fit
 from pipeline.text.tokenizer import Tokenizer
-
-PAIRS = "pairs.json"
-"""What the stage reference writes beside its log-probabilities: the hash of the pairs of each split."""
 
 
 class SigmoidConfig(Config):
@@ -83,22 +80,9 @@ class DirectPreferenceOptimization(StageModule[PreferenceBatch]):
                 return (ipo_loss(policy, reference, beta=self.loss.beta),)
 
 
-def pair_log_probs(model: GPT, batch: PreferenceBatch) -> PairLogProbs:
-    """log p(response | prompt) of both answers: sums over the tokens of the response and its EOS."""
-    sides = (
-        (batch.chosen_ids, batch.chosen_labels, batch.chosen_is_response),
-        (batch.rejected_ids, batch.rejected_labels, batch.rejected_is_response),
-    )
-    sums = []
-    for ids, labels, counted in sides:
-        logits = model.logits(model(ids)[counted])
-        sums.append(response_log_probs(logits, labels[counted], counted))
-    return PairLogProbs(*sums)
-
-
 def with_reference(folder: Path, split: str, pairs: SplitPairs, tokenizer: Tokenizer) -> PreferenceExamples:
     """The pairs of a split with what the stage reference found for them; ValueError when it looked at others."""
-    tensors, hashes = load_tensors(folder / f"{split}.safetensors"), read_json(folder / PAIRS)
+    tensors, hashes = load_tensors(folder / f"{split}.safetensors"), read_json(folder / HASHES)
     if hashes.get(split) != pairs.hash:
         raise ValueError(
             f"{folder}: its log-probabilities of the split {split} are of other pairs, {len(tensors['chosen'])} of "

@@ -13,6 +13,9 @@ from pipeline.data.rating_pairs import PreferencePair, pairs_from_ratings
 from pipeline.layout import Layout
 from pipeline.text.tokenizer import Tokenizer
 
+HASHES = "pairs.json"
+"""What the stage reference writes beside its log-probabilities: the hash of the pairs of each split."""
+
 
 class PairsConfig(Config):
     """How rated texts become pairs."""

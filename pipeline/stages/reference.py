@@ -12,11 +12,11 @@ from pipeline.data.plan import plan_epoch
 from pipeline.data.preferences import preference_examples
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.stages.dpo import PAIRS, pair_log_probs
 from pipeline.stages.handover import open_gpt
 from pipeline.stages.launch import launch
-from pipeline.stages.pairs import PairsConfig, SplitPairs, pair_counts, read_split
+from pipeline.stages.pairs import HASHES, PairsConfig, SplitPairs, pair_counts, read_split
 from pipeline.stages.run import stage_run
+from pipeline.stages.scoring import pair_log_probs
 from pipeline.text.tokenizer import Tokenizer
 
 
@@ -62,7 +62,7 @@ def main(path: Path) -> None:
         with publish(run.layout.output) as folder:
             for name, tensors in found.items():
                 save_file(tensors, folder / f"{name}.safetensors")
-            write_json(folder / PAIRS, {name: split.hash for name, split in splits.items()})
+            write_json(folder / HASHES, {name: split.hash for name, split in splits.items()})
         agreement = {name: float((sums["chosen"] > sums["rejected"]).float().mean()) for name, sums in found.items()}
         run.finish({"pairs": pair_counts(splits), "prefers_chosen": agreement})
 

@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from pipeline.data.batches import PreferenceBatch
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel
 from pipeline.objectives.likelihood import response_log_probs
+from pipeline.objectives.preference import PairLogProbs
 from pipeline.text.tokenizer import Tokenizer
 
 _BATCH = 64
@@ -89,6 +91,19 @@ def answer_log_probs(
         logits = policy.logits(model.logits(model(ids[:, :-1])[counted]))
         sums += response_log_probs(logits, ids[:, 1:][counted], counted).double().tolist()
     return np.array(sums)
+
+
+def pair_log_probs(model: GPT, batch: PreferenceBatch) -> PairLogProbs:
+    """log p(response | prompt) of both answers: sums over the tokens of the response and its EOS; differentiable."""
+    sides = (
+        (batch.chosen_ids, batch.chosen_labels, batch.chosen_is_response),
+        (batch.rejected_ids, batch.rejected_labels, batch.rejected_is_response),
+    )
+    sums = []
+    for ids, labels, counted in sides:
+        logits = model.logits(model(ids)[counted])
+        sums.append(response_log_probs(logits, labels[counted], counted))
+    return PairLogProbs(*sums)
 
 
 def _parts(prompts: Sequence[Int[np.ndarray, "_"]], answers: Sequence[Sequence[int]], pad: int) -> Iterator[Answered]:
