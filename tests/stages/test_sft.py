@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,7 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def _metrics(root: Path) -> dict:
+def _metrics(root: Path) -> Any:
     return json.loads((root / "metrics/tiny/sft.json").read_text())
 
 
