@@ -25,6 +25,10 @@ PICKLED = "pytorch_model.bin"
 """The older format of the same weights, which we read and never write."""
 
 
+_SHORT_WRITE = "unexpected pos"
+"""torch's words for a file that ended before everything was written."""
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """What a model folder holds: the model's configuration and its parameters by name."""
@@ -56,7 +60,8 @@ def publish(folder: Path) -> Iterator[Path]:
 def disk_faults(path: Path) -> Iterator[None]:
     """Raises OSError that names a file for the errors by which libraries hide that the disk refused to be written.
 
-    torch loses the name, and leaves the OSError in the context of its own; DeepSpeed and safetensors leave its text.
+    torch loses the name, or leaves the OSError in the context of its own, or says no more than that a write was short;
+    safetensors leaves the text.
     """
     try:
         yield
@@ -68,6 +73,8 @@ def disk_faults(path: Path) -> Iterator[None]:
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
             if os.strerror(number) in str(error):
                 raise OSError(number, os.strerror(number), str(path)) from error
+        if _SHORT_WRITE in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
 
 

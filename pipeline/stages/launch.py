@@ -28,7 +28,7 @@ def launch(main: Callable[[Path], None]) -> None:
 
 def _explain(error: OSError) -> str:
     """One line for a fault of the file system."""
-    where = error.filename or "output"
+    where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}: the disk is full; nothing half-written is kept: make room and run the same command again"
-    return f"{where}: {error.strerror or error}"
+        return f"{where}the disk is full; nothing half-written is kept: make room and run the same command again"
+    return f"{where}{error.strerror or error}"

@@ -1,8 +1,10 @@
 """`fit`: a module, a plan and validation data become a trained model, through kills, signals and any runtime."""
 
 import copy
+import errno
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -102,6 +104,19 @@ def newest_checkpoint(run: StageRun) -> Checkpoint | None:
     return found
 
 
+@contextmanager
+def _lost_ranks(rank: int) -> Iterator[None]:
+    """Turns what a collective operation says when another rank has died into one line: that rank says why."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise ConnectionAbortedError(
+                errno.ECONNABORTED, f"rank {rank} lost the connection to another rank"
+            ) from error
+        raise
+
+
 def train_module(
     run: StageRun,
     module: StageModule[Any],
@@ -142,7 +157,8 @@ def train_module(
         folder=run.layout.local,
     )
     run.interrupt.is_training = True
-    trainer.fit(module, loader, ckpt_path=resumed, weights_only=True)
+    with _lost_ranks(global_rank(runtime)):
+        trainer.fit(module, loader, ckpt_path=resumed, weights_only=True)
     run.interrupt.is_training = False
     if dist.is_available() and dist.is_initialized():
         # Rank 0 goes on alone: nothing that it evaluates may wait for the others.

@@ -8,6 +8,7 @@ import csv
 import json
 import multiprocessing
 import os
+import resource
 import runpy
 import shutil
 import signal
@@ -155,11 +156,13 @@ class Workspace:
         runtime: str,
         *,
         kill_at: int | None = None,
+        largest_file: int | None = None,
         environment: Mapping[str, str] | None = None,
         expect: tuple[int, ...] | None = None,
     ) -> Outcome:
         """Runs all ranks to their end; with `kill_at` each kills itself (-9) when so many updates are done.
 
+        With `largest_file` the system refuses to write beyond so many bytes of a file, as it does on a full disk.
         Fails when the exit codes are not the expected ones: without a word, 0 for each rank, or -9 where killed.
         """
         settings = yaml.safe_load((self.root / f"conf/runtime/{runtime}.yaml").read_text())
@@ -170,7 +173,7 @@ class Workspace:
         ranks = [
             _forks.Process(
                 target=_rank,
-                args=(self.root, self.module, self.config, log, kill_at),
+                args=(self.root, self.module, self.config, log, kill_at, largest_file),
                 kwargs={"environment": shared | ({"LOCAL_RANK": str(rank)} if world_size > 1 else {})},
             )
             for rank in range(world_size)
@@ -235,7 +238,14 @@ def _free_port() -> int:
 
 
 def _rank(
-    root: Path, module: str, config: str, log: Path, kill_at: int | None, *, environment: Mapping[str, str]
+    root: Path,
+    module: str,
+    config: str,
+    log: Path,
+    kill_at: int | None,
+    largest_file: int | None,
+    *,
+    environment: Mapping[str, str],
 ) -> None:
     """The life of a forked rank."""
     os.setsid()
@@ -246,6 +256,8 @@ def _rank(
     os.dup2(descriptor, 2)
     if kill_at is not None:
         _kill_at(kill_at)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = [module, config]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -24,6 +24,19 @@ def test_a_number_that_is_none_ends_the_run_and_names_step_rate_and_examples(
     assert not workspace.output.exists()
 
 
+@pytest.mark.parametrize(("runtime", "ranks"), [("cpu", 1), ("ddp_cpu", 2), ("zero2_cpu", 2)])
+def test_a_disk_that_refuses_a_checkpoint_ends_the_run_in_one_line_and_keeps_nothing_half_written(
+    new_toy: NewToy, runtime: str, ranks: int
+) -> None:
+    workspace = new_toy()
+    outcome = workspace.run(runtime, largest_file=6000, expect=(2,) * ranks)
+    lines = [line for line in outcome.log.splitlines() if line.startswith("error:")]
+    assert len(lines) == ranks and "Traceback" not in outcome.log
+    assert any(".step-00000005.partial" in line and ("File too large" in line or "full" in line) for line in lines)
+    assert not list(workspace.local.glob("checkpoints/*/*"))
+    assert not workspace.output.exists()
+
+
 def test_too_small_steps_are_refused_before_the_training_starts(new_toy: NewToy) -> None:
     workspace = new_toy(
         training={
