@@ -74,6 +74,11 @@ class Layout:
         return self._root("metrics") / "samples" / f"{self.stage}.json"
 
     @property
+    def reports(self) -> Path:
+        """The folder of the report on all stages."""
+        return self._root("reports")
+
+    @property
     def local(self) -> Path:
         """This stage's checkpoints, run id and logs."""
         return LOCAL / "stages" / self._root("").as_posix().replace("/", "-") / self.stage

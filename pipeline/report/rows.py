@@ -1,0 +1,200 @@
+"""The rows of the results, in the order of the chain: which number of which stage, and what stands beside it."""
+
+from collections.abc import Mapping, Sequence
+
+from pipeline.report.inputs import RunFiles
+from pipeline.report.results import ResultSpec, Source
+
+METHODS = {"svd": "Counts + SVD", "cbow": "CBOW", "skipgram": "Skip-gram", "glove": "GloVe", "fasttext": "fastText"}
+TRANSLATORS = {"transformer": "Transformer", "gru": "GRU with attention"}
+ALIGNMENTS = {"dpo": "DPO", "ppo": "PPO"}
+RANDOM = "_random"
+"""Ends the name of the fine-tuning of the same network from random weights."""
+
+
+def result_specs(run: RunFiles) -> list[ResultSpec]:
+    """All rows; the items of a matrix that the run has beside the usual ones come behind those."""
+    return [
+        *(_words(item, METHODS.get(item, item)) for item in usual_first(METHODS, run.items("word_vectors"))),
+        *_bert(),
+        *_gpt(),
+        *(_translation(item, TRANSLATORS.get(item, item)) for item in usual_first(TRANSLATORS, run.items("translate"))),
+        *_sft(),
+        _reward(),
+        *(row for stage, name in ALIGNMENTS.items() for row in _alignment(stage, name)),
+    ]
+
+
+def usual_first(usual: Mapping[str, str], found: Sequence[str]) -> list[str]:
+    """The items that every run has, then those that this one has beside them."""
+    return [*usual, *(item for item in found if item not in usual)]
+
+
+def _words(item: str, name: str) -> ResultSpec:
+    return ResultSpec(
+        id=f"words_{item}",
+        stage=f"word_vectors/{item}",
+        title=f"Word vectors, {name}",
+        measure="Spearman correlation with human judgement, WordSim-353",
+        path="wordsim353.spearman",
+        better="higher",
+    )
+
+
+def _bert() -> list[ResultSpec]:
+    tasks = (("polarity", "accuracy", "percent"), ("rating", "pearson", "number"))
+    measures = {
+        "polarity": "accuracy, positive or negative text",
+        "rating": "Pearson correlation with the mean human rating",
+    }
+    rows = [
+        ResultSpec(
+            id="bert_words",
+            stage="pretrain_bert",
+            title="BERT, masked words",
+            measure="nats a masked token, held-out text",
+            path="mlm.nats",
+            better="lower",
+            baselines={"unigram entropy": Source("pretrain_bert", "baselines.unigram_entropy")},
+        ),
+        ResultSpec(
+            id="bert_next_sentence",
+            stage="pretrain_bert",
+            title="BERT, next sentence",
+            measure="accuracy, held-out text",
+            path="nsp.accuracy",
+            better="higher",
+            baselines={"chance": Source("pretrain_bert", "baselines.nsp_majority")},
+            style="percent",
+            decimals=1,
+        ),
+    ]
+    for task, score, style in tasks:
+        stage = f"finetune/{task}"
+        baselines = {
+            "random weights": Source(f"{stage}{RANDOM}", f"score.{score}"),
+            "bag of words": Source(stage, f"baselines.bag_of_words.{score}"),
+        }
+        if task == "polarity":
+            baselines["majority"] = Source(stage, f"baselines.majority.{score}")
+        rows.append(
+            ResultSpec(
+                id=f"finetune_{task}",
+                stage=stage,
+                title=f"BERT fine-tuned, {task}",
+                measure=measures[task],
+                path=f"score.{score}",
+                better="higher",
+                baselines=baselines,
+                style="percent" if style == "percent" else "number",
+                decimals=1 if style == "percent" else 3,
+            )
+        )
+    return rows
+
+
+def _gpt() -> list[ResultSpec]:
+    def row(name: str, measure: str, key: str, others: dict[str, str], decimals: int) -> ResultSpec:
+        return ResultSpec(
+            id=name,
+            stage="pretrain_gpt",
+            title="GPT, held-out text",
+            measure=measure,
+            path=f"test.model.{key}",
+            better="lower",
+            baselines={label: Source("pretrain_gpt", f"test.{part}.{key}") for label, part in others.items()},
+            decimals=decimals,
+        )
+
+    counting = {"Kneser-Ney": "kneser_ney"}
+    return [
+        row("gpt_bits_per_byte", "bits per byte", "bits_per_byte", {"xz, primed": "xz", **counting}, 3),
+        row("gpt_perplexity", "perplexity of a token", "perplexity", counting, 1),
+    ]
+
+
+def _translation(item: str, name: str) -> ResultSpec:
+    stage = f"translate/{item}"
+    return ResultSpec(
+        id=f"translate_{item}",
+        stage=stage,
+        title=f"Translation, {name}",
+        measure="sacreBLEU, beam search",
+        path="bleu.beam",
+        better="higher",
+        baselines={"source copied": Source(stage, "bleu.copy"), "greedy": Source(stage, "bleu.greedy")},
+        decimals=1,
+    )
+
+
+def _sft() -> list[ResultSpec]:
+    def row(name: str, measure: str, path: str, better: str) -> ResultSpec:
+        return ResultSpec(
+            id=name,
+            stage="sft",
+            title="Instructions (SFT)",
+            measure=measure,
+            path=path.format("sft"),
+            better="higher" if better == "higher" else "lower",
+            baselines={"before SFT": Source("sft", path.format("base"))},
+            style="percent" if better == "higher" else "number",
+            decimals=1,
+        )
+
+    return [
+        row("sft_perplexity", "perplexity of held-out responses", "response.{}.perplexity", "lower"),
+        row("sft_ended", "greedy answers that end by themselves", "greedy.{}.ended", "higher"),
+    ]
+
+
+def _reward() -> ResultSpec:
+    others = {"bag of words": "bag_of_words", "judge": "judge", "longer text": "longer"}
+    return ResultSpec(
+        id="reward_accuracy",
+        stage="reward",
+        title="Reward model",
+        measure="accuracy on pairs of unseen texts",
+        path="accuracy",
+        better="higher",
+        baselines={name: Source("reward", f"baselines.{key}") for name, key in others.items()},
+        style="percent",
+        decimals=1,
+    )
+
+
+def _alignment(stage: str, name: str) -> list[ResultSpec]:
+    def row(what: str, measure: str, key: str, decimals: int) -> ResultSpec:
+        return ResultSpec(
+            id=f"{stage}_{what}",
+            stage=stage,
+            title=f"Alignment, {name}",
+            measure=measure,
+            path=f"after.{key}",
+            better="higher",
+            baselines={"before": Source(stage, f"before.{key}")},
+            decimals=decimals,
+        )
+
+    return [
+        ResultSpec(
+            id=f"{stage}_judge",
+            stage=stage,
+            title=f"Alignment, {name}",
+            measure="change of the judge's mean score of sampled answers, 95% interval",
+            path="judge_change.mean",
+            better="higher",
+            low="judge_change.low",
+            high="judge_change.high",
+            decimals=3,
+        ),
+        row("reward", "reward model's mean score of sampled answers", "reward", 2),
+        row("distinct", "distinct-2: different word pairs among all", "distinct_2", 3),
+        ResultSpec(
+            id=f"{stage}_kl",
+            stage=stage,
+            title=f"Alignment, {name}",
+            measure="KL from the model before, nats an answer",
+            path="kl",
+            better="lower",
+        ),
+    ]

@@ -1,0 +1,172 @@
+"""The parts of the page about BERT, GPT and translation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.report.attention import attention_chart
+from pipeline.report.blocks import (
+    Block,
+    Figures,
+    Said,
+    Samples,
+    Section,
+    Table,
+    at,
+    figures,
+    loss_chart,
+    number,
+    percent,
+)
+from pipeline.report.inputs import RunFiles
+from pipeline.report.rows import RANDOM, TRANSLATORS, usual_first
+
+
+def bert_section(run: RunFiles) -> Section:
+    """Both losses of pretraining, and the tasks beside their baselines."""
+    columns = {"train/mlm": "training", "valid/mlm": "validation"}
+    pretraining = figures(
+        loss_chart(run, "pretrain_bert", "Masked words", columns, y_label="nats a masked token"),
+        loss_chart(
+            run,
+            "pretrain_bert",
+            "Next sentence",
+            {"train/nsp": "training", "valid/nsp": "validation"},
+            y_label="nats a pair",
+        ),
+    )
+    tuning = figures(
+        *(
+            loss_chart(
+                run,
+                f"finetune/{item}",
+                f"Fine-tuning, {item.replace('_', ' ')}",
+                {"train/total": "training", "valid/total": "validation"},
+                y_label="loss",
+            )
+            for item in run.items("finetune")
+        )
+    )
+    return Section(
+        title="BERT",
+        text="An encoder that learns from hidden words and from what follows what, then from rated texts.",
+        stages=("pretrain_bert", "finetune"),
+        blocks=[*pretraining, *_tasks(run), *tuning],
+    )
+
+
+def _tasks(run: RunFiles) -> list[Block]:
+    rows = []
+    for item in run.items("finetune"):
+        metrics = run.metrics[f"finetune/{item}"]
+        start = "random weights" if item.endswith(RANDOM) else "pretrained"
+        rows.append((f"{item.removesuffix(RANDOM)}, {start}", _scores(metrics["score"])))
+        if start == "pretrained":
+            for name, scores in sorted(metrics["baselines"].items()):
+                rows.append((f"{item}, {name.replace('_', ' ')}", _scores(scores)))
+    return [Table("Fine-tuned on human ratings, test texts", ("Task", "Scores"), rows)] if rows else []
+
+
+def _scores(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {number(value, 3)}" for name, value in sorted(scores.items()))
+
+
+def gpt_section(run: RunFiles) -> Section:
+    """The loss of pretraining, and held-out text by source."""
+    columns = {"train/loss": "training", "valid/loss": "validation"}
+    curve = figures(loss_chart(run, "pretrain_gpt", "GPT pretraining", columns, y_label="nats a token"))
+    return Section(
+        title="GPT",
+        text="A decoder that predicts the next token. Bits per byte is what it would need to store the held-out text.",
+        stages=("pretrain_gpt",),
+        blocks=[*curve, *_by_source(run), *_few_shot(run)],
+    )
+
+
+def _by_source(run: RunFiles) -> list[Block]:
+    if "pretrain_gpt" not in run.metrics:
+        return []
+    test = run.metrics["pretrain_gpt"]["test"]
+    systems = {"model": "GPT", "kneser_ney": "Kneser-Ney", "xz": "xz -9e, primed"}
+    sources = sorted(test["model"]["by_source"])
+    rows = []
+    for key, name in systems.items():
+        values = [test[key]["bits_per_byte"], *(test[key]["by_source"][one]["bits_per_byte"] for one in sources)]
+        rows.append((name, *(number(value, 3) for value in values)))
+    return [Table("Bits per byte of held-out text", ("", "all", *sources), rows)]
+
+
+def _few_shot(run: RunFiles) -> list[Block]:
+    tasks: Mapping[str, Any] = run.metrics.get("pretrain_gpt", {}).get("few_shot", {})
+    rows = [
+        (
+            f"{task.replace('_', ' ')}, {shots.replace('_shot', '')} examples",
+            f"{percent(score['accuracy'])} ± {percent(score['standard_error'])}",
+            percent(score["chance"]),
+        )
+        for task, by_shots in sorted(tasks.items())
+        for shots, score in sorted(by_shots.items(), key=lambda item: int(item[0].partition("_")[0]))
+    ]
+    return [Table("Without training for it", ("Task", "Right", "Chance"), rows)] if rows else []
+
+
+def translation_section(run: RunFiles, *, num_samples: int) -> Section:
+    """Losses, scores with their signatures, translations side by side, and where a model looked."""
+    items = usual_first(TRANSLATORS, run.items("translate"))
+    curves = figures(
+        *(
+            loss_chart(
+                run,
+                f"translate/{item}",
+                TRANSLATORS.get(item, item),
+                {"train/loss": "training, smoothed labels", "valid/loss": "validation"},
+                y_label="nats a token",
+            )
+            for item in items
+        )
+    )
+    rows = [
+        (TRANSLATORS.get(item, item), *(number(value, 1) for value in _bleu_and_chrf(run.metrics[f"translate/{item}"])))
+        for item in items
+        if f"translate/{item}" in run.metrics
+    ]
+    head = ("Model", "BLEU, beam", "BLEU, greedy", "BLEU, source copied", "chrF, beam")
+    signatures = sorted(
+        {
+            str(at(run.metrics[f"translate/{item}"], f"{score}.signature"))
+            for item in run.items("translate")
+            for score in ("bleu", "chrf")
+        }
+    )
+    table = [Table("Corpus scores on the test set", head, rows, note="; ".join(signatures))] if rows else []
+    return Section(
+        title="Translation",
+        text="Two networks learn from the same pairs, whose sources and targets stand below.",
+        stages=("translate",),
+        blocks=[*curves, *table, *_translations(run, items, num_samples), *_attention(run, items)],
+    )
+
+
+def _bleu_and_chrf(metrics: Mapping[str, Any]) -> list[float]:
+    return [float(at(metrics, path)) for path in ("bleu.beam", "bleu.greedy", "bleu.copy", "chrf.beam")]
+
+
+def _translations(run: RunFiles, items: Sequence[str], num_samples: int) -> list[Block]:
+    groups: dict[str, list[Said]] = {}
+    for item in items:
+        for sample in run.samples.get(f"translate/{item}", []):
+            said = groups.setdefault(str(sample["source"]), [Said("reference", str(sample["reference"]))])
+            said.append(Said(TRANSLATORS.get(item, item), str(sample["beam"])))
+    chosen = list(groups.items())[:num_samples]
+    return [Samples("Translations of test sentences, not picked", chosen)] if chosen else []
+
+
+def _attention(run: RunFiles, items: Sequence[str]) -> list[Block]:
+    blocks: list[Block] = []
+    for item in items:
+        maps = [sample["attention"] for sample in run.samples.get(f"translate/{item}", []) if "attention" in sample]
+        if maps:
+            one = max(maps, key=lambda attention: len(attention["src_tokens"]))
+            drawing = attention_chart(one["src_tokens"], one["tgt_tokens"], one["weights"])
+            note = f"{TRANSLATORS.get(item, item)}: attention of each token it wrote (rows) to the source (columns)."
+            blocks.append(Figures([drawing], note, is_wide=True))
+    return blocks
