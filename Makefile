@@ -30,7 +30,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into .venv: $(TORCH), requirements.lock, this project (once; takes minutes)"
 	@$(VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	@$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock
+	@$(VENV)/bin/python -m pip install --quiet --require-hashes --no-deps --use-pep517 --no-build-isolation -r requirements.lock
 	@$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
