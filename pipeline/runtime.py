@@ -20,7 +20,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.plugins import CheckpointIO, DeepSpeedPrecision, Precision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
@@ -136,18 +136,19 @@ def gradient_scale(runtime: RuntimeConfig) -> float:
 
 def build_trainer(runtime: RuntimeConfig, *, clip_norm: float, callbacks: list[Callback], folder: Path) -> Trainer:
     """A Trainer for one flat pass over a loader that ends by itself; validation and checkpoints are callbacks."""
+    precision = _precision(runtime)
     return Trainer(
         accelerator=runtime.accelerator,
         devices=runtime.num_devices,
         num_nodes=runtime.num_nodes,
         strategy=_strategy(runtime),
-        precision=runtime.precision,
+        precision=None if precision else runtime.precision,
         max_epochs=1,
         accumulate_grad_batches=runtime.accumulation,
         gradient_clip_val=clip_norm or None,
         gradient_clip_algorithm="norm",
         callbacks=callbacks,
-        plugins=[PlainCheckpoints()],
+        plugins=[PlainCheckpoints(), *precision],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -230,6 +231,25 @@ def full_state(runtime: RuntimeConfig, model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+class AutocastUnderDeepSpeed(DeepSpeedPrecision):
+    """Lower precision in the matrix products alone, as without DeepSpeed; Lightning would round the parameters too."""
+
+    def __init__(self, accelerator: str) -> None:
+        super().__init__("32-true")
+        self._accelerator = accelerator
+
+    def forward_context(self) -> torch.autocast:
+        """In training DeepSpeed's own setting takes over, which is the same; here it reaches validation."""
+        return torch.autocast(self._accelerator, dtype=torch.bfloat16)
+
+
+def _precision(runtime: RuntimeConfig) -> list[Precision]:
+    """A precision of our own; nothing where Lightning's does what its name says."""
+    if runtime.strategy == "deepspeed" and runtime.precision == "bf16-mixed":
+        return [AutocastUnderDeepSpeed(runtime.accelerator)]
+    return []
+
+
 def _strategy(runtime: RuntimeConfig) -> Strategy | str:
     match runtime.strategy:
         case "single":
@@ -261,6 +281,10 @@ def _deepspeed_strategy(runtime: RuntimeConfig) -> Strategy:
     assert isinstance(strategy.config, dict)
     # Our AdamW steps on the host as well; DeepSpeed's own would be compiled at the first start.
     strategy.config["zero_force_ds_cpu_optimizer"] = False
+    if _precision(runtime):
+        # Without a list, gradients of linear layers would be summed over the ranks in lower precision.
+        autocast = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+        strategy.config["torch_autocast"] = autocast
     return strategy
 
 
