@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.report.charts import Line, line_chart
-from pipeline.report.inputs import Curve, RunFiles
+from pipeline.report.inputs import RunFiles
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def percent(value: float | None, decimals: int = 1) -> str:
 
 
 def loss_chart(run: RunFiles, stage: str, title: str, columns: Mapping[str, str], *, y_label: str) -> list[str]:
-    """The training and validation columns of a stage's learning curve under their names; nothing if it has none."""
+    """Columns of a stage's learning curve under the names in `columns`; nothing if it has none of them."""
     curves = run.curves.get(stage, {})
     lines = [
         Line(name, curve.updates, curve.values, kind="dots" if column.startswith("valid/") else "noisy", colour=colour)
@@ -81,14 +81,6 @@ def loss_chart(run: RunFiles, stage: str, title: str, columns: Mapping[str, str]
         if (curve := curves.get(column)) is not None
     ]
     return [line_chart(title, lines, x_label="optimizer step", y_label=y_label)] if lines else []
-
-
-def single_chart(title: str, curve: Curve | None, *, y_label: str, colour: int = 1) -> list[str]:
-    """One column by itself; nothing if it was not measured."""
-    if curve is None:
-        return []
-    line = Line(title, curve.updates, curve.values, kind="noisy", colour=colour)
-    return [line_chart(title, [line], x_label="optimizer step", y_label=y_label)]
 
 
 def figures(*charts: Sequence[str], note: str = "") -> list[Block]:

@@ -43,14 +43,16 @@ _STYLE: dict[Any, Any] = {
 }
 _MOST_POINTS = 240
 
+Number = float | int
+
 
 @dataclass(frozen=True)
 class Line:
     """A series of a line chart."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Sequence[Number]
+    y: Sequence[Number]
     kind: Literal["line", "noisy", "dots", "dashed"] = "line"
     """A noisy line is shown as the means of its neighbourhoods; dots stand where something was measured."""
     colour: int = 1
@@ -61,9 +63,9 @@ class Point:
     """A labelled point, with its standard errors where it has any."""
 
     name: str
-    x: float
-    y: float
-    x_error: float = 0.0
+    x: Number
+    y: Number
+    x_error: Number = 0.0
     colour: int = 1
 
 
@@ -87,7 +89,9 @@ def line_chart(title: str, lines: Sequence[Line], *, x_label: str, y_label: str,
         return _svg(figure, title)
 
 
-def calibration_chart(title: str, confidence: Sequence[float], accuracy: Sequence[float], count: Sequence[int]) -> str:
+def calibration_chart(
+    title: str, confidence: Sequence[Number], accuracy: Sequence[Number], count: Sequence[int]
+) -> str:
     """Accuracy over confidence beside the diagonal of a calibrated model; a dot's area is the number of its pairs."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure, axes = _figure(title, x_label="predicted probability of the winner", y_label="share that was right")
@@ -99,7 +103,7 @@ def calibration_chart(title: str, confidence: Sequence[float], accuracy: Sequenc
         return _svg(figure, title)
 
 
-def word_map(title: str, words: Sequence[str], x: Sequence[float], y: Sequence[float], cluster: Sequence[int]) -> str:
+def word_map(title: str, words: Sequence[str], x: Sequence[Number], y: Sequence[Number], cluster: Sequence[int]) -> str:
     """Words at their places in the plane, coloured by cluster."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title, "axes.grid": False}):
         figure, axes = _figure(title, x_label="", y_label="", size=(9.0, 6.0))
@@ -116,7 +120,7 @@ def word_map(title: str, words: Sequence[str], x: Sequence[float], y: Sequence[f
         return _svg(figure, title)
 
 
-def thinned(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+def thinned(x: Sequence[Number], y: Sequence[Number]) -> tuple[list[float], list[float]]:
     """At most 240 points: the means of as many equal stretches; what is no number is left out."""
     known = [(left, value) for left, value in zip(x, y, strict=True) if np.isfinite(value)]
     if not known:

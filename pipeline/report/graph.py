@@ -71,7 +71,7 @@ def pipeline_graph(boxes: Mapping[str, StageBox]) -> str:
 
 def _corner(stage: str) -> tuple[float, float]:
     column, row = PLACES[stage]
-    return _MARGIN + column * _COLUMN, _MARGIN + row * _ROW
+    return float(_MARGIN + column * _COLUMN), float(_MARGIN + row * _ROW)
 
 
 def _edge(first: str, second: str) -> str:

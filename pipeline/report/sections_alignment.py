@@ -15,21 +15,24 @@ from pipeline.report.blocks import (
     loss_chart,
     number,
     percent,
-    single_chart,
 )
 from pipeline.report.charts import Line, Point, calibration_chart, line_chart
 from pipeline.report.inputs import RunFiles
 from pipeline.report.rows import ALIGNMENTS
 
 _COLOURS = {"dpo": 2, "ppo": 1}
-_PPO_CURVES = {
-    "rollout/reward": ("Reward of sampled answers", "reward model's score"),
-    "rollout/kl": ("KL to the model before", "nats an answer"),
-    "train/entropy/entropy": ("Entropy of the policy", "nats a token"),
-    "train/policy/clip_fraction": ("Clipped policy ratios", "share of tokens"),
-    "train/value": ("Value loss", "squared error"),
-    "rollout/length": ("Length of answers", "tokens"),
-}
+_PPO_CHARTS = (
+    ("reward of sampled answers", "reward model's score", "reward"),
+    ("KL from the model before", "nats an answer", "kl"),
+    ("length of answers", "tokens", "length"),
+)
+"""What is measured on training and on held-out requests: title, unit, name in the columns."""
+_PPO_CURVES = (
+    ("entropy of the policy", "nats a token", "train/entropy/entropy"),
+    ("clipped policy ratios", "share of tokens", "train/policy/clip_fraction"),
+    ("value loss", "squared error", "train/value"),
+)
+"""What is measured in each optimizer step: title, unit, column."""
 
 
 def sft_section(run: RunFiles, *, num_samples: int) -> Section:
@@ -93,11 +96,9 @@ def reward_section(run: RunFiles) -> Section:
 
 def alignment_section(run: RunFiles, *, num_samples: int) -> Section:
     """Reward against KL for both methods, the course of each, and answers before and after with the judge's scores."""
-    ppo = run.curves.get("ppo", {})
     course = [
-        single_chart(title, ppo.get(column), y_label=label)
-        for column, (title, label) in _PPO_CURVES.items()
-    ]  # fmt: skip
+        loss_chart(run, "ppo", f"PPO: {title}", _on_both(name), y_label=unit) for title, unit, name in _PPO_CHARTS
+    ] + [loss_chart(run, "ppo", f"PPO: {title}", {column: title}, y_label=unit) for title, unit, column in _PPO_CURVES]
     dpo = loss_chart(
         run, "dpo", "DPO: loss of pairs", {"train/loss": "training", "valid/loss": "validation"}, y_label="nats a pair"
     )
@@ -108,6 +109,10 @@ def alignment_section(run: RunFiles, *, num_samples: int) -> Section:
         stages=("reference", "dpo", "ppo"),
         blocks=[*_frontier(run), *_comparison(run), *_answers(run, num_samples), *figures(dpo, *course)],
     )
+
+
+def _on_both(name: str) -> dict[str, str]:
+    return {f"rollout/{name}": "training requests", f"valid/{name}": "held-out requests"}
 
 
 def _frontier(run: RunFiles) -> list[Block]:

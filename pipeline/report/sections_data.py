@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.blocks import Block, Figures, Section, Table, at, number, percent
+from pipeline.report.blocks import Block, Figures, Section, Table, number, percent
 from pipeline.report.charts import word_map
 from pipeline.report.inputs import RunFiles
 from pipeline.report.rows import METHODS, usual_first
@@ -16,6 +16,8 @@ _ROLES = {
     "conversations": "conversations",
 }
 _TOKENIZERS = {"bpe": "byte-level BPE (GPT)", "wordpiece": "WordPiece (BERT)", "translation": "joint BPE (translation)"}
+_NUM_WORDS = 8
+"""Words whose neighbours are shown."""
 
 
 def data_section(run: RunFiles) -> Section:
@@ -78,7 +80,16 @@ def _tokenizers(run: RunFiles) -> list[Block]:
 def words_section(run: RunFiles) -> Section:
     """Word vectors of all methods beside each other, and one of them as a map."""
     items = [item for item in usual_first(METHODS, run.items("word_vectors")) if f"word_vectors/{item}" in run.metrics]
-    rows = [(METHODS.get(item, item), *_word_scores(run.metrics[f"word_vectors/{item}"])) for item in items]
+    rows = []
+    for item in items:
+        metrics = run.metrics[f"word_vectors/{item}"]
+        analogies = metrics["analogies"]["total"]
+        right = f"{percent(analogies['accuracy'])} ({analogies['num_covered']:,} of {analogies['num_questions']:,})"
+        rows.append((METHODS.get(item, item), *_similarities(metrics), right))
+        if "composed" in metrics:
+            rows.append(
+                (f"{METHODS.get(item, item)}, unknown words composed", *_similarities(metrics["composed"]), "-")
+            )
     head = ("Method", "WordSim-353", "SimLex-999", "Analogies")
     note = "Spearman correlation with human judgement, and share of right analogies; in brackets what is covered."
     table = [Table("Against human judgement", head, rows, note=note)] if rows else []
@@ -86,24 +97,21 @@ def words_section(run: RunFiles) -> Section:
         title="Word vectors",
         text="Five ways to give a word a place, trained on the same text.",
         stages=("word_vectors",),
-        blocks=[*table, *_map(run)],
+        blocks=[*table, *_map(run), *_nearest(run)],
     )
 
 
-def _word_scores(metrics: Mapping[str, Any]) -> tuple[str, str, str]:
-    similarities = [
-        f"{number(at(metrics, f'{name}.spearman'), 3)} "
-        f"({at(metrics, f'{name}.num_covered')} of {at(metrics, f'{name}.num_pairs')})"
-        for name in ("wordsim353", "simlex999")
-    ]
-    analogies = at(metrics, "analogies.total")
-    right = f"{percent(analogies['accuracy'])} ({analogies['num_covered']:,} of {analogies['num_questions']:,})"
-    return similarities[0], similarities[1], right
+def _similarities(metrics: Mapping[str, Any]) -> tuple[str, str]:
+    def shown(name: str) -> str:
+        score = metrics[name]
+        return f"{number(score['spearman'], 3)} ({score['num_covered']} of {score['num_pairs']})"
+
+    return shown("wordsim353"), shown("simlex999")
 
 
 def _map(run: RunFiles) -> list[Block]:
     """The map of the first method that left one, and its clusters."""
-    for item in usual_first(METHODS, run.items("word_vectors")):
+    for item in ("skipgram", *usual_first(METHODS, run.items("word_vectors"))):
         words = run.samples.get(f"word_vectors/{item}", [])
         if words:
             name = METHODS.get(item, item)
@@ -123,3 +131,18 @@ def _map(run: RunFiles) -> list[Block]:
                 Table(f"k-means clusters ({name})", ("Cluster", "Words"), rows),
             ]
     return []
+
+
+def _nearest(run: RunFiles) -> list[Block]:
+    """The nearest words of some frequent words, by every method."""
+    found = {
+        item: {str(word["word"]): ", ".join(word["nearest"]) for word in words}
+        for item in usual_first(METHODS, run.items("word_vectors"))
+        if (words := run.samples.get(f"word_vectors/{item}", []))
+    }
+    if not found:
+        return []
+    shared = [word for word in next(iter(found.values())) if all(word in words for words in found.values())]
+    chosen = shared[:: max(1, len(shared) // _NUM_WORDS)][:_NUM_WORDS]
+    rows = [(word, *(words[word] for words in found.values())) for word in chosen]
+    return [Table("Nearest words", ("", *(METHODS.get(item, item) for item in found)), rows)]

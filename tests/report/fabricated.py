@@ -72,6 +72,7 @@ def metrics() -> dict[str, dict[str, Any]]:
             for name in ("bpe", "wordpiece", "translation")
         },
         **{f"word_vectors/{item}": _vectors(0.4 + number / 100) for number, item in enumerate(METHODS)},
+        "word_vectors/fasttext": {**_vectors(0.44), "composed": _vectors(0.5)},
         "pretrain_bert": {
             "mlm": {"nats": 4.2, "accuracy": 0.3},
             "nsp": {"nats": 0.6, "accuracy": 0.61},
@@ -135,11 +136,18 @@ def samples() -> dict[str, list[dict[str, Any]]]:
     translated = {"source": "Save changes", "reference": "Änderungen speichern", "greedy": "Speichern"}
     answer = {"prompt": "Write a <b>review</b>.", "before": "It was a film.", "judge_before": 0.0}
     words = [
-        {"word": word, "x": math.cos(place) * (1 + place / 40), "y": math.sin(place), "cluster": place % 8}
+        {
+            "word": word,
+            "x": math.cos(place) * (1 + place / 40),
+            "y": math.sin(place),
+            "cluster": place % 8,
+            "nearest": ["near", "by"],
+        }
         for place, word in enumerate(f"word{number}" for number in range(60))
     ]
     return {
         "word_vectors/skipgram": words,
+        "word_vectors/svd": words[5:],
         "translate/transformer": [{**translated, "beam": "Änderungen speichern", "attention": maps}],
         "translate/gru": [{**translated, "beam": "Ändern"}],
         "sft": [
