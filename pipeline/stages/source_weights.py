@@ -1,7 +1,8 @@
 """Which source tokens a translation model looks at for each target token, for people to see.
 
 Legend: N translations of a batch (here 1), T target length, S source length, H heads, D model size.
-Both kinds of attention are asked for the mean of unit vectors instead of the values: that mean is the weights.
+The fused kernel of the Transformer keeps no weights, so they are computed anew. The recurrent attention is asked for
+the mean of unit vectors instead of its values: that mean is the weights.
 """
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from pipeline.models.attention import CrossAttention, KeyValueCache, attend
+from pipeline.models.attention import CrossAttention, KeyValueCache
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.seq2seq import Seq2Seq
 from pipeline.models.source_attention import Memory, SourceAttention
@@ -64,7 +65,8 @@ def _recorded(model: Seq2Seq | Recurrent) -> Iterator[list[Tensor]]:
             case SourceAttention():
                 weights.append(_of_states(module, *arguments))
 
-    hooks = [module.register_forward_hook(record) for module in model.modules()]
+    attentions = [module for module in model.modules() if isinstance(module, CrossAttention | SourceAttention)]
+    hooks = [module.register_forward_hook(record) for module in attentions]
     try:
         yield weights
     finally:
@@ -75,11 +77,11 @@ def _recorded(model: Seq2Seq | Recurrent) -> Iterator[list[Tensor]]:
 def _of_heads(
     attention: CrossAttention, hidden: Float[Tensor, "N T D"], memory: KeyValueCache, mask: Bool[Tensor, "N 1 1 S"]
 ) -> Float[Tensor, "N T S"]:
-    """The mean weights of all heads."""
+    """The mean weights of all heads (Vaswani et al. 2017, eq. 1)."""
     queries = attention.query(hidden).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
-    units = torch.eye(memory.length, device=hidden.device).expand(*memory.keys.shape[:2], -1, -1)
-    mixed = attend(queries, memory.keys, units, mask)  # (N, T, H S)
-    return mixed.view(*mixed.shape[:2], attention.num_heads, -1).mean(2)
+    scores = (queries * queries.size(-1) ** -0.5) @ memory.keys.transpose(-2, -1)  # (N, H, T, S)
+    weights: Tensor = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return weights.mean(1)
 
 
 def _of_states(

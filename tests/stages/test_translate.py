@@ -1,0 +1,359 @@
+"""The stage translate: its loss, its folder, its search, its figures and what it refuses."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor, nn
+from torch.testing import assert_close
+from transformers import AutoTokenizer, MarianMTModel
+
+from pipeline.artifacts import read_json
+from pipeline.config import load
+from pipeline.data.batches import TranslationBatch
+from pipeline.data.records import Pair, write_records
+from pipeline.data.translation import TranslationExamples, translation_examples
+from pipeline.evaluation.bleu import bleu, chrf
+from pipeline.models.attention import CrossAttention
+from pipeline.models.source_attention import SourceAttention
+from pipeline.stages.source_weights import attention_map
+from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model, padding_share
+from pipeline.stages.translation import SearchConfig, Translator, open_translator, save_translator
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.training import train_translation_bpe
+from tests.stages import grammar
+from tests.training.harness import ROOT, Workspace, snapshot
+
+KINDS = ("transformer", "gru")
+SPLITS = {"train": range(0, 80), "valid": range(80, 90), "test": range(90, 110)}
+
+
+def pairs(numbers: range) -> list[Pair]:
+    """Sentences of two to six words of the circle, each translated into the word behind it."""
+    words = grammar.WORDS
+    result = []
+    for number in numbers:
+        chosen = [(number * 7 + i * (number % 5 + 1)) % len(words) for i in range(2 + number % 5)]
+        src, tgt = (" ".join(words[(i + shift) % len(words)] for i in chosen) for shift in (0, 1))
+        result.append(Pair(id=str(number), src=src, tgt=tgt, source="circle", group=str(number)))
+    return result
+
+
+def tokenizer() -> Tokenizer:
+    texts = [text for pair in pairs(SPLITS["train"]) for text in (pair.src, pair.tgt)]
+    return train_translation_bpe(texts, vocab_size=90)
+
+
+def settings(kind: str, **model: Any) -> dict[str, Any]:
+    """The tiny configuration of a model, for the tokenizer above."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / f"conf/tiny/translate/{kind}.yaml").read_text())
+    config["model"] |= {"vocab_size": tokenizer().vocab_size} | model
+    config["num_samples"] = 5
+    return config
+
+
+def translator(kind: str, **model: Any) -> Translator:
+    """A model with random weights that are large enough for decided answers."""
+    config = TranslateConfig.model_validate(settings(kind, **model))
+    torch.manual_seed(2)
+    network = build_model(config.model)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim == 2 and "embeddings" not in name:
+                parameter.mul_(2.0)
+    return Translator(network.eval(), tokenizer(), config.search)
+
+
+def examples(texts: list[Pair]) -> TranslationExamples:
+    return translation_examples(texts, tokenizer(), max_length=48, too_long="drop")[0]
+
+
+def training(kind: str, **changes: Any) -> TranslationTraining:
+    config = TranslateConfig.model_validate(settings(kind, dropout=0.0) | changes)
+    torch.manual_seed(1)
+    return TranslationTraining(build_model(config.model), config.training, label_smoothing=config.label_smoothing)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_smooths_labels_over_all_tokens_but_padding_and_validation_does_not(kind: str) -> None:
+    module = training(kind, label_smoothing=0.3)
+    batch = examples(pairs(range(6))).collate(np.arange(6), 0)
+    logits = module.model.logits(module.model(batch.src, batch.src_mask, batch.tgt))
+    assert logits.shape[-1] == tokenizer().vocab_size - 1
+    losses = {}
+    for smoothing in (0.3, 0.0):
+        each = F.cross_entropy(
+            logits.flatten(0, 1),
+            batch.labels.flatten(),
+            label_smoothing=smoothing,
+            ignore_index=tokenizer().pad_id,
+            reduction="sum",
+        )
+        losses[smoothing] = each
+    (terms,) = module.objective(batch)
+    assert_close(terms.loss_sum, losses[0.3], rtol=1e-5, atol=1e-4)
+    assert_close(terms.report["nll"], losses[0.0].detach(), rtol=1e-5, atol=1e-4)
+    module.model.eval()
+    (terms,) = module.objective(batch)
+    assert_close(terms.loss_sum, losses[0.0], rtol=1e-5, atol=1e-4)
+    assert terms.num_targets == sum(len(tokenizer().encode(pair.tgt)) + 1 for pair in pairs(range(6)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_neither_the_amount_nor_the_content_of_padding_changes_the_loss(kind: str) -> None:
+    module = training(kind)
+    batch = examples(pairs(range(6))).collate(np.arange(6), 0)
+    (plain,) = module.objective(batch)
+    random = torch.Generator().manual_seed(3)
+
+    def widened(ids: Tensor, real: Tensor) -> Tensor:
+        rubbish = torch.randint(0, tokenizer().vocab_size - 1, (len(ids), ids.shape[1] + 4), generator=random)
+        rubbish[:, : ids.shape[1]][real] = ids[real]
+        return rubbish
+
+    def longer(mask: Tensor) -> Tensor:
+        return F.pad(mask, (0, 4))
+
+    assert not batch.src_mask.all() and not batch.is_target.all()
+    padded = TranslationBatch(
+        src=widened(batch.src, batch.src_mask),
+        src_mask=longer(batch.src_mask),
+        tgt=widened(batch.tgt, batch.is_target),
+        labels=widened(batch.labels, batch.is_target),
+        is_target=longer(batch.is_target),
+    )
+    (wide,) = module.objective(padded)
+    assert wide.num_targets == plain.num_targets
+    assert_close(wide.loss_sum, plain.loss_sum, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_translation_does_not_depend_on_the_texts_beside_it(kind: str, beam_size: int) -> None:
+    one = translator(kind)
+    one = replace(one, search=one.search.model_copy(update={"beam_size": beam_size}))
+    texts = [pair.src for pair in pairs(range(30))]
+    together = one.translate(texts)
+    for text, found in zip(texts, together, strict=True):
+        (alone,) = one.translate([text])
+        assert alone.tokens == found.tokens
+        assert alone.log_prob == pytest.approx(found.log_prob, abs=1e-4)
+    assert len({found.text for found in together}) > 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_log_probability_of_a_translation_is_that_of_teacher_forcing(kind: str) -> None:
+    one = translator(kind)
+    test = pairs(range(8))
+    found = one.translate([pair.src for pair in test])
+    tokens = tokenizer()
+    forced = TranslationExamples(
+        src=tuple(one.encode([pair.src for pair in test], too_long="refuse")),
+        tgt=tuple(np.array([*translation.tokens, tokens.eos_id]) for translation in found),
+        pad_id=tokens.pad_id,
+        bos_id=tokens.bos_id,
+    )
+    for i, translation in enumerate(found):
+        batch = forced.collate(np.array([i]), 0)
+        log_probs = one.model.logits(one.model(batch.src, batch.src_mask, batch.tgt)).log_softmax(-1)
+        expected = log_probs.gather(2, batch.labels[..., None]).sum().item()
+        assert translation.log_prob == pytest.approx(expected, abs=1e-3)
+        assert translation.score == pytest.approx(expected / batch.labels.numel(), abs=1e-3)
+
+
+def test_a_blank_text_stays_blank_and_a_text_that_is_too_long_is_refused_by_name_or_cut() -> None:
+    one = translator("transformer", max_length=8)
+    long = " ".join(grammar.WORDS)
+    blank, full = one.translate(["  ", "amber"])
+    assert (blank.text, blank.tokens) == ("", ()) and full.tokens
+    with pytest.raises(ValueError, match="the model reads at most 7: 'amber birch"):
+        one.translate(["amber", long])
+    (cut,) = one.translate([long], too_long="cut")
+    assert 0 < len(cut.tokens) < 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_gives_back_the_translator_that_was_saved(kind: str, tmp_path: Path) -> None:
+    one = translator(kind)
+    one = replace(one, search=SearchConfig(beam_size=3, normalisation="gnmt", length_penalty=0.6, max_extra_tokens=7))
+    save_translator(tmp_path / "model", one)
+    opened = open_translator(tmp_path / "model")
+    assert opened.search == one.search
+    texts = [pair.src for pair in pairs(range(10))]
+    assert opened.translate(texts) == one.translate(texts)
+
+
+def test_transformers_opens_the_folder_and_translates_alike(tmp_path: Path) -> None:
+    one = translator("transformer")
+    greedy = replace(one, search=one.search.model_copy(update={"beam_size": 1}))
+    save_translator(tmp_path / "model", one)
+    theirs: Any = MarianMTModel.from_pretrained(tmp_path / "model")
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert theirs.generation_config.num_beams == one.search.beam_size
+    for pair in pairs(range(10)):
+        (ours,) = greedy.translate([pair.src])
+        inputs = tokens(pair.src, return_tensors="pt", return_token_type_ids=False)
+        length = min(48, inputs["input_ids"].shape[1] + one.search.max_extra_tokens)
+        found = theirs.generate(**inputs, num_beams=1, max_length=length + 1)[0]
+        expected = [tokens.pad_token_id, *ours.tokens, tokens.eos_token_id]
+        # At the longest length ours may only end, theirs stops as it is.
+        assert found.tolist()[: len(expected) - 1] == expected[:-1]
+        if len(ours.tokens) + 1 < length:
+            assert tokens.decode(found, skip_special_tokens=True) == ours.text
+
+
+def test_a_folder_whose_tokenizer_has_another_size_is_refused(tmp_path: Path) -> None:
+    save_translator(tmp_path / "model", translator("gru"))
+    train_translation_bpe(["amber birch"], vocab_size=20).save(tmp_path / "model")
+    with pytest.raises(ValueError, match="the tokenizer does not fit the model"):
+        open_translator(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("transformer", {"num_heads": 1}),
+        ("gru", {"attention": "additive"}),
+        ("gru", {"attention": "general"}),
+        ("gru", {"attention": "dot", "bidirectional": False}),
+    ],
+)
+def test_the_weights_of_an_attention_map_mix_the_source_as_the_model_did(kind: str, shape: dict[str, Any]) -> None:
+    one = translator(kind, **shape)
+    contexts, values = [], []
+
+    def keep(module: nn.Module, arguments: tuple[Any, ...], result: Tensor) -> None:
+        match module:
+            case CrossAttention():
+                contexts.append(result[0])
+                values.append(module.output(arguments[1].values[0, 0]) - module.output.bias)
+                contexts[-1] = contexts[-1] - module.output.bias
+            case SourceAttention():
+                contexts.append(result[0])
+                values.append(arguments[1].outputs[0])
+
+    attentions = [module for module in one.model.modules() if isinstance(module, CrossAttention | SourceAttention)]
+    hooks = [module.register_forward_hook(keep) for module in attentions]
+    (found,) = one.translate(["amber birch river"])
+    contexts.clear()
+    values.clear()
+    attention = attention_map(one, "amber birch river", found)
+    for hook in hooks:
+        hook.remove()
+    assert len(contexts) == 1
+    assert attention.weights.shape == (len(found.tokens) + 1, len(attention.src_tokens))
+    assert attention.src_tokens[-1] == attention.tgt_tokens[-1] == "<eos>"
+    assert_close(attention.weights.sum(1), torch.ones(len(attention.weights)))
+    assert attention.weights.std() > 1e-3
+    assert_close(attention.weights @ values[0], contexts[0], rtol=1e-4, atol=1e-4)
+
+
+def test_with_input_feeding_the_map_has_a_row_for_each_target_token() -> None:
+    one = translator("gru", input_feeding=True)
+    (found,) = one.translate(["amber birch river"])
+    weights = attention_map(one, "amber birch river", found).weights
+    assert_close(weights.sum(1), torch.ones(len(found.tokens) + 1))
+
+
+def test_the_padding_share_counts_both_sides() -> None:
+    shares = []
+    for lengths in ([(4, 4), (4, 4)], [(4, 2), (2, 4)]):
+        data = TranslationExamples(
+            src=tuple(np.zeros(src, dtype=np.int64) for src, _ in lengths),
+            tgt=tuple(np.zeros(tgt, dtype=np.int64) for _, tgt in lengths),
+            pad_id=89,
+            bos_id=89,
+        )
+        shares.append(padding_share(data, training("transformer").training_config))
+    assert shares == [0.0, 0.25]
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return snapshot(tmp_path_factory.mktemp("code"))
+
+
+def workspace(root: Path, code: Path, kind: str, config: dict[str, Any]) -> Workspace:
+    """A folder with data, a tokenizer and one configuration."""
+    made = Workspace(root, code, module="pipeline.stages.translate", config=f"conf/tiny/translate/{kind}.yaml")
+    for split, numbers in SPLITS.items():
+        write_records(root / f"data/tiny/prepared/translation/{split}.jsonl", pairs(numbers))
+    (root / "data/tiny/tokens/translation").mkdir(parents=True)
+    tokenizer().save(root / "data/tiny/tokens/translation")
+    (root / "conf/tiny/translate").mkdir(parents=True)
+    (root / made.config).write_text(yaml.safe_dump(config))
+    return made
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, code: Path) -> tuple[Path, str]:
+    """A workspace in which the stage ran, and the kind of its model."""
+    made = workspace(tmp_path_factory.mktemp("translate") / "workspace", code, request.param, settings(request.param))
+    made.run("cpu")
+    return made.root, request.param
+
+
+def test_the_figures_of_the_stage_are_those_of_its_folder_on_the_whole_test_set(ran: tuple[Path, str]) -> None:
+    root, kind = ran
+    metrics = read_json(root / f"metrics/tiny/translate/{kind}.json")
+    opened = open_translator(root / f"models/tiny/translate/{kind}")
+    test = pairs(SPLITS["test"])
+    references = [pair.tgt for pair in test]
+    found = [one.text for one in opened.translate([pair.src for pair in test])]
+    for name, score in (("bleu", bleu), ("chrf", chrf)):
+        assert metrics[name]["beam"] == pytest.approx(score(found, references).value)
+        assert metrics[name]["copy"] == pytest.approx(score([pair.src for pair in test], references).value)
+        assert metrics[name]["signature"] == score(found, references).signature
+    assert metrics["training"]["num_parameters"] == sum(one.numel() for one in opened.model.parameters())
+
+    module = TranslationTraining(
+        opened.model, TranslateConfig.model_validate(settings(kind)).training, label_smoothing=0.1
+    )
+    valid = examples(pairs(SPLITS["valid"]))
+    (terms,) = module.objective(valid.collate(np.arange(len(valid.src)), 0))
+    assert metrics["valid"]["nll"] == pytest.approx(terms.loss_sum.item() / terms.num_targets, rel=1e-4)
+
+    rows = json.loads((root / f"metrics/tiny/samples/translate/{kind}.json").read_text())
+    assert [row["beam"] for row in rows] == found[::4]
+    assert [row["reference"] for row in rows] == references[::4]
+    assert [("attention" in row) for row in rows] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vocab_size": 91}, "model.vocab_size is 91, but the tokenizer in data/tiny/tokens/translation has 90 ids"),
+        ({"d_model": 31}, "num_heads must divide d_model"),
+    ],
+)
+def test_a_model_that_fits_neither_tokenizer_nor_itself_is_refused_in_one_message(
+    tmp_path: Path, code: Path, changes: dict[str, Any], message: str
+) -> None:
+    made = workspace(tmp_path / "workspace", code, "transformer", settings("transformer", **changes))
+    outcome = made.run("cpu", expect=(2,))
+    assert message in outcome.log and "Traceback" not in outcome.log
+    assert not made.output.exists()
+
+
+@pytest.mark.parametrize("profile", ["tiny", "cpu"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_vocabulary_of_every_profile_is_that_of_its_tokenizer(profile: str, kind: str) -> None:
+    config = load(ROOT / f"conf/{profile}/translate/{kind}.yaml", TranslateConfig)
+    tokenize = yaml.safe_load((ROOT / f"conf/{profile}/tokenize.yaml").read_text())
+    assert config.model.vocab_size == tokenize["translation"]["vocab_size"]
+    assert config.model.kind == {"transformer": "transformer", "gru": "recurrent"}[kind]
+
+
+@pytest.mark.parametrize(("size", "millions"), [("base", 63.1), ("big", 214.3)])
+def test_the_paper_profile_has_the_published_sizes(size: str, millions: float) -> None:
+    config = load(ROOT / f"conf/paper/translate/{size}.yaml", TranslateConfig)
+    with torch.device("meta"):
+        model = build_model(config.model)
+    # Vaswani et al. 2017, table 3, count 65 and 213 million for a vocabulary of about 37,000.
+    assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
