@@ -105,9 +105,8 @@ class ProximalPolicyOptimization(StageModule[RolloutBatch]):
         self._scale: ScoreScale | None = None
         self._rollout_report: dict[str, float] = {}
 
-    @property
-    def buffer(self) -> RolloutBuffer:
-        """The rollout of the current iteration."""
+    def rollout(self) -> RolloutBuffer:
+        """The experience of the current iteration."""
         assert self._buffer is not None, "the loader rolls out before the first step"
         return self._buffer
 
@@ -132,7 +131,7 @@ class ProximalPolicyOptimization(StageModule[RolloutBatch]):
         return policy, value, entropy_bonus(logits, weight=config.entropy_weight)
 
     def roll_out(self, iteration: int) -> None:
-        """Fills the buffer with the experience of the current policy, in the precision of the training."""
+        """Gathers the experience of the current policy, in the precision of the training."""
         with self.trainer.precision_plugin.train_step_context():
             rollout = self.worker.roll_out(
                 self.model, self.controller, self._scale, iteration=iteration, place=self.place
@@ -156,7 +155,7 @@ class ProximalPolicyOptimization(StageModule[RolloutBatch]):
         """The rollout in use, the scale of scores and the KL coefficient: an iteration is never rolled out twice."""
         assert self._scale is not None
         return {
-            "buffer": self.buffer.state(),
+            "buffer": self.rollout().state(),
             "score_mean": self._scale.mean,
             "score_std": self._scale.std,
             "kl_coef": self.controller.coef,

@@ -5,25 +5,49 @@ continue; the rollout itself comes from the checkpoint and is never made twice.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int
 
 from pipeline.config import ByExamples, Epochs
-from pipeline.data.batches import MicroBatch, RolloutBatch
+from pipeline.data.batches import MicroBatch, RolloutBatch, Sizes
 from pipeline.data.loaders import Cut, TrainingLoader
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.rollouts import RolloutBuffer, RolloutExamples
 from pipeline.stages.rollout import RolloutConfig
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What is trained on rollouts."""
 
-    @property
-    def buffer(self) -> RolloutBuffer:
-        """The rollout of the current iteration."""
-
     def roll_out(self, iteration: int) -> None:
-        """Fills the buffer with the rollout of an iteration."""
+        """Makes the rollout of an iteration."""
+
+    def rollout(self) -> RolloutBuffer:
+        """The rollout that was made last, perhaps before a resume."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Answers in random groups.
+
+    The plan puts like lengths together, so a pass over a rollout would be a step on its short answers and then one on
+    its long ones, the same in every pass; answers of one length have no order.
+    """
+
+    examples: RolloutExamples
+
+    def sizes(self, epoch: int) -> Sizes:
+        """One length for all: that of the longest."""
+        sizes = self.examples.sizes(epoch)
+        return Sizes(lengths=np.full_like(sizes.lengths, sizes.lengths.max()), num_targets=sizes.num_targets)
+
+    def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> RolloutBatch:
+        """Some answers, as wide as the longest of them."""
+        return self.examples.collate(indices, epoch)
 
 
 class RolloutLoader:
@@ -62,7 +86,7 @@ class RolloutLoader:
             if position == 0:
                 self.learner.roll_out(iteration)
             plan = TrainingPlan(
-                RolloutExamples(self.learner.buffer),
+                Mixed(RolloutExamples(self.learner.rollout())),
                 self.batching,
                 self.duration,
                 seed=self.seed * 1_000_003 + iteration,
