@@ -61,7 +61,7 @@ class RolloutExamples:
     def sizes(self, epoch: int) -> Sizes:
         """Inputs without padding, and response tokens for every loss term."""
         targets = self.buffer.is_response.sum(1).numpy()
-        return Sizes(lengths=self._lengths.numpy(), num_targets={name: targets for name in TERMS})
+        return Sizes(lengths=self._lengths.numpy(), num_targets=dict.fromkeys(TERMS, targets))
 
     def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> RolloutBatch:
         """Some rollouts, as wide as the longest of them."""

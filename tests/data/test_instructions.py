@@ -9,8 +9,7 @@ from pipeline.text.tokenizer import Tokenizer
 
 
 def talk(number: int, *texts: str) -> Conversation:
-    roles = ("user", "assistant")
-    messages = tuple(Message(role=roles[i % 2], content=text) for i, text in enumerate(texts))
+    messages = tuple(Message(role="assistant" if i % 2 else "user", content=text) for i, text in enumerate(texts))
     return Conversation(id=f"c{number}", source="test", messages=messages, group=f"c{number}")
 
 

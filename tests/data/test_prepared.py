@@ -6,7 +6,7 @@ import pytest
 from pipeline.data import prepared
 from pipeline.data.records import Conversation, Document, Message, Pair, Rated, Record, write_records
 
-RECORDS = {
+RECORDS: dict[str, Record] = {
     "read_documents": Document(id="d", title="t", source="s", text="one\ntwo"),
     "read_pairs": Pair(id="p", src="a", tgt="b", source="s", group="p"),
     "read_rated": Rated(id="r", text="good", mean=1.5, ratings=(1, 2), domain="movie", group="r"),

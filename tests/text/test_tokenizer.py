@@ -1,13 +1,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.tokenizer import Role, Tokenizer, load_tokenizer
 from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
 
 Texts = tuple[str, ...]
@@ -106,7 +107,7 @@ def test_training_in_other_processes_gives_the_same_bytes(texts: Texts) -> None:
 
 def test_the_hash_changes_with_the_vocabulary_and_with_the_roles(byte_bpe: Tokenizer, texts: Texts) -> None:
     assert train_byte_bpe(texts, vocab_size=399).hash != byte_bpe.hash
-    fewer = {role: token for role, token in byte_bpe.special.items() if role != "system"}
+    fewer: dict[Role, str] = {role: token for role, token in byte_bpe.special.items() if role != "system"}
     assert Tokenizer(backend=byte_bpe.backend, special=fewer).hash != byte_bpe.hash
 
 
@@ -149,7 +150,7 @@ def test_a_damaged_tokenizer_file_is_named(content: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("train", [train_byte_bpe, train_wordpiece, train_translation_bpe])
-def test_training_without_text_or_with_too_few_ids_is_refused(train, texts: Texts) -> None:
+def test_training_without_text_or_with_too_few_ids_is_refused(train: Callable[..., Tokenizer], texts: Texts) -> None:
     with pytest.raises(ValueError, match="without a character"):
         train(["", " "], vocab_size=1000)
     with pytest.raises(ValueError, match=r"vocab_size: found 20"):
