@@ -1,0 +1,141 @@
+"""What the commands for people do with texts: a model folder becomes a function from texts to one-line answers.
+
+Each function answers as many texts as it is given, in their order. The command line owns input and output.
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.evaluation.word_similarity import WordVectors
+from pipeline.inference import Classifier, Generator, Scorer, Translator, Turn, open_model
+from pipeline.stages.generation import GreedyConfig, SamplingConfig
+from pipeline.stages.word_folder import OpenedWords, open_words
+
+Answerer = Callable[[Sequence[str]], list[str]]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a GPT is asked; temperature 0 takes the likeliest token."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+
+    @property
+    def decoding(self) -> GreedyConfig | SamplingConfig:
+        """The same as a configuration; ValueError for a value that is not allowed."""
+        if self.temperature == 0.0:
+            return GreedyConfig(kind="greedy", max_new_tokens=self.max_new_tokens)
+        return SamplingConfig(
+            kind="sampling",
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seed,
+        )
+
+
+def translating(folder: Path) -> Answerer:
+    """The best translation of each text."""
+    model = open_model(folder)
+    if not isinstance(model, Translator):
+        raise _other(folder, "a translation model", model)
+    return model.translate
+
+
+def continuing(folder: Path, draw: Draw) -> Answerer:
+    """What the GPT writes behind each text."""
+    model = _generator(folder)
+    return lambda texts: model.extend(texts, draw.decoding)
+
+
+def chatting(folder: Path, draw: Draw) -> Answerer:
+    """One conversation, in which each text is the next turn of the user."""
+    model = _generator(folder)
+    turns: list[Turn] = []
+
+    def answer(texts: Sequence[str]) -> list[str]:
+        found = []
+        for text in texts:
+            (reply,) = model.answer([[*turns, Turn("user", text)]], draw.decoding)
+            turns.extend((Turn("user", text), Turn("assistant", reply)))
+            found.append(reply)
+        return found
+
+    return answer
+
+
+def classifying(folder: Path) -> Answerer:
+    """The label of each text and its probability, or the predicted value, behind a tab."""
+    model = open_model(folder)
+    if not isinstance(model, Classifier):
+        raise _other(folder, "a classifier", model)
+    return lambda texts: [f"{found.label}\t{found.value:.4f}" for found in model.classify(texts)]
+
+
+def scoring(folder: Path) -> Answerer:
+    """The reward of each `request TAB answer`."""
+    model = open_model(folder)
+    if not isinstance(model, Scorer):
+        raise _other(folder, "a reward model", model)
+
+    def score(texts: Sequence[str]) -> list[str]:
+        conversations = []
+        for text in texts:
+            request, tab, answer = text.partition("\t")
+            if not tab:
+                raise ValueError(f"expected a request, a tab and an answer, found {text[:60]!r}")
+            conversations.append([Turn("user", request), Turn("assistant", answer)])
+        return [f"{reward:.4f}" for reward in model.score(conversations)]
+
+    return score
+
+
+def neighbouring(folder: Path, num_neighbours: int) -> Answerer:
+    """The nearest words of each word, with their cosines."""
+    opened = open_words(folder)
+    vectors = WordVectors(opened.words, opened.matrix)
+
+    def nearest(words: Sequence[str]) -> list[str]:
+        return [
+            ", ".join(f"{near} {cosine:.2f}" for near, cosine in _nearest(vectors, opened, word, num_neighbours))
+            for word in (word.strip().lower() for word in words)
+        ]
+
+    return nearest
+
+
+def _nearest(vectors: WordVectors, opened: OpenedWords, word: str, count: int) -> tuple[tuple[str, float], ...]:
+    if word not in vectors.numbers:
+        if opened.composer is None:
+            near = difflib.get_close_matches(word, vectors.words, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            raise ValueError(f"'{word}' is not among the {len(vectors.words)} words{hint}")
+        rows = np.concatenate([vectors.units, opened.composer.vector(word)[None]])
+        vectors = WordVectors([*vectors.words, word], rows)
+    return vectors.nearest(word, num_neighbours=count)
+
+
+def _generator(folder: Path) -> Generator:
+    model = open_model(folder)
+    if not isinstance(model, Generator):
+        raise _other(folder, "a GPT", model)
+    return model
+
+
+def _other(folder: Path, wanted: str, found: object) -> ValueError:
+    kinds = {
+        Classifier: "a classifier",
+        Generator: "a GPT",
+        Scorer: "a reward model",
+        Translator: "a translation model",
+    }
+    return ValueError(f"{folder}: expected {wanted}, this folder holds {kinds[type(found)]}")

@@ -1,0 +1,28 @@
+"""Which profile is current: the one switch of dvc.yaml, for everything that people start by hand."""
+
+from pathlib import Path
+
+from pipeline.config import Config, load
+from pipeline.layout import Layout
+
+PROFILE = Path("conf/profile.yaml")
+
+
+class ProfileConfig(Config):
+    """conf/profile.yaml."""
+
+    profile: str
+    """A folder of conf: cpu, tiny or paper."""
+
+
+def current_layout(profile: str = "") -> Layout:
+    """The files of a profile, by default of the current one; ValueError names what is missing."""
+    if not profile:
+        if not PROFILE.is_file():
+            raise ValueError(f"{PROFILE}: no such file; run this in the root of the repository")
+        profile = load(PROFILE, ProfileConfig).profile
+    config = Path("conf", profile, "report.yaml")
+    if not config.parent.is_dir():
+        known = sorted(path.parent.name for path in Path("conf").glob("*/report.yaml"))
+        raise ValueError(f"profile {profile!r}: no folder {config.parent}; known are {', '.join(known)}")
+    return Layout.of(config)
