@@ -1,0 +1,84 @@
+"""A working directory with a tiny model of every kind, random weights, where the commands look for them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.artifacts import publish, save_model
+from pipeline.models.bert import Bert, BertConfig, Pooler
+from pipeline.models.gpt import GPT, GPTConfig
+from pipeline.models.heads import RewardModel, SequenceClassifier
+from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
+from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
+from pipeline.stages.handover import save_gpt, save_reward
+from pipeline.stages.translation import SearchConfig, Translator, save_translator
+from pipeline.stages.word_folder import save_words
+from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
+from pipeline.text.words import Vocabulary
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["the cat sat on the mat", "a dog ran after the cat", "the dog sat by the door"] * 4
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """conf/ of the project, with the profile tiny, and models/tiny."""
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("workspace")
+    (root / "conf").mkdir()
+    for name in ("cpu", "tiny", "paper", "runtime"):
+        (root / "conf" / name).symlink_to(ROOT / "conf" / name)
+    (root / "conf/profile.yaml").write_text("profile: tiny\n")
+    models = root / "models/tiny"
+    bpe = train_byte_bpe(TEXTS, vocab_size=300)
+    shape = GPTConfig(vocab_size=bpe.vocab_size, d_model=16, num_layers=1, num_heads=2, max_length=64)
+    for stage in ("pretrain_gpt", "dpo"):
+        save_gpt(models / stage, GPT(shape), bpe)
+    save_reward(models / "reward", RewardModel(GPT(shape)), bpe)
+    _save_classifier(models / "finetune/polarity")
+    _save_translator(models / "translate/transformer")
+    words = ("cat", "dog", "door", "mat")
+    matrix = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.5, 0.5]], dtype=np.float32)
+    counts = np.array([4, 3, 2, 1])
+    save_words(models / "word_vectors/skipgram", Vocabulary(words, counts), matrix, method="skipgram")
+    return root
+
+
+@pytest.fixture
+def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workspace as the working directory."""
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def _save_classifier(folder: Path) -> None:
+    tokenizer = train_wordpiece(TEXTS, vocab_size=80)
+    shape = BertConfig(
+        vocab_size=tokenizer.vocab_size, d_model=16, num_layers=1, num_heads=2, d_ff=32, max_length=32, dropout=0.0
+    )
+    model = SequenceClassifier(Bert(shape), Pooler(16), num_labels=2, dropout=0.0)
+    labels = ("negative", "positive")
+    with publish(folder) as target:
+        save_model(
+            target, *sequence_classifier_to_huggingface(model, pad_token_id=tokenizer.pad_id, labels=labels)
+        )  # fmt: skip
+        tokenizer.save(target)
+
+
+def _save_translator(folder: Path) -> None:
+    tokenizer = train_translation_bpe(TEXTS, vocab_size=120)
+    shape = TransformerConfig(
+        kind="transformer",
+        vocab_size=tokenizer.vocab_size,
+        d_model=16,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        num_heads=2,
+        d_ff=32,
+        max_length=32,
+        dropout=0.0,
+    )
+    search = SearchConfig(beam_size=2, normalisation="length", length_penalty=1.0, max_extra_tokens=5)
+    save_translator(folder, Translator(Seq2Seq(shape).eval(), tokenizer, search))

@@ -1,0 +1,129 @@
+"""The doctor finds what would stop a run, says what to do, and says nothing is wrong only when nothing is."""
+
+import shutil
+import socket
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from pipeline import doctor
+from pipeline.cli import main
+from pipeline.config import load
+from pipeline.doctor_batches import PROBES, Probe, run_batch
+from pipeline.doctor_disk import needed_bytes, parameters
+from pipeline.layout import Layout
+from pipeline.runtime import RuntimeConfig
+from tests.cli.conftest import ROOT
+
+TINY = Layout.of(Path("conf/tiny/report.yaml"))
+
+
+@pytest.fixture
+def runtime() -> RuntimeConfig:
+    return load(ROOT / "conf/runtime/cpu.yaml", RuntimeConfig)
+
+
+@pytest.mark.parametrize("stage", sorted(PROBES))
+def test_one_batch_goes_through_every_stage(stage: str, runtime: RuntimeConfig) -> None:
+    run_batch(PROBES[stage], runtime)
+
+
+def test_every_stage_that_trains_has_its_batch() -> None:
+    trains = {stage for stage, schema in doctor.SCHEMAS.items() if "training" in schema.model_fields}
+    assert {stage.partition("/")[0] for stage in PROBES} == trains | {"word_vectors"}
+
+
+def test_a_loss_that_is_no_number_is_a_problem_with_its_stage_named(
+    runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> Probe:
+        model, objective = PROBES["sft"]()
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("nan"))
+        return model, objective
+
+    monkeypatch.setattr(doctor, "PROBES", {"sft": broken})
+    (finding,) = doctor.batches(runtime)
+    assert (finding.what, finding.is_fine) == ("one batch, sft", False)
+    assert finding.found.startswith("the loss is nan")
+
+
+def test_a_package_that_is_not_as_locked_is_named(tmp_path: Path) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"numpy=={metadata.version('numpy')} \\\n    --hash=sha256:0\npydantic==0.0.1 \\\nno-such==1 \\\n")
+    python, packages = doctor.versions(lock)
+    assert python.is_fine
+    assert packages.found == (f"no-such not installed, locked 1; pydantic {metadata.version('pydantic')}, locked 0.0.1")
+    assert packages.remedy
+
+
+def test_the_bad_key_of_a_configuration_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "conf/tiny", tmp_path / "conf/tiny")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "conf/tiny/reward.yaml"
+    path.write_text(path.read_text().replace("dropout:", "dropuot:"))
+    (tmp_path / "conf/tiny/sft.yaml").unlink()
+    problems = [finding for finding in doctor.configurations(TINY) if not finding.is_fine]
+    assert ["conf/tiny/sft.yaml" in problems[0].found, "did you mean 'dropout'?" in problems[1].found] == [True, True]
+
+
+def test_parameters_are_counted_without_making_the_models(inside: Path) -> None:
+    from pipeline.models.gpt import GPT, GPTConfig
+    from pipeline.stages.pretrain_gpt import PretrainGPTConfig
+
+    bert, gpt, translators = parameters(TINY)
+    decoder = load(inside / "conf/tiny/pretrain_gpt.yaml", PretrainGPTConfig).model
+    real = GPT(GPTConfig(vocab_size=400, **decoder.model_dump()))
+    assert gpt == sum(parameter.numel() for parameter in real.parameters())
+    assert bert > 0 and len(translators) == 2
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_a_problem(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = needed_bytes(TINY)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free=needed))
+    assert doctor.disk(TINY).is_fine
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free=needed - 1))
+    assert not doctor.disk(TINY).is_fine
+
+
+def test_a_server_that_does_not_answer_is_a_problem_and_one_that_listens_is_not() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        refused = doctor.tracking({"MLFLOW_TRACKING_URI": address})
+        server.listen()
+        answered = doctor.tracking({"MLFLOW_TRACKING_URI": address})
+    assert (refused.is_fine, answered.is_fine) == (False, True)
+    assert doctor.tracking({}).found == "sqlite database"
+    assert doctor.tracking({"MLFLOW_TRACKING_URI": address, "PIPELINE_TRACKING": "local"}).is_fine
+
+
+def test_an_unknown_runtime_ends_the_examination_with_exit_code_1(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIPELINE_RUNTIME", "gpuu")
+    shutil.copy(ROOT / "requirements.lock", inside)
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "PROBLEM  runtime: PIPELINE_RUNTIME=gpuu: no conf/runtime/gpuu.yaml; known are" in text
+    assert "1 problem(s)" in text
+
+
+def test_the_whole_examination_takes_less_than_a_minute_and_finds_nothing_here(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIPELINE_RUNTIME", "cpu")
+    monkeypatch.setattr(doctor, "_MEMORY", 0)
+    shutil.copy(ROOT / "requirements.lock", inside)
+    begin = time.monotonic()
+    assert main(["doctor"]) == 0, capsys.readouterr().out
+    assert time.monotonic() - begin < 60
+    assert "Everything is ready" in capsys.readouterr().out
