@@ -94,9 +94,10 @@ class ScoreScale:
 
     @staticmethod
     def of(rewards: Float[Tensor, "N"]) -> "ScoreScale":
-        """The scale that the rewards of some answers set."""
+        """The scale that the rewards of some answers set; equal rewards say nothing of it and leave it as it is."""
         rewards = rewards.double()
-        return ScoreScale(mean=float(rewards.mean()), std=max(float(rewards.std(unbiased=False)), 1e-6))
+        std = float(rewards.std(unbiased=False))
+        return ScoreScale(mean=float(rewards.mean()), std=std if std > 1e-6 else 1.0)
 
 
 @dataclass(frozen=True)

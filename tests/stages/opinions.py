@@ -36,7 +36,7 @@ PAIRS = {
 TRAINING = {
     "seed": 1,
     "batching": {"kind": "examples", "examples_per_step": 16},
-    "duration": {"kind": "steps", "num_steps": 40},
+    "duration": {"kind": "steps", "num_steps": 60},
     "optimizer": {"lr": 0.003, "betas": [0.9, 0.95]},
     "schedule": {"kind": "linear", "num_warmup_steps": 2},
     "validate_every": 20,
@@ -108,7 +108,7 @@ def write_data(root: Path) -> None:
             Conversation(
                 id=f"{split}-{i}",
                 source="review-movie" if i % 4 else "chatter",
-                messages=(Message("user", REQUESTS[i % 3]), Message("assistant", words)),
+                messages=(Message("user", str(random.choice(REQUESTS))), Message("assistant", words)),
                 group=f"{i}",
             )
             for i, (words, _) in enumerate(drawn)

@@ -122,6 +122,10 @@ def test_the_first_iteration_sets_the_scale_of_scores_and_later_ones_keep_it() -
     assert later.report["score"] == pytest.approx((later.report["reward"] - first.scale.mean) / first.scale.std)
 
 
+def test_equal_rewards_leave_the_scale_as_it_is() -> None:
+    assert ScoreScale.of(torch.full((5,), 0.25)) == ScoreScale(mean=0.25, std=1.0)
+
+
 def test_whitened_advantages_have_mean_zero_and_variance_one_over_the_whole_rollout() -> None:
     buffer = worker().roll_out(actor_critic(), FixedKL(0.3), None, iteration=0, place=ALONE).buffer
     counted = buffer.advantages[buffer.is_response]

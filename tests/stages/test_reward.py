@@ -1,0 +1,106 @@
+"""The stage reward: what people prefer is learned from pairs and read at the last token, whatever stands behind it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import tensor
+from torch.nn import functional as F
+
+from pipeline.config import TrainingConfig
+from pipeline.data.batches import RewardBatch
+from pipeline.data.preferences import RewardExamples
+from pipeline.layout import Layout
+from pipeline.models.heads import RewardModel
+from pipeline.stages.handover import open_reward
+from pipeline.stages.pairs import PairsConfig, read_split
+from pipeline.stages.reward import RewardModelling, baseline_accuracies, rewards_of_pairs
+from tests.stages.opinions import BAD, GOOD, PAIRS, REQUESTS, TRAINING, World, gpt, tokenizer
+
+LAYOUT = Layout.of(Path("conf/tiny/reward.yaml"))
+
+
+@pytest.fixture
+def metrics(world: World) -> Any:
+    """What the stage reports."""
+    return json.loads((world.root / "metrics/tiny/reward.json").read_text())
+
+
+def test_unseen_pairs_are_ordered_far_better_than_by_length(metrics: Any) -> None:
+    assert metrics["accuracy"] > 0.9
+    assert metrics["baselines"]["longer"] < 0.7
+    assert metrics["baselines"]["bag_of_words"] > 0.9 and metrics["baselines"]["judge"] > 0.9
+
+
+def test_calibration_counts_every_pair_of_the_test_split(metrics: Any) -> None:
+    bins = metrics["calibration"]["bins"]
+    assert sum(one["count"] for one in bins) == metrics["pairs"]["test"]["pairs"]
+    assert metrics["pairs"]["test"]["annotator_agreement"] == 1.0
+
+
+def test_the_model_that_is_handed_over_prefers_good_words(world: World) -> None:
+    opened = open_reward(world.root / "models/tiny/reward")
+    special = opened.tokenizer
+    prompt = [special.bos_id, special.id_of("user"), *special.encode(REQUESTS[0]), special.id_of("assistant")]
+
+    @torch.no_grad()
+    def reward(text: str) -> float:
+        ids = tensor([[*prompt, *special.encode(text), special.eos_id]])
+        return float(opened.model.eval()(ids, tensor([ids.shape[1] - 1])))
+
+    assert min(reward(f"the film {word}") for word in GOOD) > max(reward(f"the film {word}") for word in BAD)
+
+
+def test_the_loss_reads_each_reward_at_the_true_last_token_whatever_stands_behind() -> None:
+    torch.manual_seed(0)
+    model = RewardModel(gpt()).eval()
+    module = RewardModelling(model, TrainingConfig.model_validate(TRAINING))
+    rows = [[1, 3, 40, 4, 50, 60, 2], [1, 3, 40, 4, 2]], [[1, 3, 40, 4, 70, 2], [1, 3, 40, 4, 80, 90, 91, 2]]
+    ids = torch.zeros(2, 2, 8, dtype=torch.long)
+    for side in range(2):
+        for row in range(2):
+            ids[side, row, : len(rows[side][row])] = tensor(rows[side][row])
+    last = [tensor([len(row) - 1 for row in side]) for side in rows]
+    batch = RewardBatch(ids[0], last[0], ids[1], last[1])
+    alone = [[float(model(tensor([row]), tensor([len(row) - 1]))) for row in side] for side in rows]
+    expected = sum(-float(F.logsigmoid(tensor(alone[0][i] - alone[1][i]))) for i in range(2))
+    (terms,) = module.objective(batch)
+    assert float(terms.loss_sum) == pytest.approx(expected, rel=1e-5)
+    noisy = replace(batch, chosen_ids=torch.where(ids[0] == 0, 77, ids[0]))
+    assert float(module.objective(noisy)[0].loss_sum) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rewards_come_in_the_order_of_the_pairs_whatever_the_batches(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world.root)
+    torch.manual_seed(0)
+    model = RewardModel(gpt()).eval()
+    split = read_split(LAYOUT, "test", PairsConfig.model_validate(PAIRS), tokenizer())
+    examples = RewardExamples(split.encoded, tokenizer().pad_id)
+    chosen, rejected = rewards_of_pairs(model, examples, tokens_per_batch=70)
+    for i, pair in enumerate(split.encoded):
+        for found, ids in ((chosen, pair.chosen), (rejected, pair.rejected)):
+            expected = float(model(torch.from_numpy(ids)[None], tensor([len(ids) - 1])))
+            assert found[i] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_bag_of_words_learns_from_the_training_texts_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world.root)
+    split = read_split(LAYOUT, "test", PairsConfig.model_validate(PAIRS), tokenizer())
+    before = baseline_accuracies(LAYOUT, split)
+    known = world.root / "data/tiny/prepared/rated/train.jsonl"
+    text = known.read_text()
+    try:
+        turned = text.replace('"mean": -', '"mean": +').replace('"mean": ', '"mean": -').replace("-+", "")
+        known.write_text(turned)
+        after = baseline_accuracies(LAYOUT, split)
+    finally:
+        known.write_text(text)
+    assert after["bag_of_words"] == pytest.approx(1.0 - before["bag_of_words"], abs=0.1)
+    assert (after["judge"], after["longer"]) == (before["judge"], before["longer"])
+    assert np.isclose(before["bag_of_words"], 1.0, atol=0.1)
