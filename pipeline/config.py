@@ -18,6 +18,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 from yaml import YAMLError
 
@@ -110,18 +111,27 @@ class Epochs(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW (Loshchilov and Hutter 2019) and gradient clipping by global norm."""
+    """How the parameters move, and gradient clipping by global norm."""
 
+    kind: Literal["adamw", "adagrad"] = "adamw"
+    """AdamW (Loshchilov and Hutter 2019), or AdaGrad (Duchi et al. 2011) for tables of which a step sees few rows."""
     lr: PositiveFloat
     """Peak learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of the first and second moment."""
     eps: PositiveFloat = 1e-8
-    """Added to the square root of the second moment."""
+    """Added to the square root of the second moment, or of the sum of squares."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay of the matrices; biases, norms and vectors are not decayed."""
     clip_norm: NonNegativeFloat = 1.0
     """Largest global gradient norm; 0 switches clipping off."""
+
+    @model_validator(mode="after")
+    def _adagrad_has_its_own_settings(self) -> "OptimizerConfig":
+        foreign = sorted({"betas", "weight_decay"} & self.model_fields_set)
+        if self.kind == "adagrad" and foreign:
+            raise ValueError(f"adagrad has no {' and no '.join(foreign)}")
+        return self
 
 
 class ScheduleConfig(Config):

@@ -25,6 +25,7 @@ from pipeline.data.sources import FetchConfig
 from pipeline.doctor_batches import PROBES, run_batch
 from pipeline.doctor_disk import needed_bytes
 from pipeline.layout import LOCAL, Layout
+from pipeline.profile import stage_configs
 from pipeline.runtime import RuntimeConfig, current_runtime
 from pipeline.stages.dpo import DPOConfig
 from pipeline.stages.finetune import FinetuneConfig
@@ -122,15 +123,12 @@ def versions(lock: Path) -> Iterator[Finding]:
 
 def configurations(layout: Layout) -> Iterator[Finding]:
     """Every configuration file of the profile; the bad keys of one are named."""
-    folder = Path("conf", layout.profile)
     count = 0
     for stage, schema in SCHEMAS.items():
-        single = folder / f"{stage}.yaml"
-        paths = [single] if single.is_file() else sorted((folder / stage).glob("*.yaml"))
+        paths = stage_configs(layout.profile, stage)
         if not paths:
-            yield Finding(
-                "configuration", f"no {single} and no file in {folder / stage}", "write one, or choose another profile"
-            )
+            missing = f"conf/{layout.profile}: neither {stage}.yaml nor a file in {stage}/"
+            yield Finding("configuration", missing, "write one, or choose another profile")
         for path in paths:
             try:
                 load(path, schema)

@@ -1,14 +1,13 @@
 """How much room a profile needs: parameters are counted on models without memory, from the configuration files."""
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
-from pipeline.config import load
+from pipeline.config import C, load
 from pipeline.layout import Layout
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.gpt import GPT, GPTConfig
+from pipeline.profile import stage_configs
 from pipeline.stages.pretrain_bert import PretrainBertConfig
 from pipeline.stages.pretrain_gpt import PretrainGPTConfig
 from pipeline.stages.tokenize import TokenizeConfig
@@ -26,28 +25,38 @@ def needed_bytes(layout: Layout) -> int:
 
     A checkpoint holds weights and two moments. Those of a stage go when it ends, so that only one stage counts.
     """
-    bert, gpt, translators = parameters(layout)
-    # BERT and its two fine-tunings, GPT, SFT, reward, DPO and PPO.
-    handed_over = 3 * bert + 5 * gpt + sum(translators)
-    largest = max(bert, 2 * gpt, *translators)  # PPO trains a policy and a critic
+    berts, gpts, translators = parameters(layout)
+    # BERT and its four fine-tunings; GPT, SFT, reward, DPO and PPO.
+    handed_over = 5 * sum(berts) + 5 * sum(gpts) + sum(translators)
+    largest = max(*berts, *(2 * gpt for gpt in gpts), *translators)  # PPO trains a policy and a critic
     return _DATA + 2 * _FLOAT * handed_over + _CHECKPOINTS * 3 * _FLOAT * largest
 
 
-def parameters(layout: Layout) -> tuple[int, int, list[int]]:
-    """Parameters of BERT, of GPT, and of each translation model; ValueError names a file that is not valid."""
-    folder = Path("conf", layout.profile)
-    tokenizers = load(folder / "tokenize.yaml", TokenizeConfig)
+def parameters(layout: Layout) -> tuple[list[int], list[int], list[int]]:
+    """Parameters of each BERT, GPT and translation model; ValueError names a file that is missing or not valid."""
+    (tokenizers,) = _load(layout, "tokenize", TokenizeConfig)
     if tokenizers.wordpiece is None or tokenizers.byte_bpe is None:
-        raise ValueError(f"{folder / 'tokenize.yaml'}: no tokenizer for BERT or none for GPT")
-    encoder = load(folder / "pretrain_bert.yaml", PretrainBertConfig).model
-    decoder = load(folder / "pretrain_gpt.yaml", PretrainGPTConfig).model
+        raise ValueError(f"conf/{layout.profile}/tokenize.yaml: no tokenizer for BERT, or none for GPT")
+    words, pieces = tokenizers.wordpiece.vocab_size, tokenizers.byte_bpe.vocab_size
     with torch.device("meta"):
-        bert = BertForPretraining(BertConfig(vocab_size=tokenizers.wordpiece.vocab_size, **encoder.model_dump()))
-        gpt = GPT(GPTConfig(vocab_size=tokenizers.byte_bpe.vocab_size, **decoder.model_dump()))
-        paths = sorted((folder / "translate").glob("*.yaml"))
-        translators = [build_model(load(path, TranslateConfig).model) for path in paths]
-    return _count(bert), _count(gpt), [_count(model) for model in translators]
+        berts: list[nn.Module] = [
+            BertForPretraining(BertConfig(vocab_size=words, **one.model.model_dump()))
+            for one in _load(layout, "pretrain_bert", PretrainBertConfig)
+        ]
+        gpts: list[nn.Module] = [
+            GPT(GPTConfig(vocab_size=pieces, **one.model.model_dump()))
+            for one in _load(layout, "pretrain_gpt", PretrainGPTConfig)
+        ]
+        translators: list[nn.Module] = [build_model(one.model) for one in _load(layout, "translate", TranslateConfig)]
+    return _count(berts), _count(gpts), _count(translators)
 
 
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+def _load(layout: Layout, stage: str, schema: type[C]) -> list[C]:
+    paths = stage_configs(layout.profile, stage)
+    if not paths:
+        raise ValueError(f"conf/{layout.profile}: no configuration of {stage}")
+    return [load(path, schema) for path in paths]
+
+
+def _count(models: list[nn.Module]) -> list[int]:
+    return [sum(parameter.numel() for parameter in model.parameters()) for model in models]

@@ -8,6 +8,12 @@ from pipeline.layout import Layout
 PROFILE = Path("conf/profile.yaml")
 
 
+def stage_configs(profile: str, stage: str) -> list[Path]:
+    """The configuration of a stage: one file, or one for each item of its folder."""
+    single = Path("conf", profile, f"{stage}.yaml")
+    return [single] if single.is_file() else sorted(single.with_suffix("").glob("*.yaml"))
+
+
 class ProfileConfig(Config):
     """conf/profile.yaml."""
 

@@ -2,7 +2,7 @@
 
 A row is [CLS] A [SEP] B [SEP], or [CLS] A [SEP] where the document has one sentence only: masked words, but no pair.
 Every draw is a function of (seed, epoch, index), for a whole batch at once. B batch, T the longest row,
-V ordinary ids, W all ids.
+P pairs of an epoch, V ordinary ids, W all ids.
 """
 
 from dataclasses import dataclass
@@ -82,6 +82,11 @@ class MaskedExamples:
             lengths=ordinary + _SPECIALS - 1 + is_pair,
             num_targets={"mlm": self._num_masked(ordinary), "nsp": is_pair},
         )
+
+    def next_sentence_labels(self, epoch: int) -> Int[np.ndarray, "P"]:
+        """Of every pair, whether its second segment comes from another document (1) or follows the first (0)."""
+        segments = self._pairs.draw(np.arange(len(self._pairs)), epoch)
+        return segments.is_random[segments.b_length > 0]
 
     def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> MaskedBatch:
         """The right-padded, masked batch of some examples in `epoch`."""

@@ -8,7 +8,7 @@ from pipeline.report.results import ResultSpec, Source
 METHODS = {"svd": "Counts + SVD", "cbow": "CBOW", "skipgram": "Skip-gram", "glove": "GloVe", "fasttext": "fastText"}
 TRANSLATORS = {"transformer": "Transformer", "gru": "GRU with attention"}
 ALIGNMENTS = {"dpo": "DPO", "ppo": "PPO"}
-RANDOM = "_random"
+RANDOM = "-random"
 """Ends the name of the fine-tuning of the same network from random weights."""
 
 

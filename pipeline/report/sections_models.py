@@ -39,7 +39,7 @@ def bert_section(run: RunFiles) -> Section:
             loss_chart(
                 run,
                 f"finetune/{item}",
-                f"Fine-tuning, {item.replace('_', ' ')}",
+                f"Fine-tuning, {item.replace('-', ', ')}",
                 {"train/total": "training", "valid/total": "validation"},
                 y_label="loss",
             )

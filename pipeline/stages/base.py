@@ -122,7 +122,7 @@ class StageModule(LightningModule, Generic[B]):
         return batch
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW, with decay of the matrices alone."""
+        """The configured optimizer."""
         # The fused step undoes a loss scale inside, after the gradients were to be clipped.
         fused = self.trainer.precision != "16-mixed"
         return build_optimizer(self.model, self.training_config.optimizer, fused=fused)
@@ -163,8 +163,12 @@ class StageModule(LightningModule, Generic[B]):
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); weight decay for matrices only."""
+    """AdamW with weight decay for matrices only, or AdaGrad; `fused` where the device has a fused step."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.kind == "adagrad":
+        # Its fused step exists for the CPU alone.
+        fused = fused and all(parameter.device.type == "cpu" for parameter in parameters)
+        return torch.optim.Adagrad(parameters, lr=config.lr, eps=config.eps, fused=fused)
     matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
     vectors = [parameter for parameter in parameters if parameter.ndim < 2]
     groups = [

@@ -3,6 +3,7 @@
 One configuration is one training: the same network from random weights is a configuration of its own.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from pipeline.data.classification import (
 )
 from pipeline.data.plan import plan_epoch
 from pipeline.data.prepared import read_rated
+from pipeline.data.records import SPLITS
 from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
 from pipeline.layout import Layout
@@ -36,7 +38,11 @@ from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
+POLARITIES = ("negative", "positive")
+"""The classes of polarity, in the order of their numbers."""
+
 _TOKENS_PER_BATCH = 8192
+_NUM_SAMPLES = 20
 
 
 class PolarityTask(Config):
@@ -70,9 +76,6 @@ class FinetuneConfig(Config):
     """Longest text in tokens; a longer one is shortened and counted."""
     dropout: Fraction
     """Dropout of the encoder and before the classifier."""
-
-
-POLARITIES = ("negative", "positive")
 
 
 class FineTuning(StageModule[SequenceBatch]):
@@ -139,12 +142,14 @@ def main(path: Path) -> None:
     inputs = (folder, layout.data("prepared/rated"))
     with stage_run(__spec__.name, path, config, seed=config.training.seed, inputs=inputs) as run:
         tokenizer = load_tokenizer(folder)
-        texts = {split: read_task(layout, split, config.task) for split in ("train", "valid", "test")}
+        texts = {split: read_task(layout, split, config.task) for split in SPLITS}
         train, valid, test = (
             examples(one, tokenizer, config.task, max_length=config.max_length) for one in texts.values()
         )
         labels = POLARITIES if isinstance(config.task, PolarityTask) else ("rating",)
-        module = FineTuning(build_model(folder, config, num_labels=len(labels)), config.training)
+        model = build_model(folder, config, num_labels=len(labels))
+        tokenizer.check_fits(model.encoder.config.vocab_size, folder)
+        module = FineTuning(model, config.training)
         fit(run, module, train=train, valid=valid)
         predictions = predict(module.model, test)
         with publish(run.layout.output) as target:
@@ -155,12 +160,14 @@ def main(path: Path) -> None:
             {
                 **scores(config.task, predictions, train, test, texts),
                 "num_texts": {split: len(one) for split, one in texts.items()},
-                "num_shortened": {"train": train.num_shortened, "test": test.num_shortened},
+                "num_shortened": {
+                    split: one.num_shortened for split, one in zip(SPLITS, (train, valid, test), strict=True)
+                },
             },
             history=module.history,
             samples=[
                 {"text": text.text, "label": text.label, "prediction": predictions[i].item()}
-                for i, text in enumerate(texts["test"][:20])
+                for i, text in enumerate(texts["test"][:_NUM_SAMPLES])
             ],
         )
 
@@ -184,7 +191,7 @@ def scores(
     predictions: np.ndarray,
     train: SequenceExamples,
     test: SequenceExamples,
-    texts: dict[str, list[LabelledText]],
+    texts: Mapping[Literal["train", "valid", "test"], list[LabelledText]],
 ) -> dict[str, Any]:
     """The metrics of the task beside those of a bag of words, and of the majority class where there are classes."""
     known, asked = ([text.text for text in texts[split]] for split in ("train", "test"))

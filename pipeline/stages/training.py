@@ -128,17 +128,18 @@ def train_module(
     config, runtime = module.training_config, run.runtime
     module.loss_scale = gradient_scale(runtime)
     random, seed, resumed = {}, config.seed, None
+    trained = TrainedWeights(runtime)
     if found:
         module.load_progress(torch.load(found.folder / PROGRESS, weights_only=True))
         if found.writer == _writer(runtime):
             random = torch.load(found.folder / RANDOM.format(global_rank(runtime)), weights_only=True)
             resumed = found.folder / STATE
         else:
-            module.model.load_state_dict(saved_weights(found.folder / STATE))
+            trained.state = saved_weights(found.folder / STATE)
+            module.model.load_state_dict(trained.state)
             seed += found.update
     # DeepSpeed takes the parameters to pieces and lower precision: the trained ones go into a copy.
     plain = copy.deepcopy(module.model) if runtime.strategy == "deepspeed" else module.model
-    trained = TrainedWeights(runtime)
     trainer = build_trainer(
         runtime,
         clip_norm=config.optimizer.clip_norm,

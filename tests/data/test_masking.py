@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.data.batches import MaskedBatch, Sizes
 from pipeline.data.draws import draw_below, draw_uniform
 from pipeline.data.masking import MaskedExamples, Vocabulary, vocabulary
 from pipeline.data.sentence_pairs import SentencePairs, truncate_pair
@@ -24,7 +25,10 @@ def corpus(num_documents: int, num_sentences: int, seed: int = 0) -> TokenArrays
     random = np.random.default_rng(seed)
     return numbered(
         [
-            [int(length) for length in random.integers(1, 30, max(random.integers(1, num_sentences + 1), 2 * (i < 2)))]
+            [
+                int(length)
+                for length in random.integers(1, 30, max(int(random.integers(1, num_sentences + 1)), 2 * (i < 2)))
+            ]
             for i in range(num_documents)
         ]
     )
@@ -43,7 +47,7 @@ def examples(tokens: TokenArrays, max_length: int = 64, short_share: float = 0.1
     return MaskedExamples(tokens, known, max_length=max_length, short_share=short_share, **values)  # type: ignore[arg-type]
 
 
-def everything(found: MaskedExamples, epoch: int = 0):
+def everything(found: MaskedExamples, epoch: int = 0) -> tuple[Sizes, MaskedBatch]:
     sizes = found.sizes(epoch)
     return sizes, found.collate(np.arange(len(sizes.lengths)), epoch)
 
@@ -60,7 +64,7 @@ def test_rows_are_pairs_of_real_segments_and_sizes_count_what_collate_yields(
     assert batch.is_masked.sum(1).tolist() == sizes.num_targets["mlm"].tolist()
     assert sizes.num_targets["nsp"].tolist() == batch.is_pair.tolist()
     document = np.searchsorted(tokens.document_starts, np.arange(tokens.num_tokens), side="right") - 1
-    num_sentences = np.diff(np.searchsorted(tokens.sentence_starts, tokens.document_starts))
+    sentences_of = np.diff(np.searchsorted(tokens.sentence_starts, tokens.document_starts))
     for row in range(len(sizes.lengths)):
         real = batch.labels[row][batch.attention_mask[row]].tolist()
         second = real.index(SEP)
@@ -68,7 +72,7 @@ def test_rows_are_pairs_of_real_segments_and_sizes_count_what_collate_yields(
         assert real[0] == CLS and real[-1] == SEP and len(a)
         assert sizes.num_targets["mlm"][row] == max(1, round(0.15 * (len(a) + len(b))))
         if not batch.is_pair[row]:
-            assert second == len(real) - 1 and num_sentences[document[a[0] - FIRST]] == 1
+            assert second == len(real) - 1 and sentences_of[document[a[0] - FIRST]] == 1
             assert (np.diff(a) == 1).all() and batch.next_sentence_labels[row] == 0
             continue
         assert len(b)

@@ -82,9 +82,9 @@ def metrics() -> dict[str, dict[str, Any]]:
             "score": accuracy,
             "baselines": {"majority": {**accuracy, "accuracy": 0.5}, "bag_of_words": {**accuracy, "accuracy": 0.83}},
         },
-        "finetune/polarity_random": {"score": {**accuracy, "accuracy": 0.7}, "baselines": {}},
+        "finetune/polarity-random": {"score": {**accuracy, "accuracy": 0.7}, "baselines": {}},
         "finetune/rating": {"score": correlation, "baselines": {"bag_of_words": correlation}},
-        "finetune/rating_random": {"score": {**correlation, "pearson": 0.5}, "baselines": {}},
+        "finetune/rating-random": {"score": {**correlation, "pearson": 0.5}, "baselines": {}},
         "pretrain_gpt": {
             "test": {
                 "model": _by_source(1.7),
@@ -180,7 +180,7 @@ def curves() -> dict[str, list[dict[str, float]]]:
         ]
 
     language_models = ("pretrain_gpt", "translate/transformer", "translate/gru", "sft", "reward", "dpo")
-    tasks = ("finetune/polarity", "finetune/polarity_random", "finetune/rating", "finetune/rating_random")
+    tasks = ("finetune/polarity", "finetune/polarity-random", "finetune/rating", "finetune/rating-random")
     ppo = ("train/entropy/entropy", "train/policy/clip_fraction", "train/value")
     return {
         **{stage: rows(["loss", "total"]) for stage in language_models},

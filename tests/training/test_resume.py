@@ -100,6 +100,15 @@ def test_another_runtime_is_refused_and_may_go_on_from_the_weights_alone(
     assert curve[6]["train/total"] != pytest.approx(wanted[6]["train/total"], rel=1e-5)
 
 
+def test_a_finished_training_is_handed_over_by_another_runtime(new_toy: NewToy) -> None:
+    whole, workspace = new_toy(), new_toy()
+    whole.run("zero3_cpu")
+    workspace.run("zero3_cpu", environment={"TOY_AFTER_TRAINING": "kill"}, expect=(-9, 0))
+    workspace.run("cpu", environment={"PIPELINE_RESUME": "weights"})
+    assert workspace.curve_text() == whole.curve_text()
+    assert all(torch.equal(tensor, whole.weights()[name]) for name, tensor in workspace.weights().items())
+
+
 def test_a_changed_configuration_starts_anew_and_says_so(new_toy: NewToy) -> None:
     workspace = new_toy()
     workspace.run("cpu", kill_at=8)

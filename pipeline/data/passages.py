@@ -1,0 +1,32 @@
+"""Running text as word numbers, for methods that look at the words around a word. T words of the whole text."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int32
+
+from pipeline.text.words import Vocabulary
+
+
+@dataclass(frozen=True)
+class Passages:
+    """All passages behind each other. A passage is a paragraph: no window crosses its border."""
+
+    words: Int32[np.ndarray, "T"]
+    """Numbers in the vocabulary; other words are left out, as if they were not in the text."""
+    passage: Int32[np.ndarray, "T"]
+    """Which passage each word belongs to, rising."""
+
+
+def encode_passages(passages: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Passages:
+    """The known words of all passages."""
+    words: list[int] = []
+    lengths: list[int] = []
+    for passage in passages:
+        known = vocabulary.encode(passage)
+        words += known
+        lengths.append(len(known))
+    return Passages(
+        words=np.array(words, dtype=np.int32), passage=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    )

@@ -1,0 +1,202 @@
+"""Makes word vectors: the wiring of the methods that are trained by gradients, and the counting of the others.
+
+V words, D dimensions.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from pipeline.config import TrainingConfig
+from pipeline.data.cooccurrence import CellBatch, cell_examples, count_cooccurrences, hold_out
+from pipeline.data.passages import Passages, encode_passages
+from pipeline.data.prepared import read_documents
+from pipeline.data.word_pairs import WindowBatch, WindowExamples, keep_probabilities, negative_probabilities
+from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors
+from pipeline.models.word_vectors import ContinuousBagOfWords, GloVe, SkipGram, SubwordEmbedding, skip_gram
+from pipeline.objectives.terms import LossTerms
+from pipeline.objectives.word_vectors import glove_loss, negative_sampling_loss
+from pipeline.stages.base import StageModule
+from pipeline.stages.run import StageRun
+from pipeline.stages.training import fit
+from pipeline.stages.word_folder import Composer
+from pipeline.stages.word_methods import (
+    AnyMethod,
+    CbowConfig,
+    FastTextConfig,
+    GloveConfig,
+    LogCountsConfig,
+    PositivePmiConfig,
+    SkipGramConfig,
+    SvdConfig,
+)
+from pipeline.text.subwords import Subwords, pieces_of
+from pipeline.text.words import Vocabulary, build_vocabulary, passages_of
+
+
+@dataclass(frozen=True)
+class Text:
+    """The text in word numbers; held-out text is for validation losses alone."""
+
+    vocabulary: Vocabulary
+    train: Passages
+    valid: Passages
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a method has made of the text."""
+
+    matrix: Float[np.ndarray, "V D"]
+    numbers: Mapping[str, Any]
+    """About the training, for the metrics."""
+    history: Sequence[Mapping[str, float]] = ()
+    composer: Composer | None = None
+
+
+def read_training_text(folder: Path, *, min_count: int) -> Text:
+    """The training and validation documents, in the vocabulary of the training documents."""
+    train, valid = (
+        list(passages_of(document.text for document in read_documents(folder / f"{split}.jsonl")))
+        for split in ("train", "valid")
+    )
+    vocabulary = build_vocabulary(train, min_count=min_count)
+    return Text(vocabulary, encode_passages(train, vocabulary), encode_passages(valid, vocabulary))
+
+
+class WindowTraining(StageModule[WindowBatch]):
+    """Words and the words around them, against negative samples."""
+
+    model: SkipGram | ContinuousBagOfWords
+
+    def __init__(self, model: SkipGram | ContinuousBagOfWords, training: TrainingConfig, *, num_negatives: int) -> None:
+        super().__init__(model, training)
+        self.num_negatives = num_negatives
+
+    def objective(self, batch: WindowBatch) -> tuple[LossTerms, ...]:
+        """Skip-gram counts pairs; CBOW counts centres that have a context."""
+        match self.model:
+            case SkipGram():
+                is_pair = batch.is_pair
+                positive, negative = self.model(batch.centres, batch.contexts, batch.negatives)
+            case ContinuousBagOfWords():
+                is_pair = batch.is_pair.any(-1, keepdim=True)
+                positive, negative = self.model(batch.centres, batch.contexts, batch.negatives, batch.is_pair)
+            case _:
+                assert_never(self.model)
+        return (negative_sampling_loss(positive, negative, is_pair=is_pair, num_negatives=self.num_negatives),)
+
+
+class CellTraining(StageModule[CellBatch]):
+    """Logarithms of co-occurrence counts."""
+
+    model: GloVe
+
+    def __init__(self, model: GloVe, training: TrainingConfig, *, x_max: float, alpha: float) -> None:
+        super().__init__(model, training)
+        self.x_max = x_max
+        self.alpha = alpha
+
+    def objective(self, batch: CellBatch) -> tuple[LossTerms, ...]:
+        """Weighted squared error of each cell."""
+        scores = self.model(batch.rows, batch.columns)
+        return (glove_loss(scores, batch.counts, is_cell=batch.is_cell, x_max=self.x_max, alpha=self.alpha),)
+
+
+def make_vectors(run: StageRun, method: AnyMethod, text: Text) -> Trained:
+    """Makes the vectors by the configured method."""
+    num_words = len(text.vocabulary)
+    match method:
+        case SvdConfig():
+            return _decompose(method, text)
+        case GloveConfig():
+            return _train_on_cells(run, method, text)
+        case CbowConfig():
+            return _train_on_windows(run, method, text, ContinuousBagOfWords(num_words, d_model=method.d_model))
+        case SkipGramConfig():
+            return _train_on_windows(run, method, text, skip_gram(num_words, d_model=method.d_model))
+        case FastTextConfig():
+            subwords = Subwords(num_words, method.num_buckets, method.min_ngram, method.max_ngram)
+            pieces = pieces_of(text.vocabulary.words, subwords)
+            rows, starts = torch.from_numpy(pieces.rows), torch.from_numpy(pieces.starts)
+            inputs = SubwordEmbedding(rows, starts, num_rows=subwords.num_rows, d_model=method.d_model)
+            return _train_on_windows(run, method, text, SkipGram(inputs, d_model=method.d_model), subwords=subwords)
+        case _:
+            assert_never(method)
+
+
+def _decompose(method: SvdConfig, text: Text) -> Trained:
+    """Counts and their truncated singular value decomposition."""
+    counts = count_cooccurrences(
+        text.train, num_words=len(text.vocabulary), window=method.window, weighting=method.weighting
+    )
+    match method.matrix:
+        case PositivePmiConfig(smoothing=smoothing, num_negatives=num_negatives):
+            matrix = positive_pmi(counts, smoothing=smoothing, shift=math.log(num_negatives))
+        case LogCountsConfig():
+            matrix = log_counts(counts)
+    vectors = svd_vectors(matrix, d_model=method.d_model, power=method.power, seed=method.seed)
+    return Trained(vectors, {"num_counted_cells": int(counts.nnz), "num_cells": int(matrix.nnz)})
+
+
+def _train_on_cells(run: StageRun, method: GloveConfig, text: Text) -> Trained:
+    """GloVe; a share of the cells is held out."""
+    counts = count_cooccurrences(text.train, num_words=len(text.vocabulary), window=method.window, weighting="harmonic")
+    kept, held_out = hold_out(counts, share=method.held_out_share, seed=method.training.seed)
+    train, valid = (cell_examples(cells, cells_per_example=method.cells_per_example) for cells in (kept, held_out))
+    model = GloVe(len(text.vocabulary), d_model=method.d_model)
+    module = CellTraining(model, method.training, x_max=method.x_max, alpha=method.alpha)
+    fit(run, module, train=train, valid=valid)
+    return Trained(_matrix(module.model), {"num_cells": int(counts.nnz), **_numbers(module)}, module.history)
+
+
+def _train_on_windows(
+    run: StageRun,
+    method: CbowConfig | SkipGramConfig | FastTextConfig,
+    text: Text,
+    model: SkipGram | ContinuousBagOfWords,
+    *,
+    subwords: Subwords | None = None,
+) -> Trained:
+    """Prediction of words from the words around them, or the other way round."""
+    counts = text.vocabulary.counts
+    train, valid = (
+        WindowExamples(
+            passages,
+            keep_probabilities(counts, threshold=method.subsampling),
+            negative_probabilities(counts, power=method.negative_power),
+            window=method.window,
+            block_size=method.block_size,
+            num_shared=method.num_shared_negatives,
+            counted="centres" if isinstance(method, CbowConfig) else "pairs",
+            seed=method.training.seed,
+        )
+        for passages in (text.train, text.valid)
+    )
+    module = WindowTraining(model, method.training, num_negatives=method.num_negatives)
+    fit(run, module, train=train, valid=valid)
+    composer = None
+    # `fit` may have put a copy in the place of the model.
+    inputs = module.model.inputs
+    if subwords and isinstance(inputs, SubwordEmbedding):
+        composer = Composer(subwords, inputs.table.weight.detach().cpu())
+    return Trained(_matrix(module.model), _numbers(module), module.history, composer)
+
+
+@torch.no_grad()
+def _matrix(model: SkipGram | ContinuousBagOfWords | GloVe) -> Float[np.ndarray, "V D"]:
+    return np.asarray(model.vectors().cpu().numpy())
+
+
+def _numbers(module: WindowTraining | CellTraining) -> dict[str, Any]:
+    return {
+        "num_steps": module.num_steps,
+        "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+        "valid_loss": module.history[-1]["valid/loss"],
+    }
