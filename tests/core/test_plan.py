@@ -4,7 +4,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config import ByExamples, ByTokens, Epochs, Steps
@@ -23,6 +23,7 @@ def indices(steps: tuple[Step, ...]) -> list[list[int]]:
 
 
 @given(LENGTHS, BATCHINGS, st.integers(0, 3), st.integers(0, 3))
+@example([1, 1, 1, 40], ByTokens(kind="tokens", tokens_per_step=40), 0, 0)
 def test_an_epoch_has_every_example_once_in_steps_within_their_budget(
     lengths: list[int], batching: ByTokens | ByExamples, seed: int, epoch: int
 ) -> None:
