@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import TranslationBatch
@@ -43,6 +44,9 @@ class TranslateConfig(Config):
     """How it is trained."""
     model: Annotated[TransformerConfig | RecurrentConfig, Field(discriminator="kind")]
     """What is trained; its vocab_size is that of the tokenizer."""
+    residual_init: PositiveFloat = 1.0
+    """Factor of a Transformer's first weights that write into its residual stream: below 1 a post-norm layer begins near
+    the identity and learns from the first steps on (compare Zhang et al. 2019, section 3)."""
     label_smoothing: Fraction
     """Probability that the training spreads evenly over all tokens (Szegedy et al. 2016)."""
     search: SearchConfig
@@ -56,6 +60,8 @@ class TranslateConfig(Config):
     def _has_attention(self) -> "TranslateConfig":
         if isinstance(self.model, RecurrentConfig) and self.model.attention == "none" and self.num_attention_maps:
             raise ValueError(f"a model with attention none has no attention maps, found {self.num_attention_maps}")
+        if isinstance(self.model, RecurrentConfig) and self.residual_init != 1.0:
+            raise ValueError(f"residual_init is for a Transformer, found {self.residual_init} for a recurrent model")
         return self
 
 
@@ -80,11 +86,16 @@ class TranslationTraining(StageModule[TranslationBatch]):
         return (token_cross_entropy(logits, labels, label_smoothing=self.label_smoothing),)
 
 
-def build_model(config: TransformerConfig | RecurrentConfig) -> Seq2Seq | Recurrent:
+def build_model(config: TransformerConfig | RecurrentConfig, *, residual_init: float = 1.0) -> Seq2Seq | Recurrent:
     """The model with random weights."""
     match config:
         case TransformerConfig():
-            return Seq2Seq(config)
+            model = Seq2Seq(config)
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if name.endswith(("attention.output.weight", "feed_forward.output.weight")):
+                        parameter.mul_(residual_init)
+            return model
         case RecurrentConfig():
             return Recurrent(config)
 
@@ -105,7 +116,11 @@ def main(path: Path) -> None:
         length = config.model.max_length
         train, report = translation_examples(pairs["train"], tokenizer, max_length=length, too_long="drop")
         valid, _ = translation_examples(pairs["valid"], tokenizer, max_length=length, too_long="cut")
-        module = TranslationTraining(build_model(config.model), config.training, label_smoothing=config.label_smoothing)
+        module = TranslationTraining(
+            build_model(config.model, residual_init=config.residual_init),
+            config.training,
+            label_smoothing=config.label_smoothing,
+        )
         started = time.monotonic()
         fit(run, module, train=train, valid=valid)
         speeds = {"train": module.num_targets / (time.monotonic() - started)}

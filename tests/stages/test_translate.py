@@ -274,6 +274,26 @@ def test_the_padding_share_counts_both_sides() -> None:
     assert shares == [0.0, 0.25]
 
 
+def test_residual_init_scales_what_enters_the_residual_stream_and_nothing_else() -> None:
+    config = TranslateConfig.model_validate(settings("transformer")).model
+    models = []
+    for scale in (1.0, 0.25):
+        torch.manual_seed(1)
+        models.append(dict(build_model(config, residual_init=scale).named_parameters()))
+    changed = {name for name, parameter in models[0].items() if not torch.equal(parameter, models[1][name])}
+    assert changed == {
+        f"{layer}.{part}.output.weight"
+        for layer, parts in (
+            ("encoder.0", ("attention", "feed_forward")),
+            ("decoder.0", ("attention", "cross_attention", "feed_forward")),
+        )
+        for part in parts
+    }
+    assert all(torch.equal(models[0][name] * 0.25, models[1][name]) for name in changed)
+    with pytest.raises(ValueError, match="residual_init is for a Transformer"):
+        TranslateConfig.model_validate(settings("gru") | {"residual_init": 0.5})
+
+
 @pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return snapshot(tmp_path_factory.mktemp("code"))

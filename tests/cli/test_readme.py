@@ -1,0 +1,46 @@
+"""What the README tells people to write is what the program reads."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import _parser
+from pipeline.config import Config, load
+from pipeline.data.corpus import PrepareConfig
+from pipeline.data.sources import FetchConfig
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCHEMAS: dict[str, type[Config]] = {"fetch": FetchConfig, "prepare": PrepareConfig}
+
+
+@pytest.mark.parametrize("stage", sorted(SCHEMAS))
+def test_the_examples_of_own_data_are_valid(stage: str, tmp_path: Path) -> None:
+    (block,) = re.findall(rf"```yaml\n# conf/mine/{stage}\.yaml\n(.*?)```", README, re.DOTALL)
+    path = tmp_path / f"{stage}.yaml"
+    path.write_text(block)
+    load(path, SCHEMAS[stage])
+
+
+def test_the_commands_for_people_exist() -> None:
+    commands = re.findall(r"^(?:.*\| )?pipeline (\w+)", README, re.MULTILINE)
+    assert {"translate", "classify", "generate", "chat", "similar", "score"} <= set(commands)
+    for command in commands:
+        with pytest.raises(SystemExit) as ended:
+            _parser().parse_args([command, "--help"])
+        assert ended.value.code == 0
+
+
+def test_runtimes_and_paths_that_are_named_exist() -> None:
+    for runtime in re.findall(r"PIPELINE_RUNTIME=(\w+)", README):
+        assert (ROOT / "conf/runtime" / f"{runtime}.yaml").is_file()
+    for path in re.findall(r"`((?:conf|pipeline|docker)/[\w/.]*)`", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_a_swept_key_exists() -> None:
+    for file, key in re.findall(r"'(conf/cpu/\w+\.yaml):([\w.]+)=", README):
+        from omegaconf import OmegaConf
+
+        assert OmegaConf.select(OmegaConf.load(ROOT / file), key) is not None
