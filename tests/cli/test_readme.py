@@ -35,7 +35,7 @@ def test_the_commands_for_people_exist() -> None:
 def test_runtimes_and_paths_that_are_named_exist() -> None:
     for runtime in re.findall(r"PIPELINE_RUNTIME=(\w+)", README):
         assert (ROOT / "conf/runtime" / f"{runtime}.yaml").is_file()
-    for path in re.findall(r"`((?:conf|pipeline|docker)/[\w/.]*)`", README):
+    for path in re.findall(r"`((?:conf|pipeline|docker)/[a-z0-9_/.]*)`", README):
         assert (ROOT / path).exists(), path
 
 
