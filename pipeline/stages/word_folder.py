@@ -85,6 +85,7 @@ def _composer(folder: Path) -> Composer:
     found = load_model(folder)
     subwords = Subwords(**found.config["subwords"])
     table = found.state.get(_TABLE, torch.empty(0))
-    if table.shape != (subwords.num_rows, found.config["d_model"]):
-        raise ValueError(f"{folder}: the table has the shape {tuple(table.shape)}, config.json says another")
+    expected = subwords.num_rows, found.config["d_model"]
+    if table.shape != expected:
+        raise ValueError(f"{folder}: the table has the shape {tuple(table.shape)}, config.json says {expected}")
     return Composer(subwords, table)

@@ -90,10 +90,11 @@ def test_negatives_follow_the_frequencies_to_the_power_of_three_quarters() -> No
     counts = np.array([81, 16, 1, 0])
     probabilities = negative_probabilities(counts, power=0.75)
     np.testing.assert_allclose(probabilities, [27 / 36, 8 / 36, 1 / 36, 0])
+    text = Passages(words=np.zeros(40, dtype=np.int32), passage=np.zeros(40, dtype=np.int32))
     examples = WindowExamples(
-        PASSAGES, KEEP, probabilities, window=2, block_size=4, num_shared=4000, counted="pairs", seed=1
+        text, np.ones(4), probabilities, window=2, block_size=4, num_shared=2000, counted="pairs", seed=1
     )
-    drawn = np.bincount(examples.collate(np.arange(5), 0).negatives.flatten().numpy(), minlength=4)
+    drawn = np.bincount(examples.collate(np.arange(10), 0).negatives.flatten().numpy(), minlength=4)
     np.testing.assert_allclose(drawn / drawn.sum(), probabilities, atol=4 * np.sqrt(0.25 / drawn.sum()))
     assert drawn[3] == 0
 
@@ -103,7 +104,7 @@ def test_a_frequent_word_is_kept_with_the_root_of_threshold_over_frequency() -> 
     np.testing.assert_allclose(
         keep_probabilities(counts, threshold=0.01), [np.sqrt(0.01 / 0.9), np.sqrt(0.01 / 0.09), 1.0, 1.0]
     )
-    assert keep_probabilities(counts, threshold=0).tolist() == [1.0] * 4
+    assert keep_probabilities(counts, threshold=0.0).tolist() == [1.0] * 4
 
 
 def test_kept_words_are_as_frequent_as_their_probability_says() -> None:
