@@ -15,7 +15,7 @@ TOY = {
         "seed": 3,
         "batching": {"kind": "tokens", "tokens_per_step": 200},
         "duration": {"kind": "epochs", "num_epochs": 3},
-        "optimizer": {"lr": 0.01, "clip_norm": 4.0, "weight_decay": 0.1},
+        "optimizer": {"lr": 0.01, "clip_norm": 2.5, "weight_decay": 0.1},
         "schedule": {"kind": "cosine", "num_warmup_steps": 4},
         "validate_every": 7,
         "checkpoint_every": 5,

@@ -68,6 +68,7 @@ def test_bfloat16_is_the_same_with_and_without_deepspeed_and_hands_over_float32(
     assert_close(rounded.weights(), replicated.weights(), rtol=1e-5, atol=1e-5)
     # A number that went through bfloat16 has 16 zero bits at its end.
     assert all(tensor.dtype == torch.float32 for tensor in rounded.weights().values())
-    assert all(tensor.view(torch.int32).bitwise_and(0xFFFF).any() for tensor in rounded.weights().values())
+    for name in ("embedding.weight", "hidden.weight", "head.bias"):
+        assert rounded.weights()[name].view(torch.int32).bitwise_and(0xFFFF).any()
     last, wanted = rounded.curve()[-1]["valid/loss"], alone.curve()[-1]["valid/loss"]
     assert last != wanted and last == pytest.approx(wanted, rel=0.05)

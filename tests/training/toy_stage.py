@@ -2,7 +2,7 @@
 
 Run like a real stage, so that Lightning starts further ranks of it:
 `python -m tests.training.toy_stage conf/tiny/toy.yaml`. What a test does to it comes by environment variables, since
-the run key of a checkpoint belongs to the configuration. Its output projection shares the embedding's parameter.
+the run key of a checkpoint belongs to the configuration.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.artifacts import publish
 from pipeline.config import Config, TrainingConfig, load
@@ -60,15 +60,31 @@ class Walks:
         return InstructionBatch(ids, labels, counted.bool())
 
 
+class ToyModel(nn.Module):
+    """Has one of each that a strategy may lose: a shared parameter, a frozen one, a buffer, one that is not saved."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(16, 24), nn.Linear(24, 16)
+        self.head.weight = self.embedding.weight
+        self.hidden = nn.Linear(24, 24)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = nn.Parameter(torch.tensor([0.5]), requires_grad=False)
+        self.register_buffer("shift", torch.full((24,), 0.1))
+        self.register_buffer("forgotten", torch.full((24,), -0.1), persistent=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        hidden = torch.tanh(self.hidden(self.embedding(input_ids)) + self.shift + self.forgotten)
+        logits: Tensor = self.head(self.dropout(hidden)) * self.scale
+        return logits
+
+
 class Toy(StageModule[InstructionBatch]):
     """Two losses with different denominators."""
 
     def __init__(self, config: ToyConfig) -> None:
         torch.manual_seed(config.training.seed)
-        embedding, head = nn.Embedding(16, 24), nn.Linear(24, 16)
-        head.weight = embedding.weight
-        hidden = nn.Sequential(embedding, nn.Linear(24, 24), nn.Tanh(), nn.Dropout(config.dropout))
-        super().__init__(nn.Sequential(hidden, head), config.training)
+        super().__init__(ToyModel(config.dropout), config.training)
 
     def objective(self, batch: InstructionBatch) -> tuple[LossTerms, ...]:
         """Cross entropy of the counted positions, and of each first position."""
@@ -80,7 +96,7 @@ class Toy(StageModule[InstructionBatch]):
                 case "nan loss":
                     loss = loss * float("nan")
                 case "nan gradient":
-                    loss = loss + (0 * self.model.get_parameter("1.bias").sum()).sqrt()
+                    loss = loss + (0 * self.model.get_parameter("head.bias").sum()).sqrt()
             time.sleep(float(os.environ.get("TOY_STEP_SECONDS", "0")))
         return (
             LossTerms(loss, int(batch.is_response.sum()), report={"nll": loss.detach()}),
@@ -97,7 +113,8 @@ def main(path: Path) -> None:
         if os.environ.get("TOY_AFTER_TRAINING") == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         weights = module.model.state_dict()
-        assert torch.equal(weights.pop("1.weight"), weights["0.0.weight"])
+        assert torch.equal(weights.pop("head.weight"), weights["embedding.weight"])
+        assert weights.keys() == {"embedding.weight", "hidden.weight", "hidden.bias", "head.bias", "scale", "shift"}
         with publish(run.layout.output) as folder:
             save_file(weights, folder / "model.safetensors")
         run.finish({"loss": module.history[-1]["valid/loss"]}, history=module.history)
