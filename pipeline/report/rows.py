@@ -35,7 +35,7 @@ def _words(item: str, name: str) -> ResultSpec:
         id=f"words_{item}",
         stage=f"word_vectors/{item}",
         title=f"Word vectors, {name}",
-        measure="Spearman correlation with human judgement, WordSim-353",
+        measure="Spearman correlation on WordSim-353",
         path="wordsim353.spearman",
         better="higher",
     )
@@ -44,8 +44,8 @@ def _words(item: str, name: str) -> ResultSpec:
 def _bert() -> list[ResultSpec]:
     tasks = (("polarity", "accuracy", "percent"), ("rating", "pearson", "number"))
     measures = {
-        "polarity": "accuracy, positive or negative text",
-        "rating": "Pearson correlation with the mean human rating",
+        "polarity": "accuracy",
+        "rating": "Pearson correlation",
     }
     rows = [
         ResultSpec(
@@ -64,7 +64,7 @@ def _bert() -> list[ResultSpec]:
             measure="accuracy, held-out text",
             path="nsp.accuracy",
             better="higher",
-            baselines={"chance": Source("pretrain_bert", "baselines.nsp_majority")},
+            baselines={"majority": Source("pretrain_bert", "baselines.nsp_majority")},
             style="percent",
             decimals=1,
         ),
@@ -180,20 +180,20 @@ def _alignment(stage: str, name: str) -> list[ResultSpec]:
             id=f"{stage}_judge",
             stage=stage,
             title=f"Alignment, {name}",
-            measure="change of the judge's mean score of sampled answers, 95% interval",
+            measure="change of the judge's mean score",
             path="judge_change.mean",
             better="higher",
             low="judge_change.low",
             high="judge_change.high",
             decimals=3,
         ),
-        row("reward", "reward model's mean score of sampled answers", "reward", 2),
-        row("distinct", "distinct-2: different word pairs among all", "distinct_2", 3),
+        row("reward", "reward model's mean score", "reward", 2),
+        row("distinct", "distinct-2, share of different word pairs", "distinct_2", 3),
         ResultSpec(
             id=f"{stage}_kl",
             stage=stage,
             title=f"Alignment, {name}",
-            measure="KL from the model before, nats an answer",
+            measure="KL in nats an answer",
             path="kl",
             better="lower",
         ),

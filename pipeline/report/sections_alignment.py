@@ -54,7 +54,7 @@ def sft_section(run: RunFiles, *, num_samples: int) -> Section:
             [
                 Said("before", str(sample["before"])),
                 Said("after", str(sample["after"]) + ("" if sample["after_ended"] else " … (cut off)")),
-                Said("written by people", str(sample["data"])),
+                Said("in the data", str(sample["data"])),
             ],
         )
         for sample in run.samples.get("sft", [])[:num_samples]
