@@ -124,13 +124,18 @@ def tokenizer() -> Tokenizer:
 
 
 def gpt(seed: int = 0) -> GPT:
-    """An untrained model, with weights large enough that its preferences differ."""
+    """An untrained model, with weights large enough that its preferences differ, and about every fifth token <eos>."""
     torch.manual_seed(seed)
     shape = GPTConfig(vocab_size=tokenizer().vocab_size, d_model=32, num_layers=1, num_heads=2, max_length=48)
     model = GPT(shape).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.mul_(3.0) if parameter.ndim > 1 else None
+            if parameter.ndim > 1:
+                parameter.mul_(3.0)
+        model.final_norm.bias.normal_(std=0.5)
+        model.token_embedding.weight[tokenizer().eos_id] += (
+            4.3 * model.final_norm.bias / model.final_norm.bias.square().sum()
+        )
     return model
 
 

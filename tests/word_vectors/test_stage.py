@@ -1,0 +1,176 @@
+"""The stage as its user runs it, for every method: what it hands over, its cuts, and its resume."""
+
+import json
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gensim.models import KeyedVectors
+from torch.testing import assert_close
+
+from pipeline.config import load
+from pipeline.data.records import Document, write_records
+from pipeline.data.source_generated import TOPICS, GeneratedSource, generate
+from pipeline.evaluation.word_similarity import WordVectors
+from pipeline.stages.word_folder import open_words
+from pipeline.stages.word_vectors import WordVectorsConfig
+from tests.training.harness import ROOT, Workspace, change_yaml, snapshot
+
+METHODS = ("svd", "cbow", "skipgram", "fasttext", "glove")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_cpu() -> Iterator[None]:
+    """The server from which ranks are forked imports DeepSpeed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        yield
+
+
+@pytest.fixture(scope="session")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code as it was when the tests began."""
+    return snapshot(tmp_path_factory.mktemp("code"))
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents and test sets of the toy language."""
+    folder = tmp_path_factory.mktemp("toy")
+    source = GeneratedSource(kind="generated", seed=1, num_documents=200, num_pairs=1, num_rated=1, num_conversations=1)
+    generate(source, folder / "raw")
+    documents = [
+        Document(path.stem, path.stem, "toy", path.read_text().replace("\n\n", "\n").strip())
+        for path in sorted((folder / "raw/text").iterdir())
+    ]
+    for split, chosen in (("train", documents[10:]), ("valid", documents[:10])):
+        write_records(folder / f"prepared/text/{split}.jsonl", chosen)
+    words = folder / "prepared/words"
+    words.mkdir()
+    for name in ("questions-words.txt", "wordsim353.tsv", "simlex999.txt"):
+        (words / name).write_bytes((folder / "raw" / name).read_bytes())
+    return folder / "prepared"
+
+
+def _workspace(root: Path, code: Path, prepared: Path, method: str, changes: dict[str, Any]) -> Workspace:
+    config = f"conf/tiny/word_vectors/{method}.yaml"
+    workspace = Workspace(root, code, module="pipeline.stages.word_vectors", config=config)
+    (root / config).parent.mkdir(parents=True)
+    (root / config).write_text((ROOT / config).read_text())
+    change_yaml(root / config, changes)
+    (root / "data/tiny").mkdir(parents=True)
+    (root / "data/tiny/prepared").symlink_to(prepared)
+    return workspace
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def done(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, code: Path, prepared: Path
+) -> Iterator[Workspace]:
+    """A finished run of each method, with the configuration of profile tiny."""
+    workspace = _workspace(tmp_path_factory.mktemp("done") / "root", code, prepared, request.param, {})
+    workspace.run("cpu")
+    yield workspace
+
+
+def test_gensim_opens_the_folder_and_words_of_a_topic_are_near_each_other(done: Workspace) -> None:
+    vectors = KeyedVectors.load_word2vec_format(
+        str(done.output / "vectors.bin"), binary=True, fvocab=str(done.output / "vocabulary.txt")
+    )
+    opened = open_words(done.output)
+    assert tuple(vectors.index_to_key) == opened.words
+    np.testing.assert_array_equal(vectors.vectors, opened.matrix)
+    # All of GloVe's vectors share a direction; what tells words apart is the rest.
+    centred = WordVectors(opened.words, opened.matrix - opened.matrix.mean(0))
+    topic_of = {noun: topic for topic, (nouns, _) in TOPICS.items() for noun in nouns}
+    cosines: dict[bool, list[float]] = {True: [], False: []}
+    for one, two in combinations(topic_of, 2):
+        cosine = centred.units[centred.numbers[one]] @ centred.units[centred.numbers[two]]
+        cosines[topic_of[one] == topic_of[two]].append(float(cosine))
+    assert np.mean(cosines[True]) > np.mean(cosines[False]) + 0.4
+
+
+def test_metrics_and_samples_hold_what_the_report_shows(done: Workspace) -> None:
+    name = done.stage.removeprefix("tiny/")
+    metrics = json.loads((done.root / f"metrics/tiny/{name}.json").read_text())
+    for test in ("wordsim353", "simlex999"):
+        assert metrics[test]["num_covered"] == metrics[test]["num_pairs"] == 120
+        assert metrics[test]["spearman"] > 0.3
+    analogies = metrics["analogies"]
+    assert analogies["total"]["num_covered"] > 0
+    assert analogies["sections"].keys() == {"gram8-plural"}
+    samples = json.loads((done.root / f"metrics/tiny/samples/{name}.json").read_text())
+    assert len(samples) == 30
+    assert all(row.keys() == {"word", "x", "y", "cluster", "nearest"} for row in samples)
+    assert ("composed" in metrics) == name.endswith("fasttext")
+
+
+def test_fasttext_composes_words_that_it_has_not_seen(tmp_path: Path, code: Path, prepared: Path) -> None:
+    workspace = _workspace(tmp_path / "root", code, prepared, "fasttext", {"min_count": 250})
+    workspace.run("cpu")
+    opened = open_words(workspace.output)
+    assert opened.composer is not None and "harbours" not in opened.words
+    assert opened.composer.vector("harbours").shape == (16,)
+    metrics = json.loads((workspace.root / "metrics/tiny/word_vectors/fasttext.json").read_text())
+    assert metrics["wordsim353"]["num_covered"] < metrics["composed"]["wordsim353"]["num_covered"] == 120
+
+
+SHORT = {
+    "method.training.duration": {"kind": "steps", "num_steps": 9},
+    "method.training.checkpoint_every": 4,
+    "method.training.validate_every": 3,
+}
+CLIP_NORMS = {"skipgram": 0.1, "cbow": 0.1, "fasttext": 0.1, "glove": 0.8}
+"""Clips some steps and not others."""
+
+
+def _vectors(workspace: Workspace) -> torch.Tensor:
+    return torch.from_numpy(open_words(workspace.output).matrix)
+
+
+@pytest.mark.parametrize(
+    ("method", "runtime"),
+    [
+        ("skipgram", "ddp_cpu"),
+        ("cbow", "zero1_cpu"),
+        ("fasttext", "zero2_cpu"),
+        ("glove", "zero3_cpu"),
+        ("fasttext", "zero3_cpu"),
+    ],
+)
+def test_losses_and_vectors_do_not_depend_on_how_steps_are_cut(
+    tmp_path: Path, code: Path, prepared: Path, method: str, runtime: str
+) -> None:
+    changes = {**SHORT, "method.training.optimizer.clip_norm": CLIP_NORMS[method]}
+    alone, cut = (_workspace(tmp_path / name, code, prepared, method, changes) for name in ("alone", "cut"))
+    change_yaml(cut.root / f"conf/runtime/{runtime}.yaml", {"accumulation": 2})
+    alone.run("cpu")
+    cut.run(runtime)
+    assert_close(cut.curve(), alone.curve(), rtol=1e-5, atol=1e-6)
+    assert_close(_vectors(cut), _vectors(alone), rtol=1e-5, atol=1e-5)
+    norms = [row["grad_norm"] for row in alone.curve()]
+    assert min(norms) < CLIP_NORMS[method] < max(norms)
+
+
+@pytest.mark.parametrize(("method", "runtime"), [("skipgram", "cpu"), ("glove", "zero2_cpu")])
+def test_a_killed_training_continues_bit_by_bit(
+    tmp_path: Path, code: Path, prepared: Path, method: str, runtime: str
+) -> None:
+    whole, killed = (_workspace(tmp_path / name, code, prepared, method, SHORT) for name in ("whole", "killed"))
+    whole.run(runtime)
+    killed.run(runtime, kill_at=6)
+    assert not killed.output.exists()
+    assert "continuing from" in killed.run(runtime).log
+    assert killed.curve_text() == whole.curve_text()
+    assert torch.equal(_vectors(killed), _vectors(whole))
+
+
+def test_configurations_of_all_profiles_are_complete() -> None:
+    for profile in ("cpu", "tiny", "paper"):
+        for method in METHODS:
+            path = ROOT / f"conf/{profile}/word_vectors/{method}.yaml"
+            assert load(path, WordVectorsConfig).method.kind == method
