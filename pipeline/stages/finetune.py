@@ -177,7 +177,7 @@ def build_model(folder: Path, config: FinetuneConfig, *, num_labels: int) -> Seq
     found = load_model(folder)
     settings = {**found.config, "hidden_dropout_prob": config.dropout}
     encoder, pooler = bert_encoder_from_huggingface(settings, found.state)
-    if config.start == "never":
+    if config.start == "random":
         encoder, pooler = Bert(encoder.config), Pooler(encoder.config.d_model)
     if config.max_length > encoder.config.max_length:
         raise ValueError(
