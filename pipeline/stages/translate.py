@@ -45,8 +45,10 @@ class TranslateConfig(Config):
     model: Annotated[TransformerConfig | RecurrentConfig, Field(discriminator="kind")]
     """What is trained; its vocab_size is that of the tokenizer."""
     residual_init: PositiveFloat = 1.0
-    """Factor of a Transformer's first weights that write into its residual stream: below 1 a post-norm layer begins near
-    the identity and learns from the first steps on (compare Zhang et al. 2019, section 3)."""
+    """Factor of a Transformer's first weights that write into its residual stream.
+
+    Below 1 a post-norm layer begins near the identity and learns from the first steps on (compare Zhang et al. 2019,
+    section 3)."""
     label_smoothing: Fraction
     """Probability that the training spreads evenly over all tokens (Szegedy et al. 2016)."""
     search: SearchConfig

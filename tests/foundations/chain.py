@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from tests.training.harness import ROOT, Workspace
+from tests.training.harness import ROOT, Workspace, change_yaml
 
 GRAPH: Mapping[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 UNTRAINED = {"fetch", "prepare", "tokenize", "word_vectors/svd", "reference", "report"}
@@ -106,6 +106,8 @@ class Chain:
         self.root = root
         Workspace(root, code, module="", config="conf/tiny/")
         shutil.copytree(ROOT / "conf/tiny", root / "conf/tiny")
+        shutil.copy(root / "conf/runtime/zero2_cpu.yaml", root / "conf/runtime/zero2_accumulate.yaml")
+        change_yaml(root / "conf/runtime/zero2_accumulate.yaml", {"accumulation": 2})
         self._done: set[str] = set()
         for name in ALL:
             if settings(name):

@@ -123,8 +123,8 @@ def tokenizer() -> Tokenizer:
     return train_byte_bpe([*(f"{one} {two}" for one in words for two in words), *REQUESTS * 30], vocab_size=360)
 
 
-def gpt(seed: int = 0) -> GPT:
-    """An untrained model, with weights large enough that its preferences differ, and about every fifth token <eos>."""
+def gpt(seed: int = 0, *, eos: float = 3.0) -> GPT:
+    """An untrained model, with weights large enough that its preferences differ, and <eos> likelier by `eos` nats."""
     torch.manual_seed(seed)
     shape = GPTConfig(vocab_size=tokenizer().vocab_size, d_model=32, num_layers=1, num_heads=2, max_length=48)
     model = GPT(shape).eval()
@@ -132,10 +132,8 @@ def gpt(seed: int = 0) -> GPT:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(3.0)
-        model.final_norm.bias.normal_(std=0.5)
-        model.token_embedding.weight[tokenizer().eos_id] += (
-            4.3 * model.final_norm.bias / model.final_norm.bias.square().sum()
-        )
+        bias = model.final_norm.bias.normal_(std=0.5)
+        model.token_embedding.weight[tokenizer().eos_id] += eos * bias / bias.square().sum()
     return model
 
 

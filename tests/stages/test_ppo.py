@@ -181,13 +181,13 @@ def test_a_bandit_with_one_paying_token_is_learned(
     torch.manual_seed(0)
     changes = {"max_new_tokens": 1, "num_iterations": 12, "prompts_per_iteration": 64, "temperature": 0.2}
     prompt = np.array([1, 3, 40, 4], dtype=np.int64)
-    likeliest = gpt().start(torch.from_numpy(prompt)[None])[0][0].argsort(descending=True)
+    likeliest = gpt(eos=0.0).start(torch.from_numpy(prompt)[None])[0][0].argsort(descending=True)
     bandit = Bandit(gpt(3))
     bandit.wanted = int(likeliest[1])
     one = RolloutWorker(
         RolloutConfig.model_validate(ROLLOUT | changes | {"cut_off_penalty": 0.0}),
         [prompt] * 64,
-        reference=gpt(),
+        reference=gpt(eos=0.0),
         reward=bandit,
         tokenizer=tokenizer(),
         seed=1,
@@ -197,7 +197,7 @@ def test_a_bandit_with_one_paying_token_is_learned(
     training = TrainingConfig.model_validate(settings)
     policy = PolicyConfig.model_validate(PPO["policy"] | {"kl": {"kind": "fixed", "coef": 0.0}})
     place = Cut(rank=0, world_size=1, accumulation=accumulation)
-    module = ProximalPolicyOptimization(ActorCritic(gpt(), gpt(4)), training, policy, one, place)
+    module = ProximalPolicyOptimization(ActorCritic(gpt(eos=0.0), gpt(4)), training, policy, one, place)
     run = StageRun(
         Layout.of(Path("conf/tiny/bandit.yaml")), "key", runtime(accumulation=accumulation), Interrupt(), Tracker()
     )
