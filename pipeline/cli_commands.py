@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.evaluation.word_similarity import WordVectors
-from pipeline.inference import Classifier, Generator, Scorer, Translator, Turn, open_model
+from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
+from pipeline.stages.translation import Translator
 from pipeline.stages.word_folder import OpenedWords, open_words
 
 Answerer = Callable[[Sequence[str]], list[str]]
@@ -48,7 +49,7 @@ def translating(folder: Path) -> Answerer:
     model = open_model(folder)
     if not isinstance(model, Translator):
         raise _other(folder, "a translation model", model)
-    return model.translate
+    return lambda texts: [found.text for found in model.translate(texts)]
 
 
 def continuing(folder: Path, draw: Draw) -> Answerer:

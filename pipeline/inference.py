@@ -1,13 +1,12 @@
 """Trained model folders at work: texts in, answers out. For the command line and for the model server.
 
 `open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier` or `Scorer`.
-Each takes many texts at once and needs nothing but the folder. Legend: B texts, T longest text in tokens.
+Each takes many texts at once and needs nothing but the folder.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,16 +14,12 @@ from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.data.classification import LabelledText, regression_examples
-from pipeline.data.padding import pad_ids, pad_mask
-from pipeline.decoding.beam import beam_search
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
 from pipeline.models.huggingface.bert import sequence_classifier_from_huggingface
-from pipeline.models.huggingface.marian import translation_from_huggingface
-from pipeline.models.recurrent import Recurrent
-from pipeline.models.seq2seq import Seq2Seq
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.stages.handover import open_gpt, open_reward
+from pipeline.stages.translation import Translator, open_translator
 from pipeline.text.chat import ChatRole, encode_conversation
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -63,45 +58,6 @@ class Generator:
         encoded = self.tokenizer.encode_batch(texts)
         prompts = [np.array([self.tokenizer.bos_id, *ids[-room:]], dtype=np.int64) for ids in encoded]
         return [answer.text for answer in generate(self.model, self.tokenizer, prompts, decoding)]
-
-
-class Translator:
-    """A translation model with beam search."""
-
-    def __init__(
-        self, model: Seq2Seq | Recurrent, tokenizer: Tokenizer, *, beam_size: int, length_penalty: float
-    ) -> None:
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.beam_size = beam_size
-        self.length_penalty = length_penalty
-
-    @torch.inference_mode()
-    def translate(self, texts: Sequence[str]) -> list[str]:
-        """The best translation of each text; ValueError names one that is longer than the model reads."""
-        longest = self.model.config.max_length
-        rows = [np.array([*ids, self.tokenizer.eos_id], dtype=np.int64) for ids in self.tokenizer.encode_batch(texts)]
-        for text, row in zip(texts, rows, strict=True):
-            if len(row) > longest:
-                raise ValueError(f"text of {len(row)} tokens, the model reads {longest}: {text[:60]!r}...")
-        results: list[str] = []
-        model: Any = self.model  # a search never mixes the two kinds of state, which the union cannot say
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
-            mask = pad_mask([np.ones(len(row), dtype=bool) for row in batch])
-            best = beam_search(
-                model,
-                model.start(pad_ids(batch, self.tokenizer.pad_id), mask),
-                bos=self.tokenizer.bos_id,
-                eos=self.tokenizer.eos_id,
-                max_lengths=(2 * mask.sum(1) + 10).clamp(max=longest),
-                beam_size=self.beam_size,
-                num_best=1,
-                normalisation="length",
-                length_penalty=self.length_penalty,
-            )
-            results += [self.tokenizer.decode(hypotheses[0].tokens) for hypotheses in best]
-        return results
 
 
 @dataclass(frozen=True)
@@ -176,7 +132,7 @@ def open_model(folder: Path) -> Generator | Translator | Classifier | Scorer:
         case ("BertForSequenceClassification", _):
             return _open_classifier(folder, load_model(folder))
         case (_, "marian" | "pipeline-transformer" | "pipeline-recurrent"):
-            return _open_translator(folder, load_model(folder))
+            return open_translator(folder)
     raise ValueError(
         f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, "
         f"BertForSequenceClassification or a translation model, found architectures {config.get('architectures')}"
@@ -189,13 +145,3 @@ def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
     tokenizer.check_fits(model.encoder.config.vocab_size, folder)
     names = found.config["id2label"]
     return Classifier(model, tokenizer, labels=[names[str(number)] for number in range(len(names))])
-
-
-def _open_translator(folder: Path, found: ModelFolder) -> Translator:
-    model = translation_from_huggingface(found.config, found.state)
-    tokenizer = load_tokenizer(folder)
-    tokenizer.check_fits(model.config.vocab_size, folder)
-    settings = folder / "generation_config.json"
-    search = read_json(settings) if settings.is_file() else {}
-    beam_size, length_penalty = search.get("num_beams", 4), search.get("length_penalty", 1.0)
-    return Translator(model, tokenizer, beam_size=beam_size, length_penalty=float(length_penalty))

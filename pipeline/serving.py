@@ -13,8 +13,9 @@ from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-from pipeline.inference import Classifier, Generator, Scorer, Translator, Turn, open_model
+from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
+from pipeline.stages.translation import Translator
 
 _ARTIFACT = "folder"
 _PARAMS = ParamSchema(
@@ -45,7 +46,7 @@ class ServedModel(PythonModel):
             case Generator():
                 return pd.DataFrame({"text": _generate(self.model, texts, params or {})})
             case Translator():
-                return pd.DataFrame({"text": self.model.translate(texts)})
+                return pd.DataFrame({"text": [found.text for found in self.model.translate(texts)]})
             case Classifier():
                 found = self.model.classify(texts)
                 columns = {"label": [row.label for row in found], "value": [row.value for row in found]}

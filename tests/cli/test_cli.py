@@ -10,9 +10,10 @@ import pytest
 
 from pipeline.artifacts import write_json
 from pipeline.cli import main
-from pipeline.inference import Classifier, Generator, Scorer, Translator, Turn, open_model
+from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
 from pipeline.report.table import BEGIN, END
 from pipeline.stages.generation import GreedyConfig
+from pipeline.stages.translation import Translator
 from tests.cli.conftest import ROOT
 
 GREEDY = ["--temperature", "0", "--max-new-tokens", "5"]
@@ -66,7 +67,8 @@ def test_lines_of_a_file_are_answered_in_order_and_empty_lines_stay_empty(
 def test_words_of_the_command_line_are_one_text(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = open_model(inside / "models/tiny/translate/transformer")
     assert isinstance(model, Translator)
-    assert run(capsys, "translate", "the", "cat", "sat")[:2] == (0, model.translate(["the cat sat"]))
+    (found,) = model.translate(["the cat sat"])
+    assert run(capsys, "translate", "the", "cat", "sat")[:2] == (0, [found.text])
 
 
 def test_generate_continues_and_takes_another_model_folder(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +122,7 @@ def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.
         (["classify", "--profile", "big", "x"], "profile 'big': no folder conf/big; known are cpu, paper, tiny"),
         (["generate", "--max-new-tokens", "0", "x"], "max_new_tokens: Input should be greater than 0, found 0"),
         (["generate", "--max-new-tokens", "99", "x"], "max_new_tokens: found 99"),
-        (["translate", "the cat " * 40], "the model reads"),
+        (["translate", "the cat " * 40], "the model reads at most 31: 'the cat the cat"),
         (["results"], "reports/tiny/metrics.json: no report yet; make it with: dvc repro"),
     ],
 )
