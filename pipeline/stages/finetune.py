@@ -76,6 +76,8 @@ class FinetuneConfig(Config):
     """Longest text in tokens; a longer one is shortened and counted."""
     dropout: Fraction
     """Dropout of the encoder and before the classifier."""
+    attention_dropout: Fraction = 0.0
+    """Dropout of the attention weights (published: 0.1); what the encoder was pretrained with does not count."""
 
 
 class FineTuning(StageModule[SequenceBatch]):
@@ -175,8 +177,8 @@ def main(path: Path) -> None:
 def build_model(folder: Path, config: FinetuneConfig, *, num_labels: int) -> SequenceClassifier:
     """The pretrained encoder with a new classifier, or the same network from random weights."""
     found = load_model(folder)
-    settings = {**found.config, "hidden_dropout_prob": config.dropout}
-    encoder, pooler = bert_encoder_from_huggingface(settings, found.state)
+    dropouts = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
+    encoder, pooler = bert_encoder_from_huggingface({**found.config, **dropouts}, found.state)
     if config.start == "random":
         encoder, pooler = Bert(encoder.config), Pooler(encoder.config.d_model)
     if config.max_length > encoder.config.max_length:

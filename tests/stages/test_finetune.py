@@ -73,10 +73,17 @@ def tokenizer() -> Tokenizer:
 
 
 def pretrained() -> BertForPretraining:
-    """The start of every training here."""
+    """The start of every training here, pretrained with dropouts of its own."""
     torch.manual_seed(0)
     shape = BertConfig(
-        vocab_size=tokenizer().vocab_size, d_model=32, num_layers=1, num_heads=2, d_ff=48, max_length=12, dropout=0.0
+        vocab_size=tokenizer().vocab_size,
+        d_model=32,
+        num_layers=1,
+        num_heads=2,
+        d_ff=48,
+        max_length=12,
+        dropout=0.2,
+        attention_dropout=0.3,
     )
     return BertForPretraining(shape).eval()
 
@@ -177,6 +184,19 @@ def test_pretrained_starts_from_the_weights_of_the_folder_and_random_from_the_sa
     for part, other in ((fresh.encoder, encoder), (fresh.pooler, pooler)):
         matrices = [pair for pair in zip(part.parameters(), other.parameters(), strict=True) if pair[0].ndim == 2]
         assert matrices and not any(torch.equal(a, b) for a, b in matrices)
+
+
+@pytest.mark.parametrize("start", ["pretrained", "random"])
+def test_training_is_as_random_as_its_own_dropouts_say_whatever_the_pretraining_had(tmp_path: Path, start: str) -> None:
+    folder = write_start(tmp_path, pretrained())
+    config = FinetuneConfig.model_validate(CONFIG | {"task": POLARITY, "start": start})
+    texts = [LabelledText(text.text, "", "negative", text.id) for text in rated(5, 9)]
+    batch = classification_examples(texts, tokenizer(), classes=POLARITIES, max_length=9).collate(np.arange(9), 0)
+    for dropouts in ({}, {"dropout": 0.1}, {"attention_dropout": 0.1}):
+        model = build_model(folder, config.model_copy(update=dropouts), num_labels=2).train()
+        spread(model)
+        first, second = (model(batch.input_ids, batch.token_type_ids, batch.attention_mask) for _ in range(2))
+        assert torch.equal(first, second) == (not dropouts), dropouts
 
 
 def test_texts_that_lose_tokens_are_counted() -> None:
