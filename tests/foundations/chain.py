@@ -34,7 +34,13 @@ def settings(name: str) -> dict[str, Any]:
     return yaml.safe_load(path.read_text()) or {} if path.is_file() else {}
 
 
-TRAINED = [name for name in ALL if "training" in settings(name)]
+def training_of(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The part of a configuration that says how its stage is trained; None where nothing is."""
+    found: dict[str, Any] | None = config.get("method", config).get("training")
+    return found
+
+
+TRAINED = [name for name in ALL if training_of(settings(name))]
 
 
 def needed(name: str) -> list[str]:
@@ -52,9 +58,9 @@ def needed(name: str) -> list[str]:
 
 def short(config: dict[str, Any]) -> dict[str, Any]:
     """A few steps with a checkpoint after every third; dropout on, so that randomness has to be resumed too."""
-    if "training" not in config:
+    training = training_of(config)
+    if training is None:
         return config
-    training = config["training"]
     training |= {"validate_every": 4, "checkpoint_every": 3}
     if "rollout" in config:
         # Four steps an iteration: every checkpoint is inside one.

@@ -1,7 +1,7 @@
 """For every training stage, one optimizer step is the same however it is cut into ranks and micro-batches.
 
-AdamW's first steps are nearly the sign of the gradient, and where a gradient is nothing but rounding its sign is too.
-With an eps of 1 an update is proportional to the gradient, as in plain SGD, and weights can be compared.
+First steps of AdamW and AdaGrad are nearly the sign of the gradient, and where a gradient is nothing but rounding its
+sign is too. With an eps of 1 an update is proportional to the gradient, as in plain SGD, and weights can be compared.
 """
 
 from collections.abc import Callable
@@ -12,27 +12,36 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.foundations.chain import EPOCHS, TRAINED, Chain, settings, short, with_dropout
+from tests.foundations.chain import EPOCHS, TRAINED, Chain, settings, short, training_of, with_dropout
 from tests.foundations.cuts import Training, train_all
 from tests.training.harness import Workspace
 
 CUTS = ("cpu_accumulate", "ddp_cpu", "zero1_cpu", "zero2_cpu", "zero3_cpu")
 REFUSED = {("ppo", "zero3_cpu")}
 """Sampling needs the whole model on each rank."""
-CLIP_NORM = 0.3
+
+
+def clip_norm(name: str) -> float:
+    """Below the norms of the first gradients; those of word vectors, of which half start as zeros, are small."""
+    return 0.001 if name.startswith("word_vectors/") else 0.1
 
 
 def cut_settings(name: str) -> dict[str, Any]:
     """Three steps without dropout, on an odd number of examples, so that parts of a step differ in their targets."""
     config = with_dropout(short(settings(name)), 0.0)
-    training = config["training"]
-    training |= {"optimizer": {"lr": 0.2, "eps": 1.0, "clip_norm": CLIP_NORM, "weight_decay": 0.1}}
+    training = training_of(config)
+    assert training is not None
+    own = {"kind": "adagrad"} if training["optimizer"].get("kind") == "adagrad" else {"weight_decay": 0.1}
+    training |= {"optimizer": own | {"lr": 0.06 / clip_norm(name), "eps": 1.0, "clip_norm": clip_norm(name)}}
     training |= {"schedule": {"kind": "constant"}, "validate_every": 3, "checkpoint_every": 100}
     if "rollout" in config:
         training |= {"batching": {"kind": "examples", "examples_per_step": 5}, "duration": EPOCHS | {"num_epochs": 1}}
         config["rollout"] |= {"num_iterations": 2, "prompts_per_iteration": 10}
     else:
         training["duration"] = {"kind": "steps", "num_steps": 3}
+    if name.startswith("finetune/"):
+        # A text is one target: a step of so many tokens is cut into equal counts whenever its texts are even.
+        training["batching"] = {"kind": "examples", "examples_per_step": 32}
     if training["batching"]["kind"] == "examples":
         training["batching"]["examples_per_step"] |= 1
     return config
@@ -64,7 +73,8 @@ def test_losses_gradient_norms_and_weights_do_not_depend_on_the_cut(
     alone, cut = trainings("cpu")[name], trainings(runtime)[name]
     assert [row.keys() for row in cut.curve] == [row.keys() for row in alone.curve]
     for mine, whole in zip(cut.curve, alone.curve, strict=True):
-        assert mine == pytest.approx(whole, rel=1e-5, abs=1e-5), f"update {int(whole['update'])}"
+        assert mine == pytest.approx(whole, rel=1e-5, abs=1e-6), f"update {int(whole['update'])}"
+        assert mine["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5), "however small it is"
     for key, tensor in alone.before.items():
         assert torch.equal(cut.before[key], tensor), f"{key} starts from other weights"
     wanted = {key: tensor - alone.before[key] for key, tensor in alone.after.items()}
@@ -81,7 +91,7 @@ def norm(tensors: dict[str, Tensor]) -> float:
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_compared_runs_clip_and_have_parts_with_unequal_target_counts(trainings: Trainings, name: str) -> None:
     alone, halves = trainings("cpu")[name], trainings("cpu_accumulate")[name]
-    assert max(row["grad_norm"] for row in alone.curve) > CLIP_NORM
+    assert max(row["grad_norm"] for row in alone.curve) > clip_norm(name)
     first, second = halves.parts[:2]
     assert first.keys() == second.keys()
     assert any(first[key] != second[key] for key in first)

@@ -1,4 +1,4 @@
-"""The stage as its user runs it, for every method: what it hands over, its cuts, and its resume."""
+"""The stage as its user runs it, for every method, and what it hands over."""
 
 import json
 from collections.abc import Iterator
@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from gensim.models import KeyedVectors
-from torch.testing import assert_close
 
 from pipeline.config import load
 from pipeline.data.records import Document, write_records
@@ -117,56 +115,6 @@ def test_fasttext_composes_words_that_it_has_not_seen(tmp_path: Path, code: Path
     assert opened.composer.vector("harbours").shape == (16,)
     metrics = json.loads((workspace.root / "metrics/tiny/word_vectors/fasttext.json").read_text())
     assert metrics["wordsim353"]["num_covered"] < metrics["composed"]["wordsim353"]["num_covered"] == 120
-
-
-SHORT = {
-    "method.training.duration": {"kind": "steps", "num_steps": 9},
-    "method.training.checkpoint_every": 4,
-    "method.training.validate_every": 3,
-}
-CLIP_NORMS = {"skipgram": 0.1, "cbow": 0.1, "fasttext": 0.1, "glove": 0.8}
-"""Clips some steps and not others."""
-
-
-def _vectors(workspace: Workspace) -> torch.Tensor:
-    return torch.from_numpy(open_words(workspace.output).matrix)
-
-
-@pytest.mark.parametrize(
-    ("method", "runtime"),
-    [
-        ("skipgram", "ddp_cpu"),
-        ("cbow", "zero1_cpu"),
-        ("fasttext", "zero2_cpu"),
-        ("glove", "zero3_cpu"),
-        ("fasttext", "zero3_cpu"),
-    ],
-)
-def test_losses_and_vectors_do_not_depend_on_how_steps_are_cut(
-    tmp_path: Path, code: Path, prepared: Path, method: str, runtime: str
-) -> None:
-    changes = {**SHORT, "method.training.optimizer.clip_norm": CLIP_NORMS[method]}
-    alone, cut = (_workspace(tmp_path / name, code, prepared, method, changes) for name in ("alone", "cut"))
-    change_yaml(cut.root / f"conf/runtime/{runtime}.yaml", {"accumulation": 2})
-    alone.run("cpu")
-    cut.run(runtime)
-    assert_close(cut.curve(), alone.curve(), rtol=1e-5, atol=1e-6)
-    assert_close(_vectors(cut), _vectors(alone), rtol=1e-5, atol=1e-5)
-    norms = [row["grad_norm"] for row in alone.curve()]
-    assert min(norms) < CLIP_NORMS[method] < max(norms)
-
-
-@pytest.mark.parametrize(("method", "runtime"), [("skipgram", "cpu"), ("glove", "zero2_cpu")])
-def test_a_killed_training_continues_bit_by_bit(
-    tmp_path: Path, code: Path, prepared: Path, method: str, runtime: str
-) -> None:
-    whole, killed = (_workspace(tmp_path / name, code, prepared, method, SHORT) for name in ("whole", "killed"))
-    whole.run(runtime)
-    killed.run(runtime, kill_at=6)
-    assert not killed.output.exists()
-    assert "continuing from" in killed.run(runtime).log
-    assert killed.curve_text() == whole.curve_text()
-    assert torch.equal(_vectors(killed), _vectors(whole))
 
 
 def test_configurations_of_all_profiles_are_complete() -> None:
