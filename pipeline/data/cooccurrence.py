@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.data.batches import Batch, Sizes
 from pipeline.data.draws import draw_uniform
 from pipeline.data.passages import Passages
+from pipeline.data.token_arrays import TokenArrays
 
 Weighting = Literal["flat", "linear", "harmonic"]
 
@@ -42,6 +43,17 @@ def count_cooccurrences(passages: Passages, *, num_words: int, window: int, weig
     both = (total + total.T).tocsr()
     both.sort_indices()
     return both
+
+
+def count_in_passages(tokens: TokenArrays, *, num_tokens: int, length: int) -> sparse.csr_matrix:
+    """How often each of `num_tokens` tokens (rows) stands in each passage (columns): `length` tokens of a document."""
+    positions = np.arange(tokens.num_tokens)
+    document = np.searchsorted(tokens.document_starts, positions, side="right") - 1
+    within = (positions - tokens.document_starts[document]) // length
+    _, passage = np.unique(np.stack([document, within]), axis=1, return_inverse=True)
+    shape = (num_tokens, int(passage.max()) + 1)
+    ones = np.ones(len(positions))
+    return sparse.coo_matrix((ones, (tokens.gather(positions), passage)), shape).tocsr()
 
 
 @dataclass(frozen=True)

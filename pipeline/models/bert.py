@@ -6,7 +6,7 @@ Masks are boolean; True counts. `attention_mask` is False at padding.
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from pipeline.config import Config, Fraction
@@ -40,6 +40,8 @@ class BertConfig(Config):
     """Dropout of the embeddings and of each residual update."""
     attention_dropout: Fraction = 0.0
     """Dropout of the attention weights (published: 0.1); other than 0 it gives up the fused attention kernel."""
+    initial_std: PositiveFloat = 0.02
+    """Standard deviation of the first weights; published: 0.02, at widths from 768 on."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "BertConfig":
@@ -72,7 +74,7 @@ class Bert(nn.Module):
             )
             for _ in range(config.num_layers)
         )
-        initialise(self)
+        initialise(self, config.initial_std)
 
     def forward(
         self,
@@ -96,10 +98,10 @@ class Bert(nn.Module):
 class Pooler(nn.Module):
     """One vector for a sequence: the first token's, [CLS], through a tanh layer."""
 
-    def __init__(self, d_model: int) -> None:
+    def __init__(self, d_model: int, *, initial_std: float = 0.02) -> None:
         super().__init__()
         self.dense = nn.Linear(d_model, d_model)
-        initialise(self)
+        initialise(self, initial_std)
 
     def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
         """The pooled vectors."""
@@ -115,7 +117,7 @@ class MaskedWordHead(nn.Module):
         self.dense = nn.Linear(config.d_model, config.d_model)
         self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
         self.decoder = nn.Linear(config.d_model, config.vocab_size)
-        initialise(self)
+        initialise(self, config.initial_std)
         self.decoder.weight = token_embedding.weight
 
     def forward(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
@@ -131,10 +133,10 @@ class BertForPretraining(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = Bert(config)
-        self.pooler = Pooler(config.d_model)
+        self.pooler = Pooler(config.d_model, initial_std=config.initial_std)
         self.masked_word = MaskedWordHead(config, self.encoder.token_embedding)
         self.next_sentence = nn.Linear(config.d_model, 2)
-        initialise(self.next_sentence)
+        initialise(self.next_sentence, config.initial_std)
 
     def forward(
         self,

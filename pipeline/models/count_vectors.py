@@ -1,6 +1,6 @@
 """Word vectors from counts: association of words and contexts, and its truncated factorisation.
 
-V words, D dimensions.
+V words, D dimensions, P passages.
 """
 
 import numpy as np
@@ -39,3 +39,17 @@ def svd_vectors(matrix: sparse.csr_matrix, *, d_model: int, power: float, seed: 
         raise ValueError(f"d_model: {d_model} dimensions need as many words, found {matrix.shape[0]}")
     left, singular, _ = randomized_svd(matrix.astype(np.float32), d_model, n_iter=4, random_state=seed)
     return np.asarray(left * singular**power, dtype=np.float32)
+
+
+def topic_vectors(counts: sparse.csr_matrix, *, d_model: int, seed: int) -> Float[np.ndarray, "V D"]:
+    """Latent semantic analysis (Deerwester et al. 1990): tokens of the same passages get similar vectors of length 1.
+
+    `counts` is V x P. The association of token and passage is positive PMI, what all tokens share is taken away, and a
+    token that stands nowhere gets a random direction.
+    """
+    occurs = np.asarray(counts.sum(axis=1)).ravel() > 0
+    vectors = np.random.default_rng(seed).standard_normal((counts.shape[0], d_model)).astype(np.float32)
+    found = svd_vectors(positive_pmi(counts[occurs], smoothing=1.0, shift=0.0), d_model=d_model, power=1.0, seed=seed)
+    vectors[occurs] = found - found.mean(axis=0)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)

@@ -180,7 +180,7 @@ def build_model(folder: Path, config: FinetuneConfig, *, num_labels: int) -> Seq
     dropouts = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
     encoder, pooler = bert_encoder_from_huggingface({**found.config, **dropouts}, found.state)
     if config.start == "random":
-        encoder, pooler = Bert(encoder.config), Pooler(encoder.config.d_model)
+        encoder, pooler = Bert(encoder.config), Pooler(encoder.config.d_model, initial_std=encoder.config.initial_std)
     if config.max_length > encoder.config.max_length:
         raise ValueError(
             f"max_length: {config.max_length} is longer than the {encoder.config.max_length} positions of {folder}"

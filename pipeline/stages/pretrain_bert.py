@@ -5,13 +5,16 @@ minimised, and each is reported beside what knows no context.
 """
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import PositiveInt
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from pipeline.artifacts import publish, save_model
 from pipeline.config import Config, Fraction, Probability, TrainingConfig, load
 from pipeline.data.batches import MaskedBatch
+from pipeline.data.cooccurrence import count_in_passages
 from pipeline.data.loaders import Cut, validation_batches
 from pipeline.data.masking import MaskedExamples, vocabulary
 from pipeline.data.records import SPLITS
@@ -19,6 +22,7 @@ from pipeline.data.token_arrays import TokenArrays, read_token_arrays
 from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.layout import Layout
 from pipeline.models.bert import BertConfig, BertForPretraining
+from pipeline.models.count_vectors import topic_vectors
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.objectives.likelihood import class_cross_entropy, token_cross_entropy
 from pipeline.objectives.terms import LossTerms
@@ -47,6 +51,27 @@ class EncoderConfig(Config):
     """Dropout of the embeddings and of each residual update."""
     attention_dropout: Fraction
     """Dropout of the attention weights."""
+    initial_std: PositiveFloat
+    """Standard deviation of the first weights: 0.02 as published, at width 768; a narrow model learns from larger ones
+    sooner, since what passes through a matrix shrinks with the root of the width."""
+
+
+class RandomStart(Config):
+    """All first weights are random, as published."""
+
+    kind: Literal["random"]
+
+
+class CountedStart(Config):
+    """Token embeddings and the bias of the masked-word head begin where counting the training text leaves off.
+
+    Embeddings by latent semantic analysis already tell what a passage is about; learning that from masked words alone
+    takes most of a short training, and whether two segments belong together is not learned before.
+    """
+
+    kind: Literal["counts"]
+    passage_length: PositiveInt
+    """Tokens of a passage: tokens that stand in the same passages begin alike."""
 
 
 class MaskingConfig(Config):
@@ -67,6 +92,8 @@ class PretrainBertConfig(Config):
     """How it is trained."""
     model: EncoderConfig
     """What is trained."""
+    start: Annotated[RandomStart | CountedStart, Field(discriminator="kind")]
+    """What it starts from."""
     masking: MaskingConfig
     """What it is trained on."""
     num_valid_rows: PositiveInt
@@ -99,7 +126,10 @@ def main(path: Path) -> None:
         tokens = {split: read_token_arrays(inputs[1] / split, tokenizer_hash=tokenizer.hash) for split in SPLITS}
         rows = {split: masked_examples(tokens[split], tokenizer, config) for split in SPLITS}
         shape = BertConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
-        module = BertPretraining(BertForPretraining(shape), config.training)
+        model = BertForPretraining(shape)
+        if isinstance(config.start, CountedStart):
+            start_from_counts(model, tokens["train"], config.start, seed=config.training.seed)
+        module = BertPretraining(model, config.training)
         fit(run, module, train=rows["train"], valid=EvenlySpaced(rows["valid"], config.num_valid_rows))
         test = validation_batches(rows["test"], config.training.batching, Cut(0, 1, 1))
         scores = module.validate(test)
@@ -118,6 +148,17 @@ def main(path: Path) -> None:
             },
             history=module.history,
         )
+
+
+def start_from_counts(model: BertForPretraining, tokens: TokenArrays, start: CountedStart, *, seed: int) -> None:
+    """Sets the token embeddings to topic vectors, and the bias of the masked-word head to log frequencies."""
+    shape = model.config
+    counts = count_in_passages(tokens, num_tokens=shape.vocab_size, length=start.passage_length)
+    totals = np.asarray(counts.sum(axis=1)).ravel() + 1.0
+    with torch.no_grad():
+        vectors = topic_vectors(counts, d_model=shape.d_model, seed=seed)
+        model.encoder.token_embedding.weight.copy_(torch.from_numpy(vectors))
+        model.masked_word.decoder.bias.copy_(torch.from_numpy(np.log(totals / totals.sum())))
 
 
 def masked_examples(tokens: TokenArrays, tokenizer: Tokenizer, config: PretrainBertConfig) -> MaskedExamples:

@@ -26,7 +26,13 @@ from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_from_huggingface
 from pipeline.runtime import seed_everything
-from pipeline.stages.pretrain_bert import BertPretraining, PretrainBertConfig, masked_examples
+from pipeline.stages.pretrain_bert import (
+    BertPretraining,
+    CountedStart,
+    PretrainBertConfig,
+    masked_examples,
+    start_from_counts,
+)
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.text.training import train_wordpiece
 from tests.stages.grammar import WORDS
@@ -50,7 +56,9 @@ CONFIG: dict[str, Any] = {
         "max_length": 40,
         "dropout": 0.0,
         "attention_dropout": 0.0,
+        "initial_std": 0.02,
     },
+    "start": {"kind": "random"},
     "masking": {"mask_share": 0.15, "short_share": 0.1, "whole_words": False},
     "num_valid_rows": 16,
 }
@@ -222,3 +230,20 @@ def test_the_configuration_of_every_profile_trains_on_pairs_that_fit_a_step(path
     assert config.training.batching.kind == "examples" or (
         config.training.batching.tokens_per_step >= 8 * config.model.max_length
     )
+
+
+def test_a_counted_start_scores_words_by_their_frequency_and_lays_words_of_one_passage_together() -> None:
+    shape = BertConfig(vocab_size=12, d_model=2, num_layers=1, num_heads=1, d_ff=8, max_length=8, initial_std=0.05)
+    model = BertForPretraining(shape)
+    # Passages of three tokens: words 5 and 6, or words 7, 8 and 9, twice each.
+    tokens = in_memory([[[5, 6, 6]], [[7, 8, 9]], [[6, 5, 5]], [[9, 7, 8]]])
+    start_from_counts(model, tokens, CountedStart(kind="counts", passage_length=3), seed=1)
+    # One is added to every count: 12 tokens and 12 words.
+    expected = (torch.tensor([1, 1, 1, 1, 1, 4, 4, 3, 3, 3, 1, 1]) / 24).log()
+    assert_close(model.masked_word.decoder.bias.detach(), expected)
+    vectors = model.encoder.token_embedding.weight.detach()
+    assert_close(vectors.norm(dim=1), torch.ones(12))
+    likeness = vectors @ vectors.T
+    assert likeness[5, 6] > 0.9 and likeness[7:10, 7:10].min() > 0.9
+    assert likeness[5:7, 7:10].max() < 0.0
+    assert model.masked_word.decoder.weight is model.encoder.token_embedding.weight

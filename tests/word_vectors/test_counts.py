@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from pipeline.data.cooccurrence import Weighting, cell_examples, count_cooccurrences, hold_out
+from pipeline.data.cooccurrence import (
+    Weighting,
+    cell_examples,
+    count_cooccurrences,
+    count_in_passages,
+    hold_out,
+)
 from pipeline.data.passages import Passages
-from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors
+from pipeline.data.token_arrays import in_memory
+from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors, topic_vectors
 
 RANDOM = np.random.default_rng(1)
 LENGTHS = (1, 7, 20, 2, 12)
@@ -97,3 +104,26 @@ def test_held_out_cells_are_a_random_share_that_is_symmetric_and_apart_from_the_
     np.testing.assert_array_equal((rest + held_out).toarray(), full.toarray())
     shares = [hold_out(full, share=share, seed=2)[1].nnz for share in (0.0, 0.1, 0.2)]
     assert shares[0] == 0 and all(first < second for first, second in pairwise(shares))
+
+
+def test_a_passage_is_so_many_tokens_of_one_document() -> None:
+    tokens = in_memory([[[0, 1], [1]], [], [[3], [3]]])
+    # Passages of two tokens: (0, 1), (1) of the first document, (3, 3) of the third.
+    expected = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 2]]
+    np.testing.assert_array_equal(count_in_passages(tokens, num_tokens=4, length=2).toarray(), expected)
+
+
+def test_tokens_of_the_same_passages_get_like_vectors_and_others_do_not() -> None:
+    # Tokens 0 to 9 stand in passages of one kind, 10 to 19 in those of another, 20 nowhere.
+    draws = np.random.default_rng(0)
+    counts = np.zeros((21, 60))
+    counts[:10, :30] = draws.poisson(2.0, (10, 30))
+    counts[10:20, 30:] = draws.poisson(2.0, (10, 30))
+    vectors = topic_vectors(sparse.csr_matrix(counts), d_model=4, seed=0)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+    likeness = vectors @ vectors.T
+    of_one = np.concatenate([likeness[:10, :10].ravel(), likeness[10:20, 10:20].ravel()])
+    assert of_one.mean() > 0.4
+    assert likeness[:10, 10:20].max() < 0.0
+    assert abs(likeness[20, :20]).max() < 1.0
+    np.testing.assert_array_equal(vectors, topic_vectors(sparse.csr_matrix(counts), d_model=4, seed=0))

@@ -170,7 +170,7 @@ def _to_config(config: BertConfig, architecture: str, pad_token_id: int) -> dict
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "layer_norm_eps": NORM_EPS,
-        "initializer_range": 0.02,
+        "initializer_range": config.initial_std,
         "position_embedding_type": "absolute",
         "pad_token_id": pad_token_id,
         "bos_token_id": None,
@@ -202,6 +202,7 @@ def _from_config(config: Mapping[str, Any]) -> BertConfig:
         activation=setting(config, "hidden_act"),
         dropout=setting(config, "hidden_dropout_prob"),
         attention_dropout=setting(config, "attention_probs_dropout_prob"),
+        initial_std=config.get("initializer_range", 0.02),
     )
 
 
