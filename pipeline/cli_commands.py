@@ -3,18 +3,15 @@
 Each function answers as many texts as it is given, in their order. The command line owns input and output.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pipeline.evaluation.word_similarity import WordVectors
 from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
+from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
 from pipeline.stages.translation import Translator
-from pipeline.stages.word_folder import OpenedWords, open_words
+from pipeline.stages.word_folder import open_words
 
 Answerer = Callable[[Sequence[str]], list[str]]
 
@@ -102,27 +99,11 @@ def scoring(folder: Path) -> Answerer:
 
 def neighbouring(folder: Path, num_neighbours: int) -> Answerer:
     """The nearest words of each word, with their cosines."""
-    opened = open_words(folder)
-    vectors = WordVectors(opened.words, opened.matrix)
-
-    def nearest(words: Sequence[str]) -> list[str]:
-        return [
-            ", ".join(f"{near} {cosine:.2f}" for near, cosine in _nearest(vectors, opened, word, num_neighbours))
-            for word in (word.strip().lower() for word in words)
-        ]
-
-    return nearest
-
-
-def _nearest(vectors: WordVectors, opened: OpenedWords, word: str, count: int) -> tuple[tuple[str, float], ...]:
-    if word not in vectors.numbers:
-        if opened.composer is None:
-            near = difflib.get_close_matches(word, vectors.words, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"'{word}' is not among the {len(vectors.words)} words{hint}")
-        rows = np.concatenate([vectors.units, opened.composer.vector(word)[None]])
-        vectors = WordVectors([*vectors.words, word], rows)
-    return vectors.nearest(word, num_neighbours=count)
+    model = Neighbours(open_words(folder))
+    return lambda words: [
+        ", ".join(f"{near} {cosine:.2f}" for near, cosine in found)
+        for found in model.nearest(words, num_neighbours=num_neighbours)
+    ]
 
 
 def _generator(folder: Path) -> Generator:
@@ -135,7 +116,9 @@ def _generator(folder: Path) -> Generator:
 def _other(folder: Path, wanted: str, found: object) -> ValueError:
     kinds = {
         Classifier: "a classifier",
+        GapFiller: "a pretrained BERT",
         Generator: "a GPT",
+        Neighbours: "word vectors",
         Scorer: "a reward model",
         Translator: "a translation model",
     }

@@ -1,7 +1,7 @@
 """Trained model folders at work: texts in, answers out. For the command line and for the model server.
 
-`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier` or `Scorer`.
-Each takes many texts at once and needs nothing but the folder.
+`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Scorer`,
+`GapFiller` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,15 @@ from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.data.classification import LabelledText, regression_examples
+from pipeline.inference_words import GapFiller, Neighbours
+from pipeline.kinds import kind_of
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
-from pipeline.models.huggingface.bert import sequence_classifier_from_huggingface
+from pipeline.models.huggingface.bert import bert_from_huggingface, sequence_classifier_from_huggingface
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.stages.handover import open_gpt, open_reward
 from pipeline.stages.translation import Translator, open_translator
+from pipeline.stages.word_folder import open_words
 from pipeline.text.chat import ChatRole, encode_conversation
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -119,24 +122,33 @@ class Scorer:
         return results
 
 
-def open_model(folder: Path) -> Generator | Translator | Classifier | Scorer:
-    """What a model folder holds, ready to use; ValueError names a folder that is none of the four kinds."""
-    config = read_json(folder / CONFIG) if folder.is_dir() else {}
-    match (config.get("architectures") or [""])[0], config.get("model_type"):
-        case ("GPT2LMHeadModel", _):
+Model = Generator | Translator | Classifier | Scorer | GapFiller | Neighbours
+
+
+def open_model(folder: Path) -> Model:
+    """What a model folder holds, ready to use; ValueError names a folder that is none of these kinds."""
+    match kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder):
+        case "gpt":
             gpt = open_gpt(folder)
             return Generator(gpt.model, gpt.tokenizer)
-        case ("GPT2ForSequenceClassification", _):
+        case "reward":
             reward = open_reward(folder)
             return Scorer(reward.model, reward.tokenizer)
-        case ("BertForSequenceClassification", _):
+        case "bert":
+            return _open_gap_filler(folder, load_model(folder))
+        case "classifier":
             return _open_classifier(folder, load_model(folder))
-        case (_, "marian" | "pipeline-transformer" | "pipeline-recurrent"):
+        case "translator":
             return open_translator(folder)
-    raise ValueError(
-        f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, "
-        f"BertForSequenceClassification or a translation model, found architectures {config.get('architectures')}"
-    )
+        case "word_vectors":
+            return Neighbours(open_words(folder))
+
+
+def _open_gap_filler(folder: Path, found: ModelFolder) -> GapFiller:
+    model = bert_from_huggingface(found.config, found.state)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.check_fits(model.config.vocab_size, folder)
+    return GapFiller(model, tokenizer)
 
 
 def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:

@@ -1,24 +1,31 @@
 """Model folders in MLflow: the code that a model server runs, and the entry that puts a folder into the registry.
 
 MLflow stores this file beside a copy of the package and of the folder ("models from code"), so that
-`mlflow models serve --env-manager local` answers with torch and tokenizers alone.
+`mlflow models serve --env-manager local` answers with torch and tokenizers alone. It also executes this file when it
+stores one, in a process beside a training: what needs torch is imported by the server alone.
 """
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import mlflow
 import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array
 
-from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
-from pipeline.stages.generation import GreedyConfig, SamplingConfig
-from pipeline.stages.translation import Translator
+from pipeline.kinds import kind_of
 
 _ARTIFACT = "folder"
-_PARAMS = ParamSchema(
+_PACKAGE = Path(__file__).parent
+_CONTENT = "content"
+"""The tag of a version that stands for the bytes of its model and of its code."""
+_DECODING = ParamSchema(
     [
         ParamSpec("max_new_tokens", DataType.long, 48),
         ParamSpec("temperature", DataType.double, 0.0),
@@ -28,6 +35,8 @@ _PARAMS = ParamSchema(
     ]
 )
 """What a request to a GPT may set; temperature 0 is greedy, chat false continues the text instead of answering it."""
+_NEIGHBOURS = ParamSchema([ParamSpec("num_neighbours", DataType.long, 10)])
+"""What a request to word vectors may set."""
 
 
 class ServedModel(PythonModel):
@@ -35,75 +44,93 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Opens the folder, once."""
+        from pipeline.inference import open_model
+
         self.model = open_model(Path(context.artifacts[_ARTIFACT]))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """One row of answers for each row of the request; see `signature` for the columns."""
-        texts = [str(text) for text in model_input["text"]]
-        match self.model:
-            case Generator():
-                return pd.DataFrame({"text": _generate(self.model, texts, params or {})})
-            case Translator():
-                return pd.DataFrame({"text": [found.text for found in self.model.translate(texts)]})
-            case Classifier():
-                found = self.model.classify(texts)
-                columns = {"label": [row.label for row in found], "value": [row.value for row in found]}
-                return pd.DataFrame(columns)
-            case Scorer():
-                answers = [str(answer) for answer in model_input["answer"]]
-                pairs = [
-                    [Turn("user", text), Turn("assistant", answer)] for text, answer in zip(texts, answers, strict=True)
-                ]
-                return pd.DataFrame({"reward": self.model.score(pairs)})
+        from pipeline.served import answer
 
-
-def _generate(model: Generator, texts: list[str], params: dict[str, Any]) -> list[str]:
-    decoding: GreedyConfig | SamplingConfig = GreedyConfig(kind="greedy", max_new_tokens=params["max_new_tokens"])
-    if params["temperature"] > 0.0:
-        decoding = SamplingConfig(
-            kind="sampling",
-            max_new_tokens=params["max_new_tokens"],
-            temperature=params["temperature"],
-            top_k=0,
-            top_p=params["top_p"],
-            seed=params["seed"],
-        )
-    if params["chat"]:
-        return model.answer([[Turn("user", text)] for text in texts], decoding)
-    return model.extend(texts, decoding)
+        return answer(self.model, model_input, params or {})
 
 
 def signature(folder: Path) -> ModelSignature:
-    """The columns and parameters of requests to a model folder, and the columns of its answers."""
-    text, number = ColSpec("string", "text"), ColSpec("double", "value")
-    match open_model(folder):
-        case Generator():
-            return ModelSignature(Schema([text]), Schema([text]), _PARAMS)
-        case Translator():
+    """The columns and parameters of requests to a model folder, and the columns of its answers.
+
+    ValueError names a folder that answers no requests.
+    """
+    text = ColSpec("string", "text")
+    kind = kind_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), folder)
+    match kind:
+        case "gpt":
+            return ModelSignature(Schema([text]), Schema([text]), _DECODING)
+        case "translator":
             return ModelSignature(Schema([text]), Schema([text]))
-        case Classifier():
-            return ModelSignature(Schema([text]), Schema([ColSpec("string", "label"), number]))
-        case Scorer():
-            inputs = Schema([text, ColSpec("string", "answer")])
-            return ModelSignature(inputs, Schema([ColSpec("double", "reward")]))
+        case "classifier":
+            return ModelSignature(Schema([text]), Schema([ColSpec("string", "label"), ColSpec("double", "value")]))
+        case "reward":
+            request = Schema([text, ColSpec("string", "answer")])
+            return ModelSignature(request, Schema([ColSpec("double", "reward")]))
+        case "bert":
+            return ModelSignature(Schema([text]), Schema([text, ColSpec("double", "probability")]))
+        case "word_vectors":
+            words, cosines = ColSpec(Array(DataType.string), "words"), ColSpec(Array(DataType.double), "cosines")
+            return ModelSignature(Schema([text]), Schema([words, cosines]), _NEIGHBOURS)
+        case _:
+            assert_never(kind)
 
 
-def log_model(folder: Path, name: str, *, uri: str, run_id: str) -> None:
-    """Logs a model folder to a run and makes it the next version of the registered model `name`."""
+def register(folder: Path, name: str, *, uri: str, run_id: str) -> str:
+    """Makes a model folder the next version of the registered model `name`, and returns the number of its version.
+
+    The same bytes of model and code are one version, whichever run made them; what an interrupted call has stored for
+    this run is taken as it is. ValueError names a folder that answers no requests.
+    """
+    described, content = signature(folder), _content(folder)
     mlflow.set_tracking_uri(uri)
+    client = MlflowClient(tracking_uri=uri)
+    known = client.search_model_versions(f"name = '{name}' AND tags.{_CONTENT} = '{content}'")
+    if known:
+        return str(max(int(version.version) for version in known))
+    model_id = _stored(client, run_id, content) or _store(folder, described, run_id, content)
+    return str(mlflow.register_model(f"models:/{model_id}", name, tags={_CONTENT: content}).version)
+
+
+def _stored(client: MlflowClient, run_id: str, content: str) -> str:
+    """The id of a model that is stored completely and not registered; empty if there is none."""
+    experiment = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models([experiment], f"source_run_id = '{run_id}' AND tags.{_CONTENT} = '{content}'")
+    return next((str(model.model_id) for model in found if model.status == LoggedModelStatus.READY), "")
+
+
+def _store(folder: Path, described: ModelSignature, run_id: str, content: str) -> str:
     with mlflow.start_run(run_id=run_id):
-        mlflow.pyfunc.log_model(
+        info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__)),
             artifacts={_ARTIFACT: str(folder)},
-            code_paths=[str(Path(__file__).parent)],
-            signature=signature(folder),
+            code_paths=[str(_PACKAGE)],
+            signature=described,
             # Given, because MLflow would otherwise run the model to find out.
             pip_requirements=["-r requirements.lock"] if Path("requirements.lock").is_file() else [],
-            registered_model_name=name,
+            tags={_CONTENT: content},
         )
+    return str(info.model_id)
+
+
+def _content(folder: Path) -> str:
+    """SHA-256 over the names and bytes of all files of the folder and of the package."""
+    total = hashlib.sha256()
+    for root in (folder, _PACKAGE):
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                total.update(f"{digest} {path.relative_to(root).as_posix()}\n".encode())
+    return total.hexdigest()
 
 
 set_model(ServedModel())

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -34,6 +36,8 @@ FAULTS = (MlflowException, SQLAlchemyError, OSError)
 """What a server that is away, or a store that is broken, makes of a call."""
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """A fact that the server will never take: repeating it is of no use."""
+_MOST_TRIES = 2
+"""A process may be killed with its container while it sends; a fact that ends two of them is to blame itself."""
 _METRICS_PER_BATCH = 900
 _PARAMS_PER_BATCH = 90
 _LONGEST_VALUE = 5_900
@@ -49,6 +53,8 @@ class Sender:
         self.run_id: str = state.get("run_id", "")
         self.sent: int = state.get("sent", 0)
         """Bytes of the events file that have been sent."""
+        self.tries: int = state.get("tries", 0)
+        """Processes that began to send what comes next and have not said how it went."""
         self.status: str = state.get("status", "KILLED")
         """How the run ended as far as the events say; KILLED until they say anything."""
         self.closed: bool = state.get("closed", False)
@@ -134,18 +140,21 @@ class Sender:
         for start in range(0, len(pending), _METRICS_PER_BATCH):
             self.client.log_batch(self.run_id, metrics=pending[start : start + _METRICS_PER_BATCH])
         pending.clear()
-        before, self.sent = self.sent, place
-        # A fact that breaks this process must not break the next one as well.
-        self._save()
-        try:
-            self._send(fact)
-        except FAULTS as error:
-            if isinstance(error, MlflowException) and error.error_code in _REFUSALS:
-                _log.warning("refused: %s: %s", fact, error)
-                return
-            self.sent = before
+        if fact and self.tries == _MOST_TRIES:
+            _log.warning("passed over: %d processes ended while they sent %s", self.tries, fact)
+        elif fact:
+            self.tries += 1
             self._save()
-            raise
+            try:
+                self._send(fact)
+            except FAULTS as error:
+                if not isinstance(error, MlflowException) or error.error_code not in _REFUSALS:
+                    self.tries = 0
+                    self._save()
+                    raise
+                _log.warning("refused: %s: %s", fact, error)
+        self.sent, self.tries = place, 0
+        self._save()
 
     def _send(self, fact: Mapping[str, Any]) -> None:
         match fact.get("event"):
@@ -178,10 +187,19 @@ class Sender:
             _log.warning("%s: gone before it was sent", path)
 
     def _register(self, folder: Path, name: str) -> None:
-        """Logs a model folder with the code that serves it, and makes it the next version of `name`."""
-        from pipeline.serving import log_model
+        """Registers a model folder with the code that serves it; one that answers no requests is an artifact."""
+        if not folder.is_dir():
+            _log.warning("%s: gone before it was registered", folder)
+            return
+        from pipeline.serving import register
 
-        log_model(folder, name, uri=self.facts["uri"], run_id=self.run_id)
+        try:
+            version = register(folder, name, uri=self.facts["uri"], run_id=self.run_id)
+            self.client.set_tag(self.run_id, "model", f"models:/{name}/{version}")
+        except ValueError as error:
+            _log.warning("not registered, an artifact alone: %s", error)
+            self._upload(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def machine(self, values: Mapping[str, float]) -> None:
         """Sends measurements of the machine; their step is the number of seconds since the run began."""
@@ -208,7 +226,13 @@ class Sender:
         write(PARENTS, {family: run for family, run in parents.items() if family != self.facts["family"]})
 
     def _save(self) -> None:
-        state = {"run_id": self.run_id, "sent": self.sent, "status": self.status, "closed": self.closed}
+        state = {
+            "run_id": self.run_id,
+            "sent": self.sent,
+            "tries": self.tries,
+            "status": self.status,
+            "closed": self.closed,
+        }
         write(self.folder / SENT, state)
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from pipeline.artifacts import publish, save_model
-from pipeline.models.bert import Bert, BertConfig, Pooler
+from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.heads import RewardModel, SequenceClassifier
-from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
+from pipeline.models.huggingface.bert import bert_to_huggingface, sequence_classifier_to_huggingface
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.stages.handover import save_gpt, save_reward
 from pipeline.stages.translation import SearchConfig, Translator, save_translator
@@ -37,7 +37,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in ("pretrain_gpt", "dpo"):
         save_gpt(models / stage, GPT(shape), bpe)
     save_reward(models / "reward", RewardModel(GPT(shape)), bpe)
-    _save_classifier(models / "finetune/polarity")
+    _save_berts(models)
     _save_translator(models / "translate/transformer")
     words = ("cat", "dog", "door", "mat")
     matrix = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.5, 0.5]], dtype=np.float32)
@@ -53,18 +53,20 @@ def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return workspace
 
 
-def _save_classifier(folder: Path) -> None:
+def _save_berts(models: Path) -> None:
     tokenizer = train_wordpiece(TEXTS, vocab_size=80)
     shape = BertConfig(
         vocab_size=tokenizer.vocab_size, d_model=16, num_layers=1, num_heads=2, d_ff=32, max_length=32, dropout=0.0
     )
-    model = SequenceClassifier(Bert(shape), Pooler(16), num_labels=2, dropout=0.0)
-    labels = ("negative", "positive")
-    with publish(folder) as target:
-        save_model(
-            target, *sequence_classifier_to_huggingface(model, pad_token_id=tokenizer.pad_id, labels=labels)
-        )  # fmt: skip
-        tokenizer.save(target)
+    classifier = SequenceClassifier(Bert(shape), Pooler(16), num_labels=2, dropout=0.0)
+    labels, pad = ("negative", "positive"), tokenizer.pad_id
+    for stage, exported in (
+        ("pretrain_bert", bert_to_huggingface(BertForPretraining(shape), pad_token_id=pad)),
+        ("finetune/polarity", sequence_classifier_to_huggingface(classifier, pad_token_id=pad, labels=labels)),
+    ):
+        with publish(models / stage) as target:
+            save_model(target, *exported)
+            tokenizer.save(target)
 
 
 def _save_translator(folder: Path) -> None:

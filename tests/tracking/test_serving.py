@@ -64,11 +64,11 @@ REGISTER = """
 import sys
 from pathlib import Path
 from mlflow import MlflowClient
-from pipeline.serving import log_model
+from pipeline.serving import register
 uri = "sqlite:///mlflow.db"
 client = MlflowClient(tracking_uri=uri)
 experiment = client.create_experiment("e", artifact_location=Path("mlartifacts").absolute().as_uri())
-log_model(Path(sys.argv[1]), "gpt", uri=uri, run_id=client.create_run(experiment).info.run_id)
+register(Path(sys.argv[1]), "gpt", uri=uri, run_id=client.create_run(experiment).info.run_id)
 """
 
 # An environment without these packages, and without this checkout: what answers is the stored copy of the code.

@@ -1,0 +1,29 @@
+"""What a model folder holds, told by its config.json without opening the model: the kinds that answer requests."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["gpt", "reward", "bert", "classifier", "translator", "word_vectors"]
+
+
+def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
+    """The kind of the model in `folder`, whose config.json says `config`; ValueError names what was found instead."""
+    match (config.get("architectures") or [""])[0], config.get("model_type"):
+        case ("GPT2LMHeadModel", _):
+            return "gpt"
+        case ("GPT2ForSequenceClassification", _):
+            return "reward"
+        case ("BertForPreTraining", _):
+            return "bert"
+        case ("BertForSequenceClassification", _):
+            return "classifier"
+        case (_, "marian" | "pipeline-transformer" | "pipeline-recurrent"):
+            return "translator"
+        case (_, "word_vectors"):
+            return "word_vectors"
+    raise ValueError(
+        f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, BertForPreTraining, "
+        f"BertForSequenceClassification, a translation model or word vectors, found architectures "
+        f"{config.get('architectures')}"
+    )

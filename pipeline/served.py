@@ -1,0 +1,60 @@
+"""What a model server does with a request: a table of texts in, a table of answers out, one row for each.
+
+The columns are those of `serving.signature`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, assert_never
+
+import pandas as pd
+
+from pipeline.inference import Classifier, Generator, Model, Scorer, Turn
+from pipeline.inference_words import GapFiller, Neighbours
+from pipeline.stages.generation import GreedyConfig, SamplingConfig
+from pipeline.stages.translation import Translator
+
+
+def answer(model: Model, request: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:
+    """The answers of a model to each row of a request, which may set what `params` names."""
+    texts = [str(text) for text in request["text"]]
+    match model:
+        case Generator():
+            return pd.DataFrame({"text": _generate(model, texts, params)})
+        case Translator():
+            return pd.DataFrame({"text": [found.text for found in model.translate(texts)]})
+        case Classifier():
+            predictions = model.classify(texts)
+            labels, values = [row.label for row in predictions], [row.value for row in predictions]
+            return pd.DataFrame({"label": labels, "value": values})
+        case Scorer():
+            answers = [str(answer) for answer in request["answer"]]
+            pairs = [
+                [Turn("user", text), Turn("assistant", answer)] for text, answer in zip(texts, answers, strict=True)
+            ]
+            return pd.DataFrame({"reward": model.score(pairs)})
+        case GapFiller():
+            filled = model.fill(texts)
+            probabilities = [row.probability for row in filled]
+            return pd.DataFrame({"text": [row.text for row in filled], "probability": probabilities})
+        case Neighbours():
+            nearest = model.nearest(texts, num_neighbours=params["num_neighbours"])
+            words = [[word for word, _ in row] for row in nearest]
+            return pd.DataFrame({"words": words, "cosines": [[cosine for _, cosine in row] for row in nearest]})
+        case _:
+            assert_never(model)
+
+
+def _generate(model: Generator, texts: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+    decoding: GreedyConfig | SamplingConfig = GreedyConfig(kind="greedy", max_new_tokens=params["max_new_tokens"])
+    if params["temperature"] > 0.0:
+        decoding = SamplingConfig(
+            kind="sampling",
+            max_new_tokens=params["max_new_tokens"],
+            temperature=params["temperature"],
+            top_k=0,
+            top_p=params["top_p"],
+            seed=params["seed"],
+        )
+    if params["chat"]:
+        return model.answer([[Turn("user", text)] for text in texts], decoding)
+    return model.extend(texts, decoding)

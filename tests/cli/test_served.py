@@ -1,0 +1,76 @@
+"""Every kind of model folder answers the requests that its signature describes, and BERT fills gaps by its scores."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.inference import open_model
+from pipeline.inference_words import GapFiller
+from pipeline.served import answer
+from pipeline.serving import signature
+
+STAGES = [
+    "pretrain_gpt",
+    "reward",
+    "pretrain_bert",
+    "finetune/polarity",
+    "translate/transformer",
+    "word_vectors/skipgram",
+]
+TEXTS = {"pretrain_bert": ["the [MASK] sat", "a [MASK] ran [MASK] the cat"], "word_vectors/skipgram": ["cat", "door"]}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_answers_have_a_row_for_each_request_and_the_columns_of_the_signature(inside: Path, stage: str) -> None:
+    folder = inside / "models/tiny" / stage
+    described = signature(folder)
+    texts = TEXTS.get(stage, ["the cat", "a dog ran"])
+    request = pd.DataFrame(dict.fromkeys(described.inputs.input_names(), texts))
+    params = {one.name: one.default for one in described.params or []}
+    found = answer(open_model(folder), request, params)
+    assert list(found.columns) == described.outputs.input_names()
+    assert len(found) == 2
+
+
+def filler(inside: Path) -> GapFiller:
+    model = open_model(inside / "models/tiny/pretrain_bert")
+    assert isinstance(model, GapFiller)
+    return model
+
+
+def test_a_gap_is_filled_with_the_likeliest_ordinary_token(inside: Path) -> None:
+    model = filler(inside)
+    tokenizer = model.tokenizer
+    before, after = tokenizer.encode("the cat"), tokenizer.encode("on the mat")
+    ids = [tokenizer.id_of("cls"), *before, tokenizer.id_of("mask"), *after, tokenizer.id_of("sep")]
+    input_ids = torch.tensor([ids])
+    with torch.no_grad():
+        hidden = model.model(input_ids, torch.zeros_like(input_ids), torch.ones_like(input_ids, dtype=torch.bool))
+        scores = model.model.mlm_logits(hidden[0, 1 + len(before)])
+    ordinary = [i for i in range(tokenizer.vocab_size) if i not in tokenizer.special_ids]
+    best = max(ordinary, key=lambda i: float(scores[i]))
+    (found,) = model.fill(["the cat [MASK] on the mat"])
+    assert found.text == tokenizer.decode([*before, best, *after])
+    assert found.probability == pytest.approx(float(scores[ordinary].softmax(0)[ordinary.index(best)]), rel=1e-5)
+
+
+def test_what_fills_a_gap_does_not_depend_on_the_other_texts(inside: Path) -> None:
+    model = filler(inside)
+    texts = ["the [MASK]", "the dog sat by the [MASK] and a [MASK] ran after the cat"]
+    together, alone = model.fill(texts), [model.fill([text])[0] for text in texts]
+    assert [one.text for one in together] == [one.text for one in alone]
+    assert [one.probability for one in together] == pytest.approx([one.probability for one in alone], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("the cat sat", r"expected a text with \[MASK\] in it, found 'the cat sat'"),
+        ("the cat " * 40 + "[MASK]", r"the model reads at most 30: 'the cat"),
+    ],
+)
+def test_a_text_that_has_no_gap_or_does_not_fit_is_named(inside: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        filler(inside).fill(["the [MASK]", text])
