@@ -21,7 +21,7 @@ _DATA = 2_000_000_000
 
 
 def needed_bytes(layout: Layout) -> int:
-    """Room for data, for every model twice (DVC keeps a copy), and for the checkpoints of the largest training.
+    """Room for data, for every model three times (DVC and MLflow keep copies), and for the largest checkpoints.
 
     A checkpoint holds weights and two moments. Those of a stage go when it ends, so that only one stage counts.
     """
@@ -29,7 +29,7 @@ def needed_bytes(layout: Layout) -> int:
     # BERT and its four fine-tunings; GPT, SFT, reward, DPO and PPO.
     handed_over = 5 * sum(berts) + 5 * sum(gpts) + sum(translators)
     largest = max(*berts, *(2 * gpt for gpt in gpts), *translators)  # PPO trains a policy and a critic
-    return _DATA + 2 * _FLOAT * handed_over + _CHECKPOINTS * 3 * _FLOAT * largest
+    return _DATA + 3 * _FLOAT * handed_over + _CHECKPOINTS * 3 * _FLOAT * largest
 
 
 def parameters(layout: Layout) -> tuple[list[int], list[int], list[int]]:

@@ -50,6 +50,11 @@ class Layout:
         return self._root("models") / stage
 
     @property
+    def model_name(self) -> str:
+        """The name of this stage's model in a registry: the profile and the stage, as in `cpu-translate-gru`."""
+        return f"{self.profile}-{self.stage}".replace("/", "-")
+
+    @property
     def output(self) -> Path:
         """The model folder of this stage."""
         return self.model(self.stage)

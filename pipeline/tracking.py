@@ -11,6 +11,7 @@ PIPELINE_TRACKING=local writes the file and starts no helper. MLFLOW_TRACKING_UR
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from typing import Any, Literal, TextIO
 from pipeline.config import Config
 from pipeline.layout import Layout
 from pipeline.provenance import git_commit
-from pipeline.tracking_files import DONE, EVENTS, FAULT, LOG, START, write
+from pipeline.tracking_files import DONE, EVENTS, EXPORT, FAULT, LOG, START, write
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Tracker:
         """A file or folder as an artifact; it must stay where it is, for it is sent later."""
 
     def register(self, folder: Path, name: str) -> None:
-        """A finished model folder as the next version of a model in the registry; sent later, like an artifact."""
+        """A finished model folder as the next version of a model in the registry; it may change or go afterwards."""
 
     def finish(self, status: Status) -> None:
         """The last fact of a run."""
@@ -97,7 +98,15 @@ class FileTracker(Tracker):
         self._write({"event": "artifact", "path": str(path)})
 
     def register(self, folder: Path, name: str) -> None:
-        self._write({"event": "register", "folder": str(folder), "name": name})
+        if self._helper is None:
+            return  # files of their own are the local record of a model
+        kept = self.folder / EXPORT
+        try:
+            _link(folder, kept)
+        except OSError as error:
+            self._warn(f"{folder} is not registered: {error}")
+            return
+        self._write({"event": "register", "folder": str(kept), "name": name})
 
     def finish(self, status: Status) -> None:
         self._write({"event": "finish", "status": status})
@@ -202,8 +211,24 @@ def _run_folder(base: Path, key: str) -> Path:
     return base / f"{time.time_ns()}-{key}"
 
 
+def _link(folder: Path, target: Path) -> None:
+    """Gives the files of a folder second names below `target`, or copies them where the file system has no links.
+
+    DVC moves a folder into its cache as soon as its stage has ended, and replaces it in a later run.
+    """
+    for copy in (os.link, shutil.copy2):
+        shutil.rmtree(target, ignore_errors=True)
+        try:
+            shutil.copytree(folder, target, copy_function=copy)
+            return
+        except OSError:
+            if copy is shutil.copy2:
+                raise
+
+
 def _start_helper(folder: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "pipeline.tracking_helper", str(folder), str(os.getpid())]
-    # Its own log: a helper that outlives the stage must not hold the stage's output open.
+    # Its own log: a helper that outlives the stage must not hold the stage's output open. Its own session: what a
+    # terminal or a launcher signals to the whole group is for the stage, also while the helper still starts.
     with (folder / LOG).open("ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipeline.artifacts import write_json, write_text
+from pipeline.artifacts import CONFIG, write_json, write_text
 from pipeline.checkpoints import CheckpointFolder
 from pipeline.config import Config
 from pipeline.layout import Layout
@@ -58,13 +58,18 @@ class StageRun:
         history: Sequence[Mapping[str, float]] = (),
         samples: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Writes metrics, learning curve and samples, and drops the checkpoints: the last act of a stage."""
+        """Writes metrics, learning curve and samples, and drops the checkpoints: the last act of a stage.
+
+        Its output is complete by now; if that is a model, it goes into the registry.
+        """
         if history:
             write_text(self.layout.curve, curve_csv(history))
         if samples:
             write_json(self.layout.samples, list(samples))
         write_json(self.layout.metrics, metrics)
         self.tracker.metrics(flat(metrics), len(history))
+        if (self.layout.output / CONFIG).is_file():
+            self.tracker.register(self.layout.output, self.layout.model_name)
         CheckpointFolder(self.layout.local, self.key).clear()
 
 

@@ -2,89 +2,19 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 
-from pipeline.config import Config
 from pipeline.layout import Layout
 from pipeline.tracking import FileTracker, track
 from pipeline.tracking_files import FAULT
-
-
-class Inner(Config):
-    """Nested settings."""
-
-    beta: float = 0.5
-    """A number."""
-
-
-class Settings(Config):
-    """Settings of a stage."""
-
-    inner: Inner = Inner()
-    """Nested."""
-    text: str = "short"
-    """A text."""
-
-
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: creating its tables takes seconds, so it is done once."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
-    return path
-
-
-@pytest.fixture
-def work(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with an empty store and one input, where the helper finds the package."""
-    shutil.copy(database, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.delenv("PIPELINE_TRACKING", raising=False)
-    (tmp_path / "corpus.txt").write_text("words")
-    return tmp_path
-
-
-def run_stage(stage: str, *, key: str = "k1", text: str = "short", step: int = 0, last: bool = False) -> FileTracker:
-    """One whole run of a stage; waits until its helper has ended."""
-    with _track(stage, key=key, text=text, last=last) as tracker:
-        tracker.metrics({"loss": 1.5, "bad name(%)": float("nan")}, step)
-    assert isinstance(tracker, FileTracker)
-    tracker.wait(90.0)
-    return tracker
-
-
-def _track(stage: str, *, key: str, text: str = "short", last: bool = False) -> Any:
-    layout = Layout.of(Path("conf/cpu", f"{stage}.yaml"))
-    inputs = [Path("corpus.txt")]
-    return track(stage, config=Settings(text=text), inputs=inputs, layout=layout, key=key, last=last)
-
-
-def store() -> MlflowClient:
-    """The store of this test; mlflow keeps one engine an address, so a relative one would not do."""
-    return MlflowClient(tracking_uri=f"sqlite:///{Path('mlflow.db').absolute()}")
-
-
-def runs() -> dict[str, Run]:
-    """Every run of the store by its name."""
-    client = store()
-    experiment = client.get_experiment_by_name("pipeline")
-    found = client.search_runs([experiment.experiment_id]) if experiment else []
-    names = [run.info.run_name for run in found]
-    assert len(set(names)) == len(names), names
-    return dict(zip(names, found, strict=True))
+from tests.tracking.conftest import Settings, helpers, run_stage, runs, store, track_stage, until
 
 
 def test_stages_are_children_of_one_parent_that_the_last_stage_closes(work: Path) -> None:
@@ -127,8 +57,8 @@ def test_a_stage_that_did_not_run_is_linked_to_the_new_parent(work: Path) -> Non
 
 STAGE = """
 import os, sys, time
-from tests.tracking.test_tracking import _track
-with _track("sft", key="same") as tracker:
+from tests.tracking.conftest import track_stage
+with track_stage("sft", key="same") as tracker:
     tracker.metrics({"loss": 2.0}, int(sys.argv[1]))
     if sys.argv[2] == "hang":
         print("ready", flush=True)
@@ -140,19 +70,19 @@ def test_a_killed_stage_is_marked_killed_and_the_next_process_continues_the_same
     command = [sys.executable, "-c", STAGE, "1", "hang"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        _until(lambda: "sft" in runs())
+        until(lambda: "sft" in runs())
         assert runs()["sft"].info.status == "RUNNING"
         process.send_signal(signal.SIGKILL)
-    _until(lambda: runs()["sft"].info.status == "KILLED")
+    until(lambda: runs()["sft"].info.status == "KILLED")
     killed = runs()["sft"].info.run_id
 
     subprocess.run([sys.executable, "-c", STAGE, "2", "end"], check=True)
-    _until(lambda: runs()["sft"].info.status == "FINISHED")
+    until(lambda: runs()["sft"].info.status == "FINISHED")
     resumed = runs()["sft"]
     assert resumed.info.run_id == killed
     history = store().get_metric_history(killed, "loss")
     assert [metric.step for metric in history] == [1, 2]
-    _until(lambda: not _helpers(work))
+    until(lambda: not helpers(work))
 
 
 def test_another_configuration_or_a_finished_stage_begins_a_new_run(
@@ -166,7 +96,7 @@ def test_another_configuration_or_a_finished_stage_begins_a_new_run(
 
 
 def test_a_failed_stage_is_marked_failed_and_its_error_goes_on(work: Path) -> None:
-    with pytest.raises(RuntimeError, match="broken"), _track("sft", key="k") as tracker:
+    with pytest.raises(RuntimeError, match="broken"), track_stage("sft", key="k") as tracker:
         raise RuntimeError("broken")
     tracker.wait(90.0)
     assert runs()["sft"].info.status == "FAILED"
@@ -188,29 +118,29 @@ def test_a_closed_port_delays_nothing_warns_once_and_is_made_good_later(
         uri = f"http://127.0.0.1:{unused.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     started = time.monotonic()
-    with _track("sft", key="k") as tracker:
+    with track_stage("sft", key="k") as tracker:
         for step in range(1000):
             tracker.metrics({"loss": float(step)}, step)
     assert time.monotonic() - started < 1.0
-    _until((tracker.folder / FAULT).exists)
+    until((tracker.folder / FAULT).exists)
     tracker.wait(1.0)
     tracker.wait(1.0)
     assert caplog.text.count("MLflow is out of reach") == 1
     assert (tracker.folder / "events.jsonl").read_text().count('"metrics"') == 1000
-    _until(lambda: not _helpers(work))
+    until(lambda: not helpers(work))
 
     # The address of a store that works stands in for a server that comes back.
     start = tracker.folder / "start.json"
     start.write_text(start.read_text().replace(uri, "sqlite:///mlflow.db"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     run_stage("dpo", key="k2")
-    _until(lambda: "sft" in runs() and runs()["sft"].info.status == "FINISHED")
+    until(lambda: "sft" in runs() and runs()["sft"].info.status == "FINISHED")
     history = store().get_metric_history(runs()["sft"].info.run_id, "loss")
     assert [metric.step for metric in history] == list(range(1000))
 
 
 def test_a_refused_fact_does_not_stop_those_behind_it(work: Path) -> None:
-    with _track("sft", key="k") as tracker:
+    with track_stage("sft", key="k") as tracker:
         tracker.params({"good": 1})
         tracker.params({"k" * 300: 1})
         tracker.artifact(Path("missing.txt"))
@@ -226,7 +156,7 @@ def test_a_full_disk_costs_one_warning(
     work: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPELINE_TRACKING", "local")
-    with _track("sft", key="k") as tracker:
+    with track_stage("sft", key="k") as tracker:
         assert isinstance(tracker, FileTracker) and tracker._file is not None
         with Path("/dev/full").open("w") as full:
             os.dup2(full.fileno(), tracker._file.fileno())
@@ -240,23 +170,3 @@ def test_other_ranks_track_nothing(work: Path) -> None:
     with track("sft", config=Settings(), inputs=[], layout=layout, key="k", enabled=False) as tracker:
         tracker.metrics({"loss": 1.0}, 1)
     assert not Path(".pipeline").exists()
-
-
-def _helpers(work: Path) -> list[int]:
-    """Processes of the helper that work in this test's directory."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            is_helper = b"pipeline.tracking_helper" in (process / "cmdline").read_bytes()
-            if is_helper and (process / "cwd").readlink() == work:
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
-def _until(condition: Any, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
