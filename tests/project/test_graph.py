@@ -13,6 +13,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from pipeline.config import load
 from pipeline.layout import Layout
 from pipeline.provenance import (
     content_hash,
@@ -23,9 +24,17 @@ from pipeline.provenance import (
     stages_without_file,
     with_code_deps,
 )
+from pipeline.stages.dpo import DPOConfig
+from pipeline.stages.reference import ReferenceConfig
+from tests.project.conftest import schema_of
 
 ROOT = Path(__file__).parents[2]
-PROFILES = ("cpu", "tiny")
+PROFILES = ("cpu", "tiny", "paper")
+BESIDE_THE_CHAIN = {
+    "conf/paper/pretrain_bert_large.yaml": "pretrain_bert",
+    "conf/paper/translate/big.yaml": "translate",
+}
+"""Published sizes that no stage of the graph has room for, and the stages that run them by hand."""
 STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
@@ -64,7 +73,21 @@ def test_a_stage_runs_its_module_on_the_configuration_that_it_tracks(stage: str,
     command = _fill(STAGES[stage]["cmd"], profile, item)
     assert command == f'PATH="$PWD/.venv/bin:$PATH" python -m pipeline.stages.{stage} {config}'
     assert _paths(stage, "params", profile, item) == {config}
-    assert (ROOT / config).is_file()
+    assert load(Path(config), schema_of(stage))
+
+
+def test_every_configuration_of_a_profile_is_that_of_a_stage_or_named_beside_the_chain() -> None:
+    used = {f"conf/{profile}/{stage}/{item}".rstrip("/") + ".yaml" for stage, item, profile in CASES}
+    found = {path.as_posix() for profile in PROFILES for path in Path("conf", profile).rglob("*.yaml")}
+    assert found - used == set(BESIDE_THE_CHAIN)
+    for path, stage in BESIDE_THE_CHAIN.items():
+        assert load(Path(path), schema_of(stage))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_pairs_of_the_reference_are_those_of_dpo(profile: str) -> None:
+    reference = load(Path(f"conf/{profile}/reference.yaml"), ReferenceConfig)
+    assert reference.pairs == load(Path(f"conf/{profile}/dpo.yaml"), DPOConfig).pairs
 
 
 class Opened(Exception):
@@ -96,17 +119,20 @@ def test_data_dependencies_are_the_inputs_that_the_stage_declares(
     assert layout.metrics.as_posix() in _paths(stage, "metrics", profile, item)
 
 
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """The graph as dvc reads it, outside git."""
+@pytest.fixture(scope="module", params=PROFILES)
+def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """The graph as dvc reads it under each profile, outside git."""
     folder = tmp_path_factory.mktemp("graph")
     shutil.copytree(ROOT / "conf", folder / "conf")
     shutil.copy(ROOT / "dvc.yaml", folder)
+    (folder / "conf/profile.yaml").write_text(f"profile: {request.param}\n")
     return Repo.init(str(folder), no_scm=True)
 
 
-def test_dvc_reads_the_graph_and_every_stage_leads_to_the_report(graph: Repo) -> None:
+def test_dvc_reads_the_graph_its_parameters_exist_and_every_stage_leads_to_the_report(graph: Repo) -> None:
     stages = {stage.name: stage for stage in graph.index.stages}
+    assert [param for stage in stages.values() for param in stage.params if not param.exists] == []
+    assert {"word_vectors@svd", "translate@transformer", "finetune@polarity", "pretrain_bert"} <= set(stages)
     assert {name.partition("@")[0] for name in stages} == set(STAGES)
     needed = networkx.descendants(graph.index.graph, stages["report"])
     assert {stage.name for stage in needed} == set(stages) - {"report"}
