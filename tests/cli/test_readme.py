@@ -9,6 +9,7 @@ from pipeline.cli import _parser
 from pipeline.config import Config, load
 from pipeline.data.corpus import PrepareConfig
 from pipeline.data.sources import FetchConfig
+from pipeline.layout import Layout
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +38,12 @@ def test_runtimes_and_paths_that_are_named_exist() -> None:
         assert (ROOT / "conf/runtime" / f"{runtime}.yaml").is_file()
     for path in re.findall(r"`((?:conf|pipeline|docker)/[a-z0-9_/.]*)`", README):
         assert (ROOT / path).exists(), path
+
+
+def test_a_registered_model_that_is_named_is_that_of_a_stage() -> None:
+    names = {name for line in README.splitlines() for name in re.findall(r"[`/](cpu-[\w-]+)", line)}
+    known = {Layout.of(path).model_name for path in (ROOT / "conf/cpu").rglob("*.yaml")}
+    assert len(names) >= 5 and names <= known
 
 
 def test_a_swept_key_exists() -> None:
