@@ -3,9 +3,12 @@
 `load` is the only reader of configuration files. Settings that several stages share are at the end.
 """
 
-import difflib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from difflib import SequenceMatcher
+from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,18 +28,23 @@ from yaml import YAMLError
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
+_ANY = "*"
+"""Stands for a number in a list, and for a name that the user chooses."""
+_ALIKE = 0.5
+"""Likeness of two names from which on one is offered for the other."""
+
 
 class Config(BaseModel):
     """Base of every configuration: immutable, closed to unknown keys, documented field by field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 C = TypeVar("C", bound=Config)
 
 
 def load(path: Path, schema: type[C]) -> C:
-    """Reads one YAML file into `schema`.
+    """Reads one YAML file into `schema`; true is no number, and a number between quotes is text.
 
     Raises ValueError that names the file, each bad key, what was found and what is allowed.
     """
@@ -49,33 +57,86 @@ def load(path: Path, schema: type[C]) -> C:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected keys and values, found {type(values).__name__}")
     try:
-        return schema.model_validate(values)
+        # Of JSON a strict model still takes lists as tuples, texts as paths and whole numbers as floats.
+        return schema.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
-        problems = "\n".join(f"  {_explain(problem, schema)}" for problem in error.errors())
+        problems = "\n".join(f"  {_explain(problem, values, schema)}" for problem in error.errors())
         raise ValueError(f"{path}: {error.error_count()} bad key(s)\n{problems}") from error
 
 
-def _explain(problem: Any, schema: type[Config]) -> str:
+def _explain(problem: Any, values: Any, schema: type[Config]) -> str:
     """One line for one pydantic problem: the key, what was found, what is allowed."""
-    key = ".".join(str(part) for part in problem["loc"])
+    place = _place(problem["loc"], values)
+    key = ".".join(place)
     match problem["type"]:
         case "extra_forbidden":
-            near = difflib.get_close_matches(str(problem["loc"][-1]), sorted(_keys(schema)), n=1, cutoff=0.5)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            return f"{key}: unknown key{hint}"
+            return f"{key}: unknown key{_hint(place, schema)}"
         case "missing":
             return f"{key}: missing key"
         case _:
-            return f"{key}: {problem['msg']}, found {problem['input']!r}"
+            return f"{key}: {problem['msg']}, found {_shown(problem['input'])}"
 
 
-def _keys(annotation: Any) -> set[str]:
-    """Every field name in a configuration tree, nested and union members included."""
+def _place(location: tuple[str | int, ...], values: Any) -> tuple[str, ...]:
+    """Where in the file a problem is: pydantic's location without the names of the variants that it went through."""
+    place: list[str] = []
+    for depth, part in enumerate(location):
+        match values:
+            case Mapping() if part in values or (depth == len(location) - 1 and part != values.get("kind")):
+                values = values.get(part)
+            case list() if isinstance(part, int):
+                values = values[part]
+            case _:
+                continue
+        place.append(str(part))
+    return tuple(place)
+
+
+def _hint(place: tuple[str, ...], schema: type[Config]) -> str:
+    """The known key whose name, and then whose place, is most like that of an unknown one."""
+    known = {
+        tuple(own if part == _ANY else part for part, own in zip(path, (*place, *path[len(place) :]), strict=False))
+        for path in _keys(schema)
+    }
+    if place in known:
+        return " of this kind"
+    name, key = place[-1], ".".join(place)
+    likeness = {
+        path: (SequenceMatcher(None, name, path[-1]).ratio(), SequenceMatcher(None, key, ".".join(path)).ratio())
+        for path in known
+    }
+    near = max(sorted(known), key=lambda path: likeness[path])
+    return f"; did you mean '{'.'.join(near)}'?" if likeness[near][0] >= _ALIKE else ""
+
+
+def _keys(annotation: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key in a configuration tree with those around it, members of unions included."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        fields = annotation.model_fields
-        nested = (_keys(field.annotation) for field in fields.values())
-        return set(fields).union(*nested)
-    return set().union(*(_keys(argument) for argument in getattr(annotation, "__args__", ())))
+        for name, field in annotation.model_fields.items():
+            yield (*prefix, name)
+            yield from _keys(field.annotation, (*prefix, name))
+        return
+    is_container = isinstance(get_origin(annotation), type) and issubclass(get_origin(annotation), Collection)
+    for argument in get_args(annotation):
+        yield from _keys(argument, (*prefix, _ANY) if is_container else prefix)
+
+
+def _shown(value: Any) -> str:
+    """A value as it stands in the file; of a text that reads like a number, how to write the number."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str() if _is_number(value):
+            return f"{value!r}, text; write {value}"
+        case _:
+            return repr(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
 
 
 class ByExamples(Config):

@@ -21,10 +21,15 @@ class Large(Config):
     num_layers: PositiveInt
 
 
+class Part(Config):
+    size: PositiveInt
+
+
 class Example(Config):
     model: Annotated[Small | Large, Field(discriminator="kind")]
     learning_rate: float
     names: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 GOOD = "model: {kind: small, width: 3}\nlearning_rate: 0.5\n"
@@ -48,7 +53,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
 def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path) -> None:
     assert "learning_rat: unknown key; did you mean 'learning_rate'?" in refusal(tmp_path, GOOD + "learning_rat: 1\n")
     nested = refusal(tmp_path, "model: {kind: large, num_layers: 2, num_layer: 3}\nlearning_rate: 1\n")
-    assert "num_layer: unknown key; did you mean 'num_layers'?" in nested
+    assert "model.num_layer: unknown key; did you mean 'model.num_layers'?" in nested
     assert refusal(tmp_path, GOOD + "zzzzzz: 1\n").endswith("zzzzzz: unknown key")
 
 
@@ -61,6 +66,53 @@ def test_an_ill_typed_value_is_named_with_what_was_found(tmp_path: Path) -> None
     assert "2 bad key(s)" in message
     assert "width: Input should be greater than 0, found -3" in message
     assert "learning_rate: Input should be a valid number" in message and "found 'fast'" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: {kind: small, width: true}", "model.width: Input should be a valid integer, found true"),
+        ("model: {kind: small, width: 3.0}", "model.width: Input should be a valid integer, found 3.0"),
+        ("model: {kind: small, width: '3'}", "model.width: Input should be a valid integer, found '3', text; write 3"),
+        ("learning_rate: yes", "learning_rate: Input should be a valid number, found true"),
+        ("learning_rate: '1e-4'", "learning_rate: Input should be a valid number, found '1e-4', text; write 1e-4"),
+        ("learning_rate: .inf", "learning_rate: Input should be a finite number, found inf"),
+        ("learning_rate: .nan", "learning_rate: Input should be a finite number, found nan"),
+        ("names: [a, 1]", "names.1: Input should be a valid string, found 1"),
+        ("names: a", "names: Input should be a valid array, found 'a'"),
+    ],
+)
+def test_nothing_is_taken_for_a_number_or_a_text_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    key = text.partition(":")[0]
+    kept = [line for line in GOOD.splitlines() if not line.startswith(f"{key}:")]
+    lines = refusal(tmp_path, "\n".join([*kept, text])).splitlines()
+    assert lines[1:] == [f"  {message}"]
+
+
+def test_a_number_without_a_point_and_a_whole_number_are_floats(tmp_path: Path) -> None:
+    for text, value in (("1e-4", 0.0001), ("2", 2.0)):
+        (tmp_path / "file.yaml").write_text(GOOD.replace("0.5", text))
+        assert load(tmp_path / "file.yaml", Example).learning_rate == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD + "num_layers: 2", "num_layers: unknown key; did you mean 'model.num_layers'?"),
+        (GOOD.replace("3}", "3, num_layers: 2}"), "model.num_layers: unknown key of this kind"),
+        (GOOD.replace("3}", "3, names: [a]}"), "model.names: unknown key; did you mean 'names'?"),
+        (GOOD + "parts: [{size: 1}, {size: 2, siz: 3}]", "parts.1.siz: unknown key; did you mean 'parts.1.size'?"),
+        (GOOD + "size: 3", "size: unknown key; did you mean 'parts.*.size'?"),
+    ],
+)
+def test_a_misplaced_key_is_told_its_place(tmp_path: Path, text: str, message: str) -> None:
+    assert refusal(tmp_path, text).splitlines()[1:] == [f"  {message}"]
+
+
+def test_the_path_of_a_key_is_that_of_the_file(tmp_path: Path) -> None:
+    assert "  model.width: missing key" in refusal(tmp_path, "model: {kind: small}\nlearning_rate: 1\n")
+    assert "  model.width: Input" in refusal(tmp_path, "model: {kind: small, width: 0}\nlearning_rate: 1\n")
+    assert "  model: Input should be" in refusal(tmp_path, "model: 3\nlearning_rate: 1\n")
 
 
 def test_an_unknown_variant_is_named_with_the_known_ones(tmp_path: Path) -> None:
