@@ -12,6 +12,7 @@ from typing import Any, assert_never
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy import sparse
 
 from pipeline.config import TrainingConfig
 from pipeline.data.cooccurrence import CellBatch, cell_examples, count_cooccurrences, hold_out
@@ -56,7 +57,8 @@ class Trained:
     matrix: Float[np.ndarray, "V D"]
     numbers: Mapping[str, Any]
     """About the training, for the metrics."""
-    history: Sequence[Mapping[str, float]] = ()
+    history: Sequence[Mapping[str, float]]
+    """The learning curve: a row for each optimizer step, or for each dimension of a decomposition."""
     composer: Composer | None = None
 
 
@@ -142,7 +144,21 @@ def _decompose(method: SvdConfig, text: Text) -> Trained:
         case LogCountsConfig():
             matrix = log_counts(counts)
     vectors = svd_vectors(matrix, d_model=method.d_model, power=method.power, seed=method.seed)
-    return Trained(vectors, {"num_counted_cells": int(counts.nnz), "num_cells": int(matrix.nnz)})
+    shares = explained_shares(matrix, vectors)
+    history = [{"update": i, "train/explained_share": share} for i, share in enumerate(shares.tolist(), start=1)]
+    numbers = {"num_counted_cells": int(counts.nnz), "num_cells": int(matrix.nnz), "explained_share": float(shares[-1])}
+    return Trained(vectors, numbers, history)
+
+
+def explained_shares(matrix: sparse.csr_matrix, vectors: Float[np.ndarray, "V D"]) -> Float[np.ndarray, " D"]:
+    """The share of the squared sum of the matrix that its projection on the first d columns of the vectors keeps.
+
+    The columns are orthogonal, as those of U S^power are; d is 1, 2, ..., D. One minus the share is the relative
+    squared error of the approximation of rank d.
+    """
+    directions = vectors / np.maximum(np.linalg.norm(vectors, axis=0), np.finfo(np.float32).tiny)
+    kept = np.square(matrix.T @ directions).sum(axis=0)
+    return np.asarray(np.cumsum(kept) / np.square(matrix.data).sum())
 
 
 def _train_on_cells(run: StageRun, method: GloveConfig, text: Text) -> Trained:

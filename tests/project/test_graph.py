@@ -1,5 +1,6 @@
 """dvc.yaml tells the truth: code from real imports, inputs as the stages declare them, outputs where they write."""
 
+import ast
 import importlib
 import re
 import shutil
@@ -115,8 +116,45 @@ def test_data_dependencies_are_the_inputs_that_the_stage_declares(
     data = {path for path in _paths(stage, "deps", profile, item) if not path.endswith(".py")}
     assert sorted(data) == declared.value.args[0]
     layout = Layout.of(config)
-    assert layout.output.as_posix() in _paths(stage, "outs", profile, item)
-    assert layout.metrics.as_posix() in _paths(stage, "metrics", profile, item)
+    assert {layout.output.as_posix(), layout.metrics.as_posix()} <= _paths(stage, "outs", profile, item)
+
+
+@pytest.mark.parametrize(("stage", "item", "profile"), TRAINED)
+def test_a_stage_declares_the_curve_and_the_samples_that_it_writes_and_no_others(
+    stage: str, item: str, profile: str
+) -> None:
+    layout = Layout.of(Path("conf", profile, stage, item).with_suffix(".yaml"))
+    written = {layout.output, layout.metrics}
+    written |= {layout.curve} if "history" in _given_to_finish(stage) else set()
+    written |= {layout.samples} if "samples" in _given_to_finish(stage) else set()
+    assert _paths(stage, "outs", profile, item) == {path.as_posix() for path in written}
+
+
+def _given_to_finish(stage: str) -> set[str]:
+    """The names of what a stage's source hands to `StageRun.finish` beside its metrics."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(Path(f"pipeline/stages/{stage}.py").read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "finish"
+    ]
+    assert len(calls) == 1, stage
+    return {keyword.arg or "" for keyword in calls[0].keywords}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_learning_curve_is_drawn(profile: str) -> None:
+    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]
+    drawn = {_fill(path, profile, "") for plot in plots for path in plot}
+    outs = {path for stage, item, of in CASES if of == profile for path in _paths(stage, "outs", profile, item)}
+    assert drawn == {path for path in outs if path.endswith(".csv")}
+    assert {plot["template"] for one in plots for plot in one.values()} == {"curve"}
+    assert Path(".dvc/plots/curve.json").is_file()
+
+
+def test_the_metrics_of_dvc_are_those_of_the_summary() -> None:
+    assert {stage: list(one["metrics"][0]) for stage, one in STAGES.items() if "metrics" in one} == {
+        "report": ["reports/${profile}/headline.json"]
+    }
 
 
 @pytest.fixture(scope="module", params=PROFILES)

@@ -17,6 +17,7 @@ from pipeline.data.cooccurrence import (
 from pipeline.data.passages import Passages
 from pipeline.data.token_arrays import in_memory
 from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors, topic_vectors
+from pipeline.stages.word_training import explained_shares
 
 RANDOM = np.random.default_rng(1)
 LENGTHS = (1, 7, 20, 2, 12)
@@ -65,6 +66,15 @@ def test_vectors_are_the_left_singular_vectors_times_a_power_of_the_singular_val
         vectors = svd_vectors(matrix, d_model=2, power=power, seed=0)
         signs = np.sign((vectors * basis[:, :2]).sum(0))
         np.testing.assert_allclose(vectors * signs, basis[:, :2] * [5.0**power, 2.0**power], atol=1e-5)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_each_dimension_explains_the_square_of_its_singular_value(power: float) -> None:
+    basis, _ = np.linalg.qr(RANDOM.normal(size=(8, 3)))
+    other, _ = np.linalg.qr(RANDOM.normal(size=(8, 3)))
+    singular = np.array([5.0, 2.0, 1.0])
+    shares = explained_shares(sparse.csr_matrix((basis * singular) @ other.T), basis * singular**power)
+    np.testing.assert_allclose(shares, [25 / 30, 29 / 30, 1.0])
 
 
 def test_the_decomposition_is_the_same_for_the_same_seed_and_needs_enough_words() -> None:

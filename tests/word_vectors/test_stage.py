@@ -107,6 +107,20 @@ def test_metrics_and_samples_hold_what_the_report_shows(done: Workspace) -> None
     assert ("composed" in metrics) == name.endswith("fasttext")
 
 
+def test_the_curve_of_a_decomposition_has_a_row_for_each_dimension_and_every_other_one_for_each_step(
+    done: Workspace,
+) -> None:
+    metrics = json.loads((done.root / f"metrics/{done.stage}.json").read_text())["training"]
+    curve = done.curve()
+    if done.stage.endswith("svd"):
+        shares = [row["train/explained_share"] for row in curve]
+        assert [row["update"] for row in curve] == list(range(1, 17))
+        assert shares[0] > 0 and shares == sorted(shares) and shares[-1] == metrics["explained_share"] < 1
+    else:
+        assert [row["update"] for row in curve] == list(range(1, metrics["num_steps"] + 1))
+        assert {"train/total", "valid/total"} <= curve[-1].keys()
+
+
 def test_fasttext_composes_words_that_it_has_not_seen(tmp_path: Path, code: Path, prepared: Path) -> None:
     workspace = _workspace(tmp_path / "root", code, prepared, "fasttext", {"min_count": 250})
     workspace.run("cpu")
