@@ -30,6 +30,7 @@ from pipeline.data.records import (
     read_text,
     write_records,
 )
+from pipeline.progress import progress
 
 WORD_FILES = ("questions-words.txt", "wordsim353.tsv", "simlex999.txt")
 
@@ -113,7 +114,8 @@ def _write_documents(config: DocumentsConfig, raw: Path, folder: Path, rated: Se
             split: stack.enter_context((folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n"))
             for split in SPLITS
         }
-        for split, document in split_documents(config, raw, found, lambda: _as_documents(rated)):
+        documents = split_documents(config, raw, found, lambda: _as_documents(rated))
+        for split, document in progress(documents, name="text: writing", unit="documents"):
             files[split].write(line_of(document))
             words = len(document.text.split())
             totals[split].update(records=1, words=words, bytes=len(document.text.encode()))
@@ -173,7 +175,8 @@ def _text_sets(out: Path, split: str) -> dict[str, Iterable[str]]:
 
 
 def _column(path: Path, key: str) -> Iterator[str]:
-    return (row[key] for row in read_rows(path))
+    rows = progress(read_rows(path), name=f"overlap: {path.parent.name}/{path.stem}", unit="records")
+    return (row[key] for row in rows)
 
 
 def _answers(path: Path) -> Iterator[str]:

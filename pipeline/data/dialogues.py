@@ -18,6 +18,7 @@ from pipeline.config import Config, Fraction
 from pipeline.data.cleaning import clean, key_of, order_of
 from pipeline.data.parallel import Into
 from pipeline.data.records import SPLITS, Conversation, Message, Rated, Role, read_rows, read_text
+from pipeline.progress import progress
 
 REQUESTS: dict[str, tuple[str, ...]] = {
     "movie": ("Write a short movie review.", "Review a movie in one sentence.", "What do you think of the movie?"),
@@ -110,7 +111,8 @@ def prepare_conversations(
     kept: list[Conversation] = []
     fixed: dict[str, Into] = {}
     for source in config.sources:
-        for conversation in read_conversations(source, raw):
+        found = progress(read_conversations(source, raw), name=f"conversations: {source.source}", unit="conversations")
+        for conversation in found:
             result.num_read += 1
             key = key_of(*(message.content for message in conversation.messages))
             if not all(message.content for message in conversation.messages):

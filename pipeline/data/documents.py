@@ -18,6 +18,7 @@ from pipeline.data.cleaning import clean, key_of, words_of
 from pipeline.data.parallel import Into
 from pipeline.data.records import Document, read_rows, read_text
 from pipeline.data.wikitext import articles
+from pipeline.progress import progress
 
 SplitName = Literal["train", "valid", "test"]
 
@@ -93,7 +94,7 @@ def split_documents(
     A training paragraph that also stands in a held-out document is dropped, and so is a repeated document.
     """
     held_out: set[bytes] = set()
-    for split, document in _assigned(config, raw):
+    for split, document in progress(_assigned(config, raw), name="text: reading", unit="documents"):
         if split != "train":
             held_out.update(key_of(line) for line in document.text.split("\n"))
     seen: set[bytes] = set()

@@ -13,6 +13,7 @@ from pipeline.config import Config
 from pipeline.data.cleaning import clean, clean_line, key_of, order_of
 from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, read_pairs
 from pipeline.data.records import SPLITS, Pair
+from pipeline.progress import progress
 
 PLACEHOLDER = re.compile(r"%?\{[^{}\n]*\}|%\([^()\n]*\)[#0 +-]*\d*(?:\.\d+)?[a-z]|%(?:\d+\$)?(?:\.\d+)?[sdifr](?![\w])")
 _MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>|\]\(|https?://|\w&\w|\[%")
@@ -53,7 +54,8 @@ def prepare_pairs(config: PairsConfig, raw: Path) -> PairSplits:
     result = PairSplits()
     candidates: list[Pair] = []
     for source in config.sources:
-        for number, pair in enumerate(read_pairs(source, raw)):
+        found = progress(read_pairs(source, raw), name=f"translation: {source.source}", unit="pairs")
+        for number, pair in enumerate(found):
             result.num_read += 1
             group = f"{source.source}/{pair.group}"
             if source.into in ("valid", "test"):

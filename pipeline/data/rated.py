@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from pipeline.config import Config
 from pipeline.data.cleaning import clean_line, key_of, order_of, words_of
 from pipeline.data.records import SPLITS, Rated, read_lines
+from pipeline.progress import progress
 
 LOWEST, HIGHEST = -4, 4
 NEAR_DUPLICATE_WORDS = 8
@@ -77,7 +78,8 @@ def prepare_rated(config: RatedConfig, raw: Path) -> RatedSplits:
     seen: set[bytes] = set()
     kept: list[Rated] = []
     for source in config.sources:
-        for record, stated_mean in read_rated(source, raw):
+        found = progress(read_rated(source, raw), name=f"rated: {source.source}", unit="texts")
+        for record, stated_mean in found:
             result.num_read += 1
             key = key_of(record.text)
             if len(record.text.split()) < config.min_words:

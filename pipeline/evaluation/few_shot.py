@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from pipeline.progress import progress
+
 Tokens = Sequence[int]
 
 
@@ -70,8 +72,8 @@ def completions(
             raise ValueError(f"pair {number}: a prompt and a continuation have at least one token each")
     by_length = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
     results: dict[int, Completion] = {}
-    for start in range(0, len(pairs), batch_size):
-        numbers = by_length[start : start + batch_size]
+    batches = [by_length[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
+    for numbers in progress(batches, name="completions", unit="rows", total=len(pairs), size=len):
         found = _batch(model, [pairs[i] for i in numbers], pad=pad, device=device)
         results.update(zip(numbers, found, strict=True))
     return [results[i] for i in range(len(pairs))]

@@ -12,6 +12,8 @@ import numpy as np
 from jaxtyping import Float, Integer
 from scipy import stats
 
+from pipeline.progress import progress
+
 
 @dataclass(frozen=True)
 class ScoredPair:
@@ -126,7 +128,13 @@ def analogy_scores(
     """
     units = vectors.units[:num_words]
     scores = []
-    for section in sections:
+    for section in progress(
+        sections,
+        name="analogies",
+        unit="questions",
+        total=sum(len(section.questions) for section in sections),
+        size=lambda section: len(section.questions),
+    ):
         numbers = np.array(
             [[vectors.numbers.get(word, num_words) for word in question] for question in section.questions]
         ).reshape(-1, 4)

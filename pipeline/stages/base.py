@@ -28,6 +28,9 @@ B = TypeVar("B", bound=Batch)
 class StageModule(LightningModule, Generic[B]):
     """Owns the model; subclasses choose the objective."""
 
+    key_metrics: tuple[str, ...] = ()
+    """Columns of the history that the progress shows beside the losses."""
+
     def __init__(self, model: nn.Module, training: TrainingConfig) -> None:
         super().__init__()
         self.model = model

@@ -180,6 +180,7 @@ class Progress(StepCallback):
         assert isinstance(pl_module, StageModule)
         self.started = self.shown = time.monotonic()
         self.first = pl_module.update
+        self.seen: dict[str, str] = {}
         self.bar = tqdm(
             total=pl_module.num_steps,
             initial=pl_module.update,
@@ -191,15 +192,19 @@ class Progress(StepCallback):
     def on_step_end(self, trainer: Trainer, module: StageModule[Any], update: int) -> None:
         """Moves the bar, or writes a line when enough time has passed."""
         row = module.history[-1]
-        shown = {key: f"{row[key]:.4g}" for key in ("train/total", "valid/total", "lr") if key in row}
-        self.bar.set_postfix(shown, refresh=False)
+        # What is not in every row, as a validation, stays in view until it is measured again.
+        self.seen |= {
+            key: f"{row[key]:.4g}" for key in ("train/total", "valid/total", *module.key_metrics, "lr") if key in row
+        }
+        self.bar.set_postfix(self.seen, refresh=False)
         self.bar.update(1)
         now = time.monotonic()
-        if trainer.is_global_zero and self.bar.disable and (now - self.shown > self.seconds or "valid/total" in row):
+        has_news = any(key in row for key in ("valid/total", *module.key_metrics))
+        if trainer.is_global_zero and self.bar.disable and (now - self.shown > self.seconds or has_news):
             self.shown = now
             speed = (update - self.first) / (now - self.started)
             left = (module.num_steps - update) / speed
-            values = "  ".join(f"{key} {value}" for key, value in shown.items())
+            values = "  ".join(f"{key} {value}" for key, value in self.seen.items())
             _log.info(
                 "%s %d/%d  %s  %.1f steps/s  %.0f s left", self.name, update, module.num_steps, values, speed, left
             )

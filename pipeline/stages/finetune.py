@@ -33,6 +33,7 @@ from pipeline.models.huggingface.bert import bert_encoder_from_huggingface, sequ
 from pipeline.objectives.likelihood import class_cross_entropy, squared_error
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
+from pipeline.stages.held_out import in_view
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
@@ -128,7 +129,7 @@ def predict(model: SequenceClassifier, data: SequenceExamples) -> np.ndarray:
     device = next(model.parameters()).device
     result = np.zeros(len(data.input_ids), dtype=data.labels.dtype)
     batching = ByTokens(kind="tokens", tokens_per_step=_TOKENS_PER_BATCH)
-    for step in plan_epoch(data.sizes(0), batching, seed=0, epoch=0):
+    for step in in_view(plan_epoch(data.sizes(0), batching, seed=0, epoch=0), name="predicting"):
         batch = data.collate(step.indices, 0).to(device)
         scores = model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
         found = scores.squeeze(-1) if scores.shape[1] == 1 else scores.argmax(-1)

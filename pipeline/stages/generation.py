@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pipeline.config import Config
 from pipeline.decoding.sampling import Continuations, Prompts, greedy, left_padded, sample, uniforms
 from pipeline.models.gpt import GPT
+from pipeline.progress import progress
 from pipeline.text.chat import Message, encode_prompt
 from pipeline.text.tokenizer import Tokenizer
 
@@ -90,8 +91,8 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     was_training = model.training
     model.eval()
-    for begin in range(0, len(order), _BATCH):
-        numbers = order[begin : begin + _BATCH]
+    batches = [order[begin : begin + _BATCH] for begin in range(0, len(order), _BATCH)]
+    for numbers in progress(batches, name="generating", unit="answers", total=len(order), size=len):
         padded = left_padded([prompts[number].tolist() for number in numbers], pad=tokenizer.pad_id)
         found = _continue(model, tokenizer, padded, numbers, decoding, iteration)
         rows = zip(numbers, found.tokens.tolist(), found.lengths.tolist(), found.has_ended.tolist(), strict=True)

@@ -1,6 +1,6 @@
 """Sums of a loss over held-out examples, on one process after training, and a thinner data set to validate on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Generic, TypeVar
@@ -12,8 +12,9 @@ from torch import nn
 
 from pipeline.config import ByTokens
 from pipeline.data.batches import Batch, Examples, Sizes
-from pipeline.data.plan import plan_epoch
+from pipeline.data.plan import Step, plan_epoch
 from pipeline.objectives.terms import LossTerms
+from pipeline.progress import progress
 
 B = TypeVar("B", bound=Batch)
 
@@ -45,11 +46,17 @@ def held_out_loss(
     was_training = model.training
     model.eval()
     total = HeldOutLoss(0.0, 0)
-    for step in plan_epoch(sizes, batching, seed=0, epoch=0):
+    for step in in_view(plan_epoch(sizes, batching, seed=0, epoch=0), name="held-out loss"):
         term = objective(examples.collate(step.indices, 0).to(device))
         total += HeldOutLoss(float(term.loss_sum.double()), term.num_targets)
     model.train(was_training)
     return total
+
+
+def in_view(steps: Sequence[Step], *, name: str) -> Iterator[Step]:
+    """The steps of a pass without training, with its progress in examples."""
+    total = sum(len(step.indices) for step in steps)
+    return progress(steps, name=name, unit="examples", total=total, size=lambda step: len(step.indices))
 
 
 @dataclass(frozen=True)

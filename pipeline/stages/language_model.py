@@ -4,6 +4,7 @@ The predicted tokens are those of the text and the <eos> behind each document; <
 divide by the same bytes: its documents, each with one byte for its end.
 """
 
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from pipeline.objectives.terms import LossTerms
 from pipeline.stages.held_out import HeldOutLoss, held_out_loss
 from pipeline.text.tokenizer import Tokenizer
 
+_log = logging.getLogger(__name__)
 _TOKENS_PER_BATCH = 8192
 
 
@@ -94,12 +96,14 @@ def evaluate_language_model(
     config: LanguageModelEvaluation,
 ) -> dict[str, Any]:
     """Scores of the model and of its baselines, over all and by source."""
+    _log.info("evaluating: Kneser-Ney counts %s tokens", f"{min(train.num_tokens, config.ngram_tokens):,}")
     counted = np.arange(max(0, train.num_tokens - config.ngram_tokens), train.num_tokens)
     ngram = train_kneser_ney(train.gather(counted), vocab_size=tokenizer.vocab_size, order=config.ngram_order)
     primes = last_bytes(train_documents, config.prime_bytes)
     losses: dict[str, dict[str, HeldOutLoss]] = {"model": {}, "kneser_ney": {}}
     xz_bits: dict[str, float] = {}
     for source, text in texts.items():
+        _log.info("evaluating: %s, %s bytes, by the model, Kneser-Ney and xz", source, f"{len(text.text):,}")
         losses["model"][source] = model_loss(model, text, num_context=config.num_context, pad_id=tokenizer.pad_id)
         losses["kneser_ney"][source] = ngram_loss(ngram, text, bos_id=tokenizer.bos_id)
         xz = primed_xz_bits_per_byte(primes.get(source, b""), text.text, num_prime_bytes=config.prime_bytes)

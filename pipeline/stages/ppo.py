@@ -92,6 +92,7 @@ class ProximalPolicyOptimization(StageModule[RolloutBatch]):
     """Clipped policy loss, clipped value loss and entropy bonus over the response tokens of a rollout."""
 
     model: ActorCritic
+    key_metrics = ("rollout/reward", "rollout/kl")
 
     def __init__(
         self, model: ActorCritic, training: TrainingConfig, config: PolicyConfig, worker: RolloutWorker, place: Cut

@@ -1,5 +1,6 @@
 """GPT pretraining: next-token prediction on windows of running text, documents apart (Radford et al. 2019)."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -33,6 +34,7 @@ from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
+_log = logging.getLogger(__name__)
 _ROWS_PER_BATCH = 32
 
 
@@ -135,6 +137,7 @@ def few_shot(
     device = next(model.parameters()).device
     found: dict[str, dict[str, float]] = {}
     for num_shots in config.num_shots:
+        _log.info("evaluating: next sentence after %d examples", num_shots)
         choices = as_choices(
             questions,
             examples,

@@ -13,6 +13,7 @@ from pipeline.data.preferences import preference_examples
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
 from pipeline.stages.handover import open_gpt
+from pipeline.stages.held_out import in_view
 from pipeline.stages.launch import launch
 from pipeline.stages.pairs import HASHES, PairsConfig, SplitPairs, pair_counts, read_split
 from pipeline.stages.run import stage_run
@@ -38,7 +39,7 @@ def log_probs_of_pairs(
     device = next(model.parameters()).device
     result = {side: torch.zeros(len(split.encoded)) for side in ("chosen", "rejected")}
     batching = ByTokens(kind="tokens", tokens_per_step=tokens_per_batch)
-    for step in plan_epoch(examples.sizes(0), batching, seed=0, epoch=0):
+    for step in in_view(plan_epoch(examples.sizes(0), batching, seed=0, epoch=0), name="log-probabilities"):
         found = pair_log_probs(model, examples.collate(step.indices, 0).to(device))
         rows = torch.from_numpy(step.indices)
         result["chosen"][rows] = found.chosen.float().cpu()

@@ -22,6 +22,7 @@ from pipeline.objectives.preference import bradley_terry_loss
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
 from pipeline.stages.handover import open_gpt, save_reward
+from pipeline.stages.held_out import in_view
 from pipeline.stages.launch import launch
 from pipeline.stages.pairs import PairsConfig, SplitPairs, pair_counts, read_split
 from pipeline.stages.run import stage_run
@@ -61,7 +62,7 @@ def rewards_of_pairs(
     device = next(model.parameters()).device
     rewards = np.zeros((2, len(examples.pairs)))
     batching = ByTokens(kind="tokens", tokens_per_step=tokens_per_batch)
-    for step in plan_epoch(examples.sizes(0), batching, seed=0, epoch=0):
+    for step in in_view(plan_epoch(examples.sizes(0), batching, seed=0, epoch=0), name="rewards of test pairs"):
         batch = examples.collate(step.indices, 0).to(device)
         sides: tuple[Tensor, Tensor] = (
             model(batch.chosen_ids, batch.chosen_last),

@@ -30,6 +30,7 @@ from pipeline.objectives.policy import (
     token_rewards,
     whiten,
 )
+from pipeline.progress import progress
 from pipeline.stages.scoring import Policy, join
 from pipeline.text.tokenizer import Tokenizer
 
@@ -205,7 +206,11 @@ class RolloutWorker:
         model.eval()
         width = max(len(prompts[number]) for number in numbers) + self.config.max_new_tokens
         whole = _empty(len(numbers), width - 1, device)
-        for rows in _batches(np.array_split(np.arange(len(numbers)), place.world_size)[place.rank]):
+        own = np.array_split(np.arange(len(numbers)), place.world_size)[place.rank]
+        is_shown = place.rank == 0
+        for rows in progress(
+            _batches(own), name="rollout", unit="answers", total=len(own), size=len, is_shown=is_shown
+        ):
             part = self._answer(model, prompts, [numbers[row] for row in rows], iteration=iteration, width=width)
             for field in fields(part):
                 getattr(whole, field.name)[torch.from_numpy(rows).to(device)] = getattr(part, field.name)

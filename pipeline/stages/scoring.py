@@ -18,6 +18,7 @@ from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel
 from pipeline.objectives.likelihood import response_log_probs
 from pipeline.objectives.preference import PairLogProbs
+from pipeline.progress import progress
 from pipeline.text.tokenizer import Tokenizer
 
 _BATCH = 64
@@ -107,5 +108,6 @@ def pair_log_probs(model: GPT, batch: PreferenceBatch) -> PairLogProbs:
 
 
 def _parts(prompts: Sequence[Int[np.ndarray, "_"]], answers: Sequence[Sequence[int]], pad: int) -> Iterator[Answered]:
-    for begin in range(0, len(prompts), _BATCH):
+    batches = range(0, len(prompts), _BATCH)
+    for begin in progress(batches, name="scoring", unit=f"batches of {_BATCH} answers", total=len(batches)):
         yield join(prompts[begin : begin + _BATCH], answers[begin : begin + _BATCH], pad=pad)

@@ -29,6 +29,7 @@ from pipeline.models.huggingface.marian import (
 )
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.seq2seq import Seq2Seq
+from pipeline.progress import progress
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
 GENERATION = "generation_config.json"
@@ -82,8 +83,14 @@ class Translator:
             return found
         lengths = np.array([len(sources[i]) for i in filled], dtype=np.int64)
         batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(lengths.max())))
-        for step in plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0):
-            indices = filled[step.indices]
+        steps = plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0)
+        for indices in progress(
+            [filled[step.indices] for step in steps],
+            name=f"translating, beam {self.search.beam_size}",
+            unit="texts",
+            total=len(filled),
+            size=len,
+        ):
             for i, best in zip(indices, self._search([sources[i] for i in indices]), strict=True):
                 text = self.tokenizer.decode(best.tokens)
                 found[i] = Translation(text, best.tokens, log_prob=best.log_prob, score=best.score)

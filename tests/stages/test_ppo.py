@@ -103,6 +103,13 @@ def test_each_iteration_is_reported_once_with_the_coefficient_that_followed_the_
     assert [row["update"] for row in rows if "valid/kl" in row] == [6, 12]
 
 
+def test_the_log_shows_reward_and_kl_of_every_rollout(trained: Workspace) -> None:
+    log = "\n".join(path.read_text() for path in trained.root.glob("*.log"))
+    lines = [line for line in log.split("\n") if line.startswith("ppo ") and "steps/s" in line]
+    assert [line.split()[1] for line in lines][:3] == ["1/12", "5/12", "9/12"]
+    assert all("rollout/reward" in line and "rollout/kl" in line and "s left" in line for line in lines)
+
+
 def test_both_sides_are_judged_on_the_same_requests(trained: Workspace) -> None:
     metrics = json.loads((trained.root / "metrics/tiny/ppo.json").read_text())
     assert metrics["num_prompts"] == 12
