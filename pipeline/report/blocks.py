@@ -72,7 +72,15 @@ def percent(value: float | None, decimals: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{decimals}f}%"
 
 
-def loss_chart(run: RunFiles, stage: str, title: str, columns: Mapping[str, str], *, y_label: str) -> list[str]:
+def loss_chart(
+    run: RunFiles,
+    stage: str,
+    title: str,
+    columns: Mapping[str, str],
+    *,
+    y_label: str,
+    x_label: str = "optimizer step",
+) -> list[str]:
     """Columns of a stage's learning curve under the names in `columns`; nothing if it has none of them."""
     curves = run.curves.get(stage, {})
     lines = [
@@ -80,7 +88,7 @@ def loss_chart(run: RunFiles, stage: str, title: str, columns: Mapping[str, str]
         for colour, (column, name) in enumerate(columns.items(), start=1)
         if (curve := curves.get(column)) is not None
     ]
-    return [line_chart(title, lines, x_label="optimizer step", y_label=y_label)] if lines else []
+    return [line_chart(title, lines, x_label=x_label, y_label=y_label)] if lines else []
 
 
 def figures(*charts: Sequence[str], note: str = "") -> list[Block]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.blocks import Block, Figures, Section, Table, number, percent
+from pipeline.report.blocks import Block, Figures, Section, Table, figures, loss_chart, number, percent
 from pipeline.report.charts import word_map
 from pipeline.report.inputs import RunFiles
 from pipeline.report.rows import METHODS, usual_first
@@ -16,6 +16,13 @@ _ROLES = {
     "conversations": "conversations",
 }
 _TOKENIZERS = {"bpe": "byte-level BPE (GPT)", "wordpiece": "WordPiece (BERT)", "translation": "joint BPE (translation)"}
+_LOSSES = {
+    "cbow": "nats a word",
+    "skipgram": "nats a pair",
+    "fasttext": "nats a pair",
+    "glove": "weighted squared error",
+}
+"""Units of what each method of word vectors learns by."""
 _NUM_WORDS = 8
 """Words whose neighbours are shown."""
 
@@ -78,7 +85,7 @@ def _tokenizers(run: RunFiles) -> list[Block]:
 
 
 def words_section(run: RunFiles) -> Section:
-    """Word vectors of all methods beside each other, and one of them as a map."""
+    """Word vectors of all methods beside each other, how each was learned, and one of them as a map."""
     items = [item for item in usual_first(METHODS, run.items("word_vectors")) if f"word_vectors/{item}" in run.metrics]
     rows = []
     for item in items:
@@ -97,7 +104,7 @@ def words_section(run: RunFiles) -> Section:
         title="Word vectors",
         text="Five ways to give a word a place, trained on the same text.",
         stages=("word_vectors",),
-        blocks=[*table, *_map(run), *_nearest(run)],
+        blocks=[*table, *_learning(run), *_map(run), *_nearest(run)],
     )
 
 
@@ -107,6 +114,20 @@ def _similarities(metrics: Mapping[str, Any]) -> tuple[str, str]:
         return f"{number(score['spearman'], 3)} ({score['num_covered']} of {score['num_pairs']})"
 
     return shown("wordsim353"), shown("simlex999")
+
+
+def _learning(run: RunFiles) -> list[Block]:
+    """The course of each training, and for the decomposition what each further dimension explains."""
+    losses = {"train/total": "training", "valid/total": "validation"}
+    charts = []
+    for item in usual_first(METHODS, run.items("word_vectors")):
+        stage, name = f"word_vectors/{item}", METHODS.get(item, item)
+        charts.append(loss_chart(run, stage, f"{name}: loss", losses, y_label=_LOSSES.get(item, "loss")))
+        share = {"train/explained_share": "of the counts' squared sum"}
+        charts.append(
+            loss_chart(run, stage, f"{name}: what is explained", share, x_label="dimensions", y_label="share")
+        )
+    return figures(*charts)
 
 
 def _map(run: RunFiles) -> list[Block]:

@@ -185,6 +185,8 @@ def curves() -> dict[str, list[dict[str, float]]]:
     return {
         **{stage: rows(["loss", "total"]) for stage in language_models},
         **{stage: rows(["total"]) for stage in tasks},
+        **{f"word_vectors/{item}": rows(["loss", "total"]) for item in METHODS if item != "svd"},
+        "word_vectors/svd": [{"update": rank, "train/explained_share": rank / 60} for rank in updates],
         "pretrain_bert": rows(["mlm", "nsp", "total"]),
         "ppo": [
             {
@@ -193,6 +195,11 @@ def curves() -> dict[str, list[dict[str, float]]]:
                 **(
                     {"rollout/kl": update / 10, "rollout/reward": update / 90, "rollout/length": 20.0}
                     if update % 2
+                    else {}
+                ),
+                **(
+                    {"valid/kl": update / 9, "valid/reward": update / 80, "valid/length": 21.0}
+                    if not update % 10
                     else {}
                 ),
             }

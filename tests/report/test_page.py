@@ -151,7 +151,9 @@ def test_the_drawn_graph_is_a_part_of_the_real_one() -> None:
     stages = YAML(typ="safe").load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
     assert set(PLACES) == set(stages)
     outs = {
-        stage: [next(iter(out)) if isinstance(out, dict) else out for out in [*one.get("outs", []), *one["metrics"]]]
+        stage: [
+            next(iter(out)) if isinstance(out, dict) else out for out in [*one.get("outs", []), *one.get("metrics", [])]
+        ]
         for stage, one in stages.items()
     }
     real = networkx.DiGraph(

@@ -1,0 +1,148 @@
+"""Everything that the page promises stands on it, in its section, under its title, and says what it should."""
+
+import os
+import re
+from collections import defaultdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts import write_json
+from pipeline.report.graph import PLACES
+from pipeline.report.rows import METHODS
+from pipeline.stages.report import main
+from tests.report.fabricated import write_run
+
+CURVE = ("training", "validation", "optimizer step")
+BOTH = ("training requests", "held-out requests", "optimizer step")
+
+PROMISES: list[tuple[str, str, tuple[str, ...]]] = [
+    ("The chain", "drawing: Graph of the pipeline", tuple(PLACES)),
+    ("Results", "", ("Ours", "Beside it", "Floor", "bag of words 83.0%", "random weights 70.0%", "source copied 3.0")),
+    ("Data", "table: Data card", ("speeches", "CC0-1.0", "12.0 MB")),
+    ("Data", "table: After cleaning and splitting", ("running text", "too short 7")),
+    ("Data", "table: Overlap of test sets with training sets", ("3.82%",)),
+    ("Data", "table: Tokenizers, on held-out text", ("WordPiece (BERT)", "4,096")),
+    ("Word vectors", "table: Against human judgement", (*METHODS.values(), "unknown words composed")),
+    *[("Word vectors", f"drawing: {name}: loss", CURVE) for item, name in METHODS.items() if item != "svd"],
+    ("Word vectors", "drawing: Counts + SVD: what is explained", ("dimensions", "share")),
+    ("Word vectors", "drawing: Frequent words in two dimensions (Skip-gram)", ("word0", "word59")),
+    ("Word vectors", "table: k-means clusters (Skip-gram)", ("word0, word8",)),
+    ("Word vectors", "table: Nearest words", ("near, by", "Skip-gram")),
+    ("BERT", "drawing: Masked words", CURVE),
+    ("BERT", "drawing: Next sentence", CURVE),
+    ("BERT", "drawing: Fine-tuning, polarity", CURVE),
+    ("BERT", "drawing: Fine-tuning, polarity, random", CURVE),
+    ("BERT", "drawing: Fine-tuning, rating", CURVE),
+    ("BERT", "drawing: Fine-tuning, rating, random", CURVE),
+    ("BERT", "table: Fine-tuned on human ratings, test texts", ("bag of words", "random", "0.81")),
+    ("GPT", "drawing: GPT pretraining", CURVE),
+    ("GPT", "table: Bits per byte of held-out text", ("GPT", "Kneser-Ney", "xz -9e, primed", "speeches", "wiki")),
+    ("GPT", "table: Without training for it", ("next sentence, 16 examples", "25.0%")),
+    ("Translation", "drawing: Transformer", ("training, smoothed labels", "validation")),
+    ("Translation", "drawing: GRU with attention", ("training, smoothed labels", "validation")),
+    ("Translation", "table: Corpus scores on the test set", ("Transformer", "GRU with attention", "nrefs:1|tok:13a")),
+    (
+        "Translation",
+        "samples: Translations of test sentences, not picked",
+        ("Save changes", "reference", "Änderungen speichern", "Transformer", "GRU with attention", "Ändern"),
+    ),
+    ("Translation", "drawing: Attention to the source", ("changes", "speichern", "changes → Änderungen: 0.80")),
+    ("Instructions", "drawing: Supervised fine-tuning", CURVE),
+    ("Instructions", "table: Perplexity of held-out responses, by source", ("before", "after", "80.0", "40.0")),
+    (
+        "Instructions",
+        "samples: Greedy answers to held-out requests, not picked",
+        ("What is a cow?", "before cow cow", "after An animal.", "in the data A farm animal."),
+    ),
+    ("Reward model", "drawing: Reward model", CURVE),
+    ("Reward model", "drawing: Calibration on test pairs", ("calibrated",)),
+    # The three points and the course of PPO in one drawing.
+    ("Alignment", "drawing: Reward against KL", ("before", "DPO", "PPO", "KL from the model before")),
+    ("Alignment", "table: Sampled answers to held-out requests", ("before", "DPO", "PPO", "distinct-2")),
+    (
+        "Alignment",
+        "samples: Answers before and after alignment, not picked",
+        ("before It was a film.", "DPO A good film. +0.44", "PPO A great, great film. +0.84"),
+    ),
+    ("Alignment", "drawing: DPO: loss of pairs", CURVE),
+    ("Alignment", "drawing: PPO: reward of sampled answers", BOTH),
+    ("Alignment", "drawing: PPO: KL from the model before", BOTH),
+    ("Alignment", "drawing: PPO: length of answers", BOTH),
+    ("Alignment", "drawing: PPO: entropy of the policy", ("nats a token",)),
+    ("Alignment", "drawing: PPO: clipped policy ratios", ("share of tokens",)),
+    ("Alignment", "drawing: PPO: value loss", ("squared error",)),
+    ("Costs", "", ("sft", "12.5", "2.00 GB")),
+]
+
+
+class Contents(HTMLParser):
+    """What stands under each title of each section: `drawing: NAME`, `table: CAPTION`, `samples: HEADING`, or ``."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        self.section, self.title, self.reading = "", "", ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        match tag:
+            case "section":
+                self.section = self.title = ""
+            case "svg":
+                self.title = f"drawing: {dict(attrs).get('aria-label')}"
+                self.found[self.section, self.title].append("")
+            case "h2" | "caption" | "h3":
+                self.reading, self.title = tag, ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self.reading:
+            self.reading = ""
+        if tag == "svg":
+            self.title = ""
+
+    def handle_data(self, data: str) -> None:
+        match self.reading:
+            case "h2":
+                self.section += data
+            case "caption":
+                self.title = f"table: {data}"
+            case "h3":
+                self.title = f"samples: {data}"
+            case _:
+                self.found[self.section, self.title].append(data)
+
+    def text(self, section: str, title: str) -> str:
+        """The words under a title, one space apart."""
+        return re.sub(r"\s+", " ", " ".join(self.found[section, title]))
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    """The page of a run in which every stage ran."""
+    folder, before = tmp_path_factory.mktemp("run"), Path.cwd()
+    os.chdir(folder)
+    try:
+        (folder / "pipeline").symlink_to(Path(__file__).parents[2] / "pipeline")
+        config = Path("conf/cpu/report.yaml")
+        config.parent.mkdir(parents=True)
+        config.write_text("floors: {}\nnum_samples: 4\n")
+        write_run(folder)
+        write_json(folder / ".pipeline/costs/cpu/sft.json", {"seconds": 12.5, "peak_bytes": 2_000_000_000})
+        main(config)
+        return Contents((folder / "reports/cpu/index.html").read_text(encoding="utf-8"))
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize(("section", "title", "words"), PROMISES, ids=lambda value: str(value)[:60])
+def test_what_is_promised_is_on_the_page(contents: Contents, section: str, title: str, words: tuple[str, ...]) -> None:
+    assert (section, title) in contents.found, f"{section}: found {[key[1] for key in contents.found]}"
+    text = contents.text(section, title)
+    assert [word for word in words if word not in text] == [], text
+
+
+def test_the_promises_are_complete(contents: Contents) -> None:
+    named = {key for key in contents.found if key[1]}
+    assert named - {(section, title) for section, title, _ in PROMISES} == set()
