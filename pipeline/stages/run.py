@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from pipeline.provenance import run_key
 from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process
 from pipeline.stages.frame import check_inputs, flat, tracked
 from pipeline.stages.interrupt import Interrupt
+from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
 from pipeline.tracking import Tracker
 
 _log = logging.getLogger(__name__)
@@ -66,8 +68,11 @@ class StageRun:
             write_text(self.layout.curve, curve_csv(history))
         if samples:
             write_json(self.layout.samples, list(samples))
+            self.tracker.text("samples.json", json.dumps(list(samples), indent=2, ensure_ascii=False) + "\n")
         write_json(self.layout.metrics, metrics)
         self.tracker.metrics(flat(metrics), len(history))
+        if (self.layout.output / TOKENIZER).is_file():
+            self.tracker.params({"tokenizer": {"hash": load_tokenizer(self.layout.output).hash}})
         if (self.layout.output / CONFIG).is_file():
             self.tracker.register(self.layout.output, self.layout.model_name)
         CheckpointFolder(self.layout.local, self.key).clear()

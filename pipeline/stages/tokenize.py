@@ -85,6 +85,7 @@ def main(path: Path) -> None:
             write_json(folder / "report.json", report)
         write_json(layout.metrics, report)
         tracker.metrics(flat(report), 0)
+        tracker.params({"tokenizer": {name: {"hash": values["hash"]} for name, values in report.items()}})
         for name, values in report.items():
             log.info("%s: %s ids, %.2f bytes a token", name, values["vocab_size"], values["bytes_per_token"])
 

@@ -11,10 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.artifacts import write_text
+from pipeline.config import load
 from pipeline.layout import Layout
+from pipeline.runtime import RuntimeConfig
+from pipeline.stages import tokenize
+from pipeline.stages.interrupt import Interrupt
+from pipeline.stages.run import StageRun
+from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.training import train_byte_bpe
 from pipeline.tracking import FileTracker, track
 from pipeline.tracking_files import FAULT
 from tests.tracking.conftest import Settings, helpers, run_stage, runs, store, track_stage, until
+
+SINGLE = load(Path(__file__).parents[2] / "conf/runtime/cpu.yaml", RuntimeConfig)
 
 
 def test_stages_are_children_of_one_parent_that_the_last_stage_closes(work: Path) -> None:
@@ -150,6 +160,34 @@ def test_a_refused_fact_does_not_stop_those_behind_it(work: Path) -> None:
     sft = runs()["sft"]
     assert sft.data.params["good"] == "1" and sft.data.metrics["loss"] == 1.0
     assert (work / "mlartifacts" / sft.info.run_id / "artifacts/notes/sample.txt").read_text() == "hello"
+
+
+def test_samples_and_the_hash_of_the_tokenizer_are_kept_with_the_run(work: Path) -> None:
+    layout = Layout.of(Path("conf/cpu/sft.yaml"))
+    tokenizer = train_byte_bpe(["the cat sat", "a dog"] * 4, vocab_size=300)
+    layout.output.mkdir(parents=True)
+    tokenizer.save(layout.output)
+    samples = [{"prompt": "grün", "score": 0.5}]
+    with track_stage("sft", key="k") as tracker:
+        StageRun(layout, "k", SINGLE, Interrupt(), tracker).finish({"loss": 1.0}, samples=samples)
+    tracker.wait(90.0)
+    sft = runs()["sft"]
+    assert sft.data.params["tokenizer.hash"] == tokenizer.hash
+    assert json.loads((work / "mlartifacts" / sft.info.run_id / "artifacts/samples.json").read_text()) == samples
+
+
+def test_the_hashes_of_the_tokenizers_are_kept_with_their_run(work: Path) -> None:
+    layout = Layout.of(Path("conf/cpu/tokenize.yaml"))
+    for split in ("train", "test"):
+        write_text(
+            layout.data(f"prepared/translation/{split}.jsonl"),
+            json.dumps({"src": "the cat", "tgt": "die Katze", "id": "1", "source": "mine"}) + "\n",
+        )
+    write_text(Path("conf/cpu/tokenize.yaml"), "translation: {vocab_size: 100}\n")
+    tokenize.main(Path("conf/cpu/tokenize.yaml"))
+    found = load_tokenizer(layout.data("tokens/translation")).hash
+    until(lambda: "tokenize" in runs() and runs()["tokenize"].info.status == "FINISHED")
+    assert runs()["tokenize"].data.params["tokenizer.translation.hash"] == found
 
 
 def test_a_full_disk_costs_one_warning(
