@@ -4,9 +4,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,30 @@ def test_bad_input_is_named_and_nothing_half_written_is_left(project: Path, case
     assert not Path("data/own/prepared").exists()
     assert not list(project.glob("data/own/.*"))
     assert not Path("metrics/own/prepare.json").exists()
+
+
+@pytest.mark.parametrize("case", sorted(BAD))
+def test_bad_input_ends_in_one_message_and_exit_code_2(
+    project: Path, case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, config, message = BAD[case]
+
+    def launched(main: Callable[[Path], None]) -> Callable[[Path], None]:
+        def run(path: Path) -> None:
+            monkeypatch.setattr(sys, "argv", [main.__module__, str(path)])
+            launch.launch(main)
+
+        return run
+
+    for stage in (fetch, prepare):
+        monkeypatch.setattr(stage, "main", launched(stage.main))
+    with pytest.raises(SystemExit) as stop:
+        own_files(project, files)
+        prepare.main(configure(project, "prepare", config))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert len(re.findall("^error: ", error, re.MULTILINE)) == 1 and "Traceback" not in error
+    assert re.search(message, error.partition("error: ")[2])
 
 
 def test_a_failed_run_leaves_the_earlier_result_as_it_was(project: Path) -> None:
