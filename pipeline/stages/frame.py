@@ -1,7 +1,4 @@
-"""What every stage has around it, whether it trains or not: a run in the tracker, and a note of what it cost.
-
-Imports no torch: the stages that prepare data start in a moment.
-"""
+"""What every stage has around it, whether it trains or not: a run in the tracker, and a note of what it cost."""
 
 import resource
 import sys
@@ -11,16 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from pipeline.artifacts import write_json
 from pipeline.config import Config
 from pipeline.layout import Layout
 from pipeline.provenance import run_key
+from pipeline.stages.interrupt import Interrupt
 from pipeline.tracking import Tracker, track
 
 
 @contextmanager
 def stage_frame(module: str, path: Path, config: Config, *, inputs: Sequence[Path]) -> Iterator[Tracker]:
     """Tracks the body of the stage in `module` (its import name), which does not train."""
+    interrupt = Interrupt()
+    interrupt.install()
+    interrupt.watch_parent()
     check_inputs(inputs)
     with tracked(Layout.of(path), config, inputs=inputs, key=run_key(module, path, inputs), is_main=True) as tracker:
         yield tracker
@@ -29,7 +32,6 @@ def stage_frame(module: str, path: Path, config: Config, *, inputs: Sequence[Pat
 @contextmanager
 def tracked(layout: Layout, config: Config, *, inputs: Sequence[Path], key: str, is_main: bool) -> Iterator[Tracker]:
     """One run in the tracker, and afterwards its costs on the disk; for every rank but the first, nothing."""
-    started = time.monotonic()
     with track(
         layout.stage,
         config=config,
@@ -41,7 +43,7 @@ def tracked(layout: Layout, config: Config, *, inputs: Sequence[Path], key: str,
     ) as tracker:
         yield tracker
     if is_main:
-        _write_cost(layout, time.monotonic() - started)
+        _write_cost(layout)
 
 
 def check_inputs(inputs: Sequence[Path]) -> None:
@@ -63,8 +65,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     return result
 
 
-def _write_cost(layout: Layout, seconds: float) -> None:
-    """Seconds of this process, and the largest memory of it or a child of it, in bytes."""
+def _write_cost(layout: Layout) -> None:
+    """Seconds since this process began, imports included, and the largest memory of it or a child of it, in bytes."""
+    seconds = time.time() - psutil.Process().create_time()
     unit = 1 if sys.platform == "darwin" else 1024
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
     write_json(layout.cost, {"seconds": round(seconds, 1), "peak_bytes": peak})

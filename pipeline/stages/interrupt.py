@@ -56,6 +56,7 @@ class Interrupt:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self.is_training:
+            _log.warning("%s: stopping", signal.Signals(signum).name)
             raise SystemExit(128 + signum)
         if not self.signum:
             self._ask(signum)

@@ -6,6 +6,7 @@ anything else is a bug and keeps its traceback.
 
 import errno
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,10 @@ def launch(main: Callable[[Path], None]) -> None:
         raise SystemExit(f"usage: python -m {main.__module__} conf/PROFILE/STAGE.yaml")
     try:
         main(Path(sys.argv[1]))
+    except KeyboardInterrupt as stop:
+        # Before the stage has handlers of its own.
+        sys.stderr.write("SIGINT: stopping\n")
+        raise SystemExit(128 + signal.SIGINT) from stop
     except (ValueError, FloatingPointError) as error:
         sys.stderr.write(f"error: {error}\n")
         raise SystemExit(2) from error
