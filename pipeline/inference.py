@@ -23,7 +23,7 @@ from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prom
 from pipeline.stages.handover import open_gpt, open_reward
 from pipeline.stages.translation import Translator, open_translator
 from pipeline.stages.word_folder import open_words
-from pipeline.text.chat import ChatRole, encode_conversation
+from pipeline.text.chat import ChatRole, encode_conversation, encode_turn
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
 _BATCH = 64
@@ -45,13 +45,19 @@ class Generator:
         self.tokenizer = tokenizer
 
     def answer(self, conversations: Sequence[Sequence[Turn]], decoding: GreedyConfig | SamplingConfig) -> list[str]:
-        """The assistant's next turn in each conversation, which ends with a turn of the user."""
+        """The assistant's next turn in each conversation, which ends with a turn of the user.
+
+        Old turns are left out whole where they do not fit; ValueError names a last turn that does not fit by itself.
+        """
         tokens = decoding.max_new_tokens
         prompts = encode_prompts(conversations, self.model, self.tokenizer, max_new_tokens=tokens)
+        for turns in conversations:
+            # <bos> and <assistant> are around it.
+            self._check_fits(turns[-1].content, 2 + len(encode_turn(turns[-1], self.tokenizer)), tokens)
         return [answer.text.strip() for answer in generate(self.model, self.tokenizer, prompts, decoding)]
 
     def extend(self, texts: Sequence[str], decoding: GreedyConfig | SamplingConfig) -> list[str]:
-        """What follows each text; of a text longer than the context only the end is read."""
+        """What follows each text; ValueError names a text that does not fit."""
         room = self.model.config.max_length - decoding.max_new_tokens - 1
         if room < 1:
             raise ValueError(
@@ -59,8 +65,20 @@ class Generator:
                 f"{self.model.config.max_length - 1}"
             )
         encoded = self.tokenizer.encode_batch(texts)
-        prompts = [np.array([self.tokenizer.bos_id, *ids[-room:]], dtype=np.int64) for ids in encoded]
+        for text, ids in zip(texts, encoded, strict=True):
+            self._check_fits(text, 1 + len(ids), decoding.max_new_tokens)
+        prompts = [np.array([self.tokenizer.bos_id, *ids], dtype=np.int64) for ids in encoded]
         return [answer.text for answer in generate(self.model, self.tokenizer, prompts, decoding)]
+
+    def _check_fits(self, text: str, length: int, max_new_tokens: int) -> None:
+        """Raises ValueError for a prompt that leaves no room for its answer."""
+        longest = self.model.config.max_length - max_new_tokens
+        if length > longest:
+            shown = repr(text[:60]) + ("..." if len(text) > 60 else "")
+            raise ValueError(
+                f"a text has {length} tokens, the context of {self.model.config.max_length} leaves {longest} beside "
+                f"max_new_tokens {max_new_tokens}: {shown}"
+            )
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,8 @@ def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.
         (["classify", "--profile", "big", "x"], "profile 'big': no folder conf/big; known are cpu, paper, tiny"),
         (["generate", "--max-new-tokens", "0", "x"], "max_new_tokens: Input should be greater than 0, found 0"),
         (["generate", "--max-new-tokens", "99", "x"], "max_new_tokens: found 99"),
+        (["generate", *GREEDY, "q" * 59], "a text has 60 tokens, the context of 64 leaves 59 beside max_new_tokens 5"),
+        (["chat", *GREEDY, "q" * 57], "a text has 60 tokens, the context of 64 leaves 59 beside max_new_tokens 5"),
         (["translate", "the cat " * 40], "the model reads at most 31: 'the cat the cat"),
         (["results"], "reports/tiny/metrics.json: no report yet; make it with: dvc repro"),
     ],

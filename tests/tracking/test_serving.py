@@ -43,14 +43,34 @@ def test_an_unknown_folder_is_refused_by_name(tmp_path: Path) -> None:
         open_model(tmp_path / "nothing")
 
 
-def test_a_long_text_is_extended_from_its_end(gpt_folder: Path) -> None:
+def longest_text(model: Generator, num_around: int, max_new_tokens: int) -> str:
+    """A text that fills the context together with so many special tokens and an answer."""
+    room = model.model.config.max_length - num_around - max_new_tokens
+    text = "q" * room
+    assert len(model.tokenizer.encode(text)) == room
+    return text
+
+
+def test_a_text_is_extended_whole_or_refused_with_both_lengths(gpt_folder: Path) -> None:
     model = open_model(gpt_folder)
     assert isinstance(model, Generator)
     decoding = GreedyConfig(kind="greedy", max_new_tokens=8)
-    end = " the cat sat on the mat" * 20
-    room = model.model.config.max_length - 8 - 1
-    kept = model.tokenizer.decode(model.tokenizer.encode(end)[-room:])
-    assert model.extend(["a dog" + end], decoding) == model.extend([kept], decoding)
+    text = longest_text(model, 1, 8)  # <bos>
+    assert len(model.extend([text], decoding)) == 1
+    message = r"a text has 57 tokens, the context of 64 leaves 56 beside max_new_tokens 8: 'q+'"
+    with pytest.raises(ValueError, match=message):
+        model.extend(["the cat", text + "q"], decoding)
+
+
+def test_old_turns_are_left_out_whole_and_a_turn_that_does_not_fit_is_refused(gpt_folder: Path) -> None:
+    model = open_model(gpt_folder)
+    assert isinstance(model, Generator)
+    decoding = GreedyConfig(kind="greedy", max_new_tokens=8)
+    text = longest_text(model, 3, 8)  # <bos>, <user>, <assistant>
+    before = [Turn("user", "the cat"), Turn("assistant", "sat")]
+    assert model.answer([[*before, Turn("user", text)]], decoding) == model.answer([[Turn("user", text)]], decoding)
+    with pytest.raises(ValueError, match=r"a text has 57 tokens, the context of 64 leaves 56"):
+        model.answer([[Turn("user", text + "q")]], decoding)
 
 
 def test_a_score_does_not_depend_on_the_other_conversations(gpt_folder: Path) -> None:
