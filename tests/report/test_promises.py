@@ -143,6 +143,11 @@ def test_what_is_promised_is_on_the_page(contents: Contents, section: str, title
     assert [word for word in words if word not in text] == [], text
 
 
+def test_start_dpo_and_ppo_are_points_of_one_drawing(contents: Contents) -> None:
+    texts = {text.strip() for text in contents.found["Alignment", "drawing: Reward against KL"]}
+    assert {"before", "DPO", "PPO"} <= texts
+
+
 def test_the_promises_are_complete(contents: Contents) -> None:
     named = {key for key in contents.found if key[1]}
     assert named - {(section, title) for section, title, _ in PROMISES} == set()
