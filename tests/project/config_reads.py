@@ -1,7 +1,7 @@
 """Which fields of which configurations the package reads: attributes of expressions whose class is known.
 
 The class of an expression follows from the annotations: of parameters, fields and results, from `load(path, Schema)`,
-from constructors and from what `match` and `isinstance` have found. A field of the same name in another class is
+from constructors and from what `match` has found. A field of the same name in another class is
 another field. An expression whose class is not known reads nothing, and neither does a validator.
 """
 
