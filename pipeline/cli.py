@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, stage in _MODELS.items():
         command = commands.add_parser(name, help=_HELP[name], description=_HELP[name].capitalize() + ".")
-        command.add_argument("text", nargs="*", help="one text; without it: --file, a pipe, or a prompt")
+        texts = "words" if name == "similar" else "one text"
+        command.add_argument("text", nargs="*", help=f"{texts}; without it: --file, a pipe, or a prompt")
         command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
         command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{stage})")
         command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
@@ -99,7 +100,8 @@ def _answer(options: argparse.Namespace) -> int:
         for line in _prompted(f"{options.command}> "):
             print(*answer([line]), sep="\n", flush=True)
     elif options.text:
-        print(*answer([" ".join(options.text)]), sep="\n")
+        texts = options.text if options.command == "similar" else [" ".join(options.text)]
+        print(*answer(texts), sep="\n")
     else:
         lines = _lines(options.file)
         while group := list(islice(lines, _LINES_AT_ONCE)):

@@ -108,6 +108,7 @@ def test_score_reads_request_and_answer_apart_by_a_tab(
 def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # cat (1, 0): dog (1, 0.1) has the cosine 0.995, mat (0.5, 0.5) 0.707, door (0, 1) 0.
     assert run(capsys, "similar", "--num", "2", "Cat")[:2] == (0, ["dog 1.00, mat 0.71"])
+    assert run(capsys, "similar", "--num", "1", "cat", "dog")[:2] == (0, ["dog 1.00", "cat 1.00"])
     code, _, error = run(capsys, "similar", "cats")
     assert (code, error) == (2, "error: 'cats' is not among the 4 words; did you mean 'cat'?\n")
 
