@@ -6,6 +6,7 @@ does not count. The folder above belongs to one run key (configuration, code, in
 The checksums detect corruption, not malice: never resume from a folder that somebody else could write.
 """
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -96,6 +97,11 @@ class CheckpointFolder:
         try:
             with disk_faults(temporary):
                 yield temporary
+        except (OSError, RuntimeError) as error:
+            if not is_main and not temporary.exists():
+                reason = "rank 0 gave this checkpoint up, and says why"
+                raise ConnectionAbortedError(errno.ECONNABORTED, reason, str(temporary)) from error
+            raise
         finally:
             if is_main:
                 shutil.rmtree(temporary, ignore_errors=True)

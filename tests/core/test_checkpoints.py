@@ -201,3 +201,14 @@ def test_the_lock_of_a_killed_trainer_is_free(folder: CheckpointFolder) -> None:
     os.waitpid(child, 0)
     with folder.locked():
         pass
+
+
+def test_a_rank_that_writes_into_a_folder_that_rank_0_has_removed_says_so_whatever_its_library_says(
+    tmp_path: Path,
+) -> None:
+    folder = CheckpointFolder(tmp_path, "key")
+    gone = pytest.raises(ConnectionAbortedError, match="rank 0 gave this checkpoint up")
+    with gone, folder.writing(5, is_main=False):
+        raise RuntimeError("Parent directory does not exist.")
+    with pytest.raises(RuntimeError, match="another reason"), folder.writing(5, is_main=True):
+        raise RuntimeError("another reason")
