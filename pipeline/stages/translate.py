@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from pipeline.evaluation.bleu import bleu, chrf, paired_bootstrap
 from pipeline.layout import Layout
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
-from pipeline.objectives.likelihood import token_cross_entropy
+from pipeline.objectives.likelihood import projected_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
 from pipeline.stages.launch import launch
@@ -81,11 +82,15 @@ class TranslationTraining(StageModule[TranslationBatch]):
     def objective(self, batch: TranslationBatch) -> tuple[LossTerms, ...]:
         """Cross entropy of the target tokens, EOS included; smoothed in training alone."""
         hidden = self.model(batch.src, batch.src_mask, batch.tgt)
-        logits, labels = self.model.logits(hidden[batch.is_target]), batch.labels[batch.is_target]
-        if not self.model.training:
-            return (token_cross_entropy(logits, labels),)
-        self.num_targets += len(labels)
-        return (token_cross_entropy(logits, labels, label_smoothing=self.label_smoothing),)
+        labels = batch.labels[batch.is_target]
+        is_training = self.model.training
+        self.num_targets += len(labels) if is_training else 0
+        loss = partial(
+            projected_cross_entropy, labels=labels, label_smoothing=self.label_smoothing if is_training else 0.0
+        )
+        loss_sum, nll, num_correct = self.model.embeddings.output(hidden[batch.is_target], loss)
+        report = {"nll": nll.detach(), "accuracy": num_correct}
+        return (LossTerms(loss_sum=loss_sum, num_targets=len(labels), report=report),)
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, *, residual_init: float = 1.0) -> Seq2Seq | Recurrent:
