@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline.evaluation.bleu import bleu, chrf, paired_bootstrap, ter, tokenised_bleu
+from pipeline.evaluation.bleu import bleu, chrf, moses_bleu, paired_bootstrap, ter, tokenised_bleu
 
 REFERENCES = ["The cat sat on the mat.", "A dog barks at night.", "It is raining in the old town today."] * 8
 CLOSE = ["The cat sat on a mat.", "A dog barks at night.", "It is raining in the town today."] * 8
@@ -32,6 +32,20 @@ def test_tokenised_and_detokenised_scores_differ_by_their_words_and_say_so() -> 
     assert tokenised_bleu(hypotheses, references).value < 50.0
     assert "tok:13a" in bleu(hypotheses, references).signature
     assert "tok:none" in tokenised_bleu(hypotheses, references).signature
+
+
+def test_moses_bleu_scores_the_tokens_of_moses_and_splits_compounds_between_two_characters() -> None:
+    """Perl's `s{(\\S)-(\\S)}{$1 ##AT##-##AT## $2}g` splits every second hyphen of a-b-c: the b is used up."""
+    plain = (["Das U-Boot (neu) taucht, a-b-c!"], ["Das U-Boot (alt) taucht, a-b-d!"])
+    tokens = (["Das U-Boot ( neu ) taucht , a-b-c !"], ["Das U-Boot ( alt ) taucht , a-b-d !"])
+    compounds = tuple(
+        [side[0].replace("U-Boot", "U ##AT##-##AT## Boot").replace("a-b", "a ##AT##-##AT## b")] for side in tokens
+    )
+    whole = moses_bleu(*plain, language="de", split_compounds=False)
+    split = moses_bleu(*plain, language="de", split_compounds=True)
+    assert whole == tokenised_bleu(*tokens)
+    assert split == tokenised_bleu(*compounds)
+    assert split.value > whole.value
 
 
 def test_case_counts_unless_lowercased() -> None:
