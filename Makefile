@@ -4,12 +4,12 @@ PYTHON ?= python3.11
 TORCH := torch==2.13.0
 # Another package index for torch alone, such as one with its CPU or CUDA builds: make repro TORCH_INDEX=URL
 TORCH_INDEX ?=
-# Which published number to reproduce: a folder of conf/numbers; all of them by default.
-NUMBER ?= $(notdir $(wildcard conf/numbers/*))
+# Which published number to reproduce, a folder of conf/numbers, and the folder with the files of its benchmark.
+NUMBER ?=
+DATA ?=
 
 VENV := $(CURDIR)/.venv
 INSTALLED := $(VENV)/.installed
-STAGES := fetch prepare tokenize word_vectors pretrain_bert finetune pretrain_gpt translate sft reward reference dpo ppo
 
 export PATH := $(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -48,14 +48,8 @@ check: $(INSTALLED) ## format, lint, types, import contracts
 	mypy pipeline tests $(wildcard benchmarks/*.py)
 	lint-imports
 
-reproduce: $(INSTALLED) ## reproduce published numbers beside the chain: NUMBER=NAME for one
-	@for number in $(NUMBER); do \
-	  for stage in $(STAGES); do \
-	    for config in conf/numbers/$$number/$$stage.yaml conf/numbers/$$number/$$stage/*.yaml; do \
-	      test ! -f $$config || python -m pipeline.stages.$$stage $$config || exit; \
-	    done; \
-	  done; \
-	done
+reproduce: $(INSTALLED) ## reproduce a published number beside the chain: NUMBER=ID DATA=FOLDER; lists them without
+	@python -m pipeline.reproduce $(NUMBER) $(if $(DATA),--data '$(DATA)')
 
 bench: $(INSTALLED) ## measure against peers: both sides in one run
 	@for script in benchmarks/*.py; do test ! -f $$script || python $$script || exit; done

@@ -46,7 +46,7 @@ def translating(folder: Path) -> Answerer:
     model = open_model(folder)
     if not isinstance(model, Translator):
         raise _other(folder, "a translation model", model)
-    return lambda texts: [found.text for found in model.translate(texts)]
+    return lambda texts: [found.text for found in model.translate_plain(texts)]
 
 
 def continuing(folder: Path, draw: Draw) -> Answerer:

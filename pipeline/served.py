@@ -21,7 +21,7 @@ def answer(model: Model, request: pd.DataFrame, params: Mapping[str, Any]) -> pd
         case Generator():
             return pd.DataFrame({"text": _generate(model, texts, params)})
         case Translator():
-            return pd.DataFrame({"text": [found.text for found in model.translate(texts)]})
+            return pd.DataFrame({"text": [found.text for found in model.translate_plain(texts)]})
         case Classifier():
             predictions = model.classify(texts)
             labels, values = [row.label for row in predictions], [row.value for row in predictions]

@@ -31,6 +31,7 @@ from pipeline.data.records import (
     write_records,
 )
 from pipeline.progress import progress
+from pipeline.text.forms import save_form
 
 WORD_FILES = ("questions-words.txt", "wordsim353.tsv", "simlex999.txt")
 
@@ -68,6 +69,7 @@ def prepare(config: PrepareConfig, raw: Path, out: Path) -> tuple[dict[str, Any]
         pairs = prepare_pairs(config.translation, raw)
         counts["translation"] = _write(out / "translation", pairs.splits)
         counts["translation"] |= {"read": pairs.num_read, "dropped": _sorted(pairs.dropped)}
+        save_form(out / "translation", config.translation.text)
     chats = prepare_conversations(config.conversations, raw, rated.splits)
     if any(chats.splits.values()):
         counts["conversations"] = _write(out / "conversations", chats.splits)

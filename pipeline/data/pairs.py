@@ -4,7 +4,7 @@ import html
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
@@ -14,6 +14,7 @@ from pipeline.data.cleaning import clean, clean_line, key_of, order_of
 from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, read_pairs
 from pipeline.data.records import SPLITS, Pair
 from pipeline.progress import progress
+from pipeline.text.forms import MosesText, PlainText, TextForm, into_form
 
 PLACEHOLDER = re.compile(r"%?\{[^{}\n]*\}|%\([^()\n]*\)[#0 +-]*\d*(?:\.\d+)?[a-z]|%(?:\d+\$)?(?:\.\d+)?[sdifr](?![\w])")
 _MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>|\]\(|https?://|\w&\w|\[%")
@@ -38,6 +39,10 @@ class PairsConfig(Config):
     """Validation pairs to split off, from whole groups."""
     num_test: NonNegativeInt = 0
     """Test pairs to split off, from whole groups."""
+    text: TextForm = PlainText()
+    """The form of the pairs that are written; a target that changes keeps what it was as its reference."""
+    text_is_applied: bool = False
+    """Whether the files of all sources have that form already."""
 
 
 @dataclass
@@ -60,9 +65,8 @@ def prepare_pairs(config: PairsConfig, raw: Path) -> PairSplits:
             group = f"{source.source}/{pair.group}"
             if source.into in ("valid", "test"):
                 # A published test set stays whole and in order, or its scores compare with nobody's.
-                kept = Pair(
-                    f"{source.source}-{number}", clean_line(pair.src), clean_line(pair.tgt), source.source, group
-                )
+                src, tgt, reference = (clean_line(text) for text in (pair.src, pair.tgt, pair.reference))
+                kept = Pair(f"{source.source}-{number}", src, tgt, source.source, group, reference)
                 result.splits[source.into].append(kept)
                 continue
             for part, (src, tgt) in enumerate(_paragraphs(pair)):
@@ -80,7 +84,16 @@ def prepare_pairs(config: PairsConfig, raw: Path) -> PairSplits:
     fresh = {key: pairs for key, pairs in unique.items() if key not in held_out}
     result.dropped["in_fixed_test"] = len(unique) - len(fresh)
     _split(fresh, config, result)
+    if not isinstance(config.text, PlainText) and not config.text_is_applied:
+        for split, pairs in result.splits.items():
+            shown = progress(pairs, name=f"translation: {split} into {config.text.kind}", unit="pairs")
+            result.splits[split] = [_in_form(pair, config.text) for pair in shown]
     return result
+
+
+def _in_form(pair: Pair, form: MosesText) -> Pair:
+    src, tgt = into_form(pair.src, form, "src"), into_form(pair.tgt, form, "tgt")
+    return replace(pair, src=src, tgt=tgt, reference=pair.tgt)
 
 
 def _paragraphs(pair: RawPair) -> Iterable[tuple[str, str]]:

@@ -25,6 +25,8 @@ class RawPair:
     src: str
     tgt: str
     group: str
+    reference: str = ""
+    """The target before somebody tokenised or lower-cased it."""
 
 
 class ParallelSource(Config):
@@ -60,6 +62,9 @@ class TwoFiles(ParallelSource):
     """File of the source language, below the source's folder."""
     tgt: str
     """File of the target language."""
+    reference: str = ""
+    """File below raw/ with the target language as it was before these files were tokenised or lower-cased; empty for
+    none."""
 
 
 class Table(ParallelSource):
@@ -96,7 +101,9 @@ def read_pairs(source: LocalisedJson | Gettext | TwoFiles | Table | PairRows, ra
         case Gettext():
             yield from _gettext(folder)
         case TwoFiles():
-            yield from _two_files(folder / source.src, folder / source.tgt)
+            yield from _two_files(
+                folder / source.src, folder / source.tgt, *([raw / source.reference] if source.reference else [])
+            )
         case Table():
             yield from _table(folder / source.file)
         case PairRows():
@@ -182,21 +189,23 @@ def _read_mo(path: Path) -> Iterator[tuple[str, str, str]]:
         raise ValueError(f"{path}: damaged message catalogue: {error}") from error
 
 
-def _two_files(src: Path, tgt: Path) -> Iterator[RawPair]:
+def _two_files(*paths: Path) -> Iterator[RawPair]:
+    """The lines of two aligned files, or of three: the third holds the untouched targets."""
     sides = []
-    for path in (src, tgt):
+    for path in paths:
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
         sides.append([line for _, line in read_lines(path)])
-    if len(sides[0]) != len(sides[1]):
-        raise ValueError(f"parallel files differ in length: {src} has {len(sides[0])} lines, {tgt} has {len(sides[1])}")
+    if len({len(lines) for lines in sides}) > 1:
+        counts = ", ".join(f"{path} has {len(lines)} lines" for path, lines in zip(paths, sides, strict=True))
+        raise ValueError(f"parallel files differ in length: {counts}")
     if not sides[0]:
-        raise ValueError(f"{src}: empty file")
-    for number, (one, two) in enumerate(zip(*sides, strict=True), start=1):
-        for path, line in ((src, one), (tgt, two)):
+        raise ValueError(f"{paths[0]}: empty file")
+    for number, row in enumerate(zip(*sides, strict=True), start=1):
+        for path, line in zip(paths, row, strict=True):
             if not line.strip():
                 raise ValueError(f"{path}:{number}: empty line in a parallel file")
-        yield RawPair(one, two, f"{src.name}:{number}")
+        yield RawPair(row[0], row[1], f"{paths[0].name}:{number}", *row[2:])
 
 
 def _table(path: Path) -> Iterator[RawPair]:

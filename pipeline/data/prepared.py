@@ -21,7 +21,14 @@ def read_documents(path: Path) -> tuple[Document, ...]:
 def read_pairs(path: Path) -> tuple[Pair, ...]:
     """Sentences with their translations."""
     keys = ("id", "src", "tgt", "source")
-    return _read(path, lambda row: Pair(**{key: _text(row, key) for key in keys}, group=_text(row, "id")))
+    return _read(
+        path,
+        lambda row: Pair(
+            **{key: _text(row, key) for key in keys},
+            group=_text(row, "id"),
+            reference=_text(row, "reference") if "reference" in row else "",
+        ),
+    )
 
 
 def read_rated(path: Path) -> tuple[Rated, ...]:

@@ -33,6 +33,8 @@ class Pair:
     tgt: str
     source: str
     group: str
+    reference: str = ""
+    """The translation before it was tokenised or lower-cased; empty where nothing was done to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,8 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 
 def line_of(record: Record) -> str:
-    """A record as one line of JSON, without its group."""
-    row = {key: value for key, value in asdict(record).items() if key != "group"}
+    """A record as one line of JSON, without its group and without a reference that says nothing new."""
+    row = {key: value for key, value in asdict(record).items() if key != "group" and (key, value) != ("reference", "")}
     return json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n"
 
 

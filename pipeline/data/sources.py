@@ -5,6 +5,7 @@ checksums. A card holds no time and no path of this machine, so that the same da
 """
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from pydantic import Field, PositiveInt
 from pipeline.config import Config
 from pipeline.data.archives import extract
 from pipeline.data.source_generated import GeneratedSource, generate
-from pipeline.data.source_package import PackageSource, PipSettings, fetch_archive, sha256_of
+from pipeline.data.source_package import PackageSource, PipSettings, Sha256, fetch_archive, sha256_of
 
 
 class HubSource(Config):
@@ -48,8 +49,23 @@ class FolderSource(Config):
     """Largest sum of the copied files in bytes."""
 
 
+class GivenSource(Config):
+    """The very files of a benchmark, which the user has and we may not hand on, each known by its checksum."""
+
+    kind: Literal["given"]
+    files: Annotated[Mapping[str, Sha256], Field(min_length=1)]
+    """SHA-256 of each file by its name."""
+    licence: str
+    """Licence of the data, for the data card."""
+    origin: str
+    """Where people get the files."""
+
+
 CARD = "card.json"
-Source = Annotated[PackageSource | HubSource | FolderSource | GeneratedSource, Field(discriminator="kind")]
+GIVEN = "PIPELINE_DATA"
+"""The environment variable with the folder below which the files of a GivenSource are found."""
+AnySource = PackageSource | HubSource | FolderSource | GivenSource | GeneratedSource
+Source = Annotated[AnySource, Field(discriminator="kind")]
 SourceName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")]
 
 
@@ -67,7 +83,7 @@ def needs_index(config: FetchConfig) -> bool:
 
 def fetch(
     name: str,
-    source: PackageSource | HubSource | FolderSource | GeneratedSource,
+    source: AnySource,
     folder: Path,
     *,
     cache: Path,
@@ -87,6 +103,9 @@ def fetch(
         case FolderSource():
             _copy(source, folder)
             origin = {}
+        case GivenSource():
+            _find(name, source, folder)
+            origin = {"origin": source.origin}
         case GeneratedSource():
             generate(source, folder)
             origin = {"version": f"seed {source.seed}"}
@@ -132,6 +151,25 @@ def _copy(source: FolderSource, folder: Path) -> None:
         target = folder / path.relative_to(source.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
+
+
+def _find(name: str, source: GivenSource, folder: Path) -> None:
+    """Copies each file from wherever it is below the given folder; ValueError says what was found in its stead."""
+    given = os.environ.get(GIVEN, "")
+    if not given:
+        raise ValueError(f"source {name}: name the folder with its files, DATA=FOLDER ({GIVEN}); {source.origin}")
+    if not Path(given).is_dir():
+        raise ValueError(f"source {name}: {given}: no such folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, wanted in source.files.items():
+        candidates = {path: sha256_of(path) for path in sorted(Path(given).rglob(file)) if path.is_file()}
+        right = next((path for path, found in candidates.items() if found == wanted), None)
+        if right is None:
+            others = ", ".join(f"{path} has {found}" for path, found in candidates.items()) or "no file of that name"
+            raise ValueError(
+                f"source {name}: {file} with SHA-256 {wanted} is not below {given}: {others}; {source.origin}"
+            )
+        shutil.copyfile(right, folder / file)
 
 
 def _load_hub(source: HubSource, folder: Path) -> None:

@@ -41,9 +41,9 @@ class PairedBootstrap:
     """Share of the resamples in which the system is not better: a one-sided p-value."""
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:
-    """sacreBLEU (Post 2018) on detokenised text: mixed case, its own 13a tokenizer."""
-    return _score(BLEU(), hypotheses, references)
+def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
+    """sacreBLEU (Post 2018) on detokenised text with its own 13a tokenizer; mixed case unless told otherwise."""
+    return _score(BLEU(lowercase=lowercase), hypotheses, references)
 
 
 def tokenised_bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
@@ -68,9 +68,9 @@ def moses_bleu(
     return tokenised_bleu([split(text) for text in hypotheses], [split(text) for text in references])
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:
+def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
     """Character n-gram F-score, chrF2 (Popovic 2015)."""
-    return _score(CHRF(), hypotheses, references)
+    return _score(CHRF(lowercase=lowercase), hypotheses, references)
 
 
 def ter(hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:

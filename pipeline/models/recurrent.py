@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
@@ -142,7 +143,7 @@ class Recurrent(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*N E"]) -> Float[Tensor, "*N L"]:
         """Scores of the next token."""
-        scores: Tensor = self.embeddings.output(hidden)
+        scores: Tensor = self.embeddings.output(hidden, F.linear)
         return scores
 
     def start(self, src: Int[Tensor, "N S"], src_mask: Bool[Tensor, "N S"]) -> RecurrentState:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
@@ -167,7 +168,7 @@ class Seq2Seq(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N L"]:
         """Scores of the next token."""
-        scores: Tensor = self.embeddings.output(hidden)
+        scores: Tensor = self.embeddings.output(hidden, F.linear)
         return scores
 
     def start(self, src: Int[Tensor, "N S"], src_mask: Bool[Tensor, "N S"]) -> Seq2SeqState:

@@ -5,11 +5,14 @@ The convention is Marian's: <eos> is 0; <pad> is the last id, V - 1, and also wh
 row is zero and stays zero, and <pad> is outside the softmax: a model gives L = V - 1 scores, so none can generate it.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+Result = TypeVar("Result")
 
 TiedEmbeddings = Literal["all", "decoder", "none"]
 """Which matrices are one: source, target and output | target and output | none."""
@@ -20,12 +23,21 @@ def pad_id(vocab_size: int) -> int:
     return vocab_size - 1
 
 
-class TokenProjection(nn.Linear):
+class TokenProjection(nn.Module):
     """Scores of all tokens but <pad>, whose row of the weight, shared with an embedding or not, is never used."""
 
-    def forward(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N L"]:
-        """The scores of ids 0 to V - 2."""
-        return F.linear(hidden, self.weight[:-1], self.bias[:-1])
+    def __init__(self, vocab_size: int, d_model: int) -> None:
+        super().__init__()
+        self.weight: Tensor = nn.Parameter(torch.zeros(vocab_size, d_model))
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(self, hidden: Float[Tensor, "*N D"], apply: Callable[[Tensor, Tensor, Tensor], Result]) -> Result:
+        """`apply(hidden, weight, bias)` with the rows of ids 0 to V - 2: the scores with `F.linear`.
+
+        Another function may make a sum of the scores without holding them all. It is called in here because ZeRO-3 has
+        the matrices together only while their module runs.
+        """
+        return apply(hidden, self.weight[:-1], self.bias[:-1])
 
 
 class TranslationEmbeddings(nn.Module):
@@ -36,11 +48,10 @@ class TranslationEmbeddings(nn.Module):
         pad = pad_id(vocab_size)
         self.target = nn.Embedding(vocab_size, d_model, padding_idx=pad)
         self.source = self.target if tied == "all" else nn.Embedding(vocab_size, d_model, padding_idx=pad)
-        self.output = TokenProjection(d_model, vocab_size)
+        self.output = TokenProjection(vocab_size, d_model)
         for embedding in (self.source, self.target):
             nn.init.normal_(embedding.weight, std=d_model**-0.5)
             nn.init.zeros_(embedding.weight[pad])
-        nn.init.zeros_(self.output.bias)
         if tied == "none":
             nn.init.normal_(self.output.weight, std=d_model**-0.5)
             nn.init.zeros_(self.output.weight[pad])

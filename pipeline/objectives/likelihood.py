@@ -38,6 +38,30 @@ def token_cross_entropy(
     )
 
 
+def projected_cross_entropy(
+    hidden: Float[Tensor, "N D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, "V"],
+    *,
+    labels: Int[Tensor, "N"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], Int[Tensor, ""]]:
+    """`token_cross_entropy` of the logits `hidden @ weight.T + bias`, which are never held as a whole.
+
+    A large vocabulary makes the N x V logits the largest tensor of a training step, and passing over them costs more
+    than computing them. Here some rows at a time are projected, become a loss and at once the gradient, while they are
+    in the cache; so gradients exist when the forward pass ends, and the backward pass only scales them.
+    benchmarks/vocabulary_loss.py compares.
+
+    Returns the smoothed loss summed over the N positions (differentiable), the sum without smoothing, and the number of
+    positions whose label has the largest logit.
+    """
+    loss, nll, num_correct = _ProjectedLoss.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, labels, label_smoothing
+    )
+    return loss, nll, num_correct
+
+
 def token_log_probs(logits: Float[Tensor, "N V"], labels: Int[Tensor, "N"]) -> Float[Tensor, "N"]:
     """log p(label) at every position; differentiable."""
     return _pick(logits, labels, with_mean=False)[0]
@@ -144,3 +168,50 @@ class _PickedLogProbs(torch.autograd.Function):
             result.add_(mean_grad[:, None] / result.shape[1])
         result.scatter_add_(1, labels[:, None], picked_grad[:, None])
         return result.to(ctx.dtype), None, None
+
+
+_CHUNK = 3 * 2**19
+"""Logits that are held at once by `projected_cross_entropy`: 6 MB of float32."""
+_MIN_ROWS = 256
+"""Fewest rows of them: with fewer, adding up the gradient of a large weight costs more than the cache saves."""
+
+
+class _ProjectedLoss(torch.autograd.Function):
+    """Chunks of rows: logits -> loss -> gradients of hidden states, weight and bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, labels: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        vocab_size = len(weight)
+        needs_grad = any(ctx.needs_input_grad)
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        loss, nll = hidden.new_zeros((), dtype=dtype), hidden.new_zeros((), dtype=dtype)
+        num_correct = labels.new_zeros(())
+        grads = (torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)) if needs_grad else ()
+        rows = max(_MIN_ROWS, _CHUNK // vocab_size)
+        for start in range(0, len(labels), rows):
+            some, wanted = hidden[start : start + rows], labels[start : start + rows, None]
+            log_probs = torch.log_softmax(F.linear(some, weight, bias), dim=-1, dtype=dtype)
+            picked = log_probs.gather(1, wanted)
+            nll -= picked.sum()
+            loss -= (1.0 - label_smoothing) * picked.sum()
+            if label_smoothing > 0.0:
+                loss -= label_smoothing / vocab_size * log_probs.sum()
+            num_correct += (picked >= log_probs.amax(1, keepdim=True)).sum()
+            if grads:
+                # d loss / d logits = p - ((1 - smoothing) * onehot + smoothing / V)
+                grad = log_probs.exp_().sub_(label_smoothing / vocab_size)
+                grad.scatter_add_(1, wanted, torch.full_like(picked, label_smoothing - 1.0))
+                grad = grad.to(some.dtype)
+                grads[0][start : start + rows] = grad @ weight.to(some.dtype)
+                grads[1].addmm_(grad.t().to(weight.dtype), some.to(weight.dtype))
+                grads[2].add_(grad.sum(0).to(bias.dtype))
+        ctx.save_for_backward(*grads)
+        ctx.mark_non_differentiable(nll, num_correct)
+        return loss, nll, num_correct
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        hidden, weight, bias = ctx.saved_tensors
+        return hidden * grads[0].to(hidden.dtype), weight * grads[0], bias * grads[0], None, None

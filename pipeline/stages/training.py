@@ -38,15 +38,27 @@ from pipeline.stages.callbacks import (
     TrainedWeights,
     Validation,
 )
+from pipeline.stages.reports import History
 from pipeline.stages.run import StageRun
+from pipeline.stages.selection import Select, Selection, Weights
 
 _log = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Batch)
 
 
-def fit(run: StageRun, module: StageModule[B], *, train: Examples[B], valid: Examples[B]) -> None:
+def fit(
+    run: StageRun,
+    module: StageModule[B],
+    *,
+    train: Examples[B],
+    valid: Examples[B],
+    selection: Selection | None = None,
+) -> Mapping[str, float]:
     """Trains `module` and leaves the plain trained model, on the CPU or the first GPU, in `module.model`.
+
+    Without a `selection` these are the last weights. Returns the losses and reports of the model on the validation
+    data.
 
     Continues from the newest valid checkpoint of the same configuration, code and inputs. Returns on rank 0 only:
     the other ranks end here, and a stop request ends the process with 128 + signal after saving.
@@ -68,12 +80,27 @@ def fit(run: StageRun, module: StageModule[B], *, train: Examples[B], valid: Exa
             sum(parameter.numel() for parameter in module.model.parameters()) / 1e6,
         )
     found = newest_checkpoint(run)
-    loader = TrainingLoader(plan, place, start=found.update if found else 0, prefetch=runtime.prefetch)
+    start = found.update if found else 0
+    if found and selection and selection.is_over(history_of(found)):
+        module.num_steps, start = found.update, plan.num_steps
+    loader = TrainingLoader(plan, place, start=start, prefetch=runtime.prefetch)
 
     def validate() -> Mapping[str, float]:
         return module.validate(validation_batches(valid, config.batching, place))
 
-    train_module(run, module, loader, found, [Validation(validate, every=config.validate_every)])
+    weights = Weights(CheckpointFolder(run.layout.local, run.key).folder / "weights")
+    callbacks: list[Callback] = [Validation(validate, every=config.validate_every)]
+    if selection:
+        callbacks.append(Select(selection, weights, runtime))
+    train_module(run, module, loader, found, callbacks)
+    if selection is None:
+        return {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
+    chosen = selection.chosen(module.history)
+    _log.info("%s: the model is the mean of the weights after the steps %s", run.layout.stage, chosen)
+    module.model.load_state_dict(weights.mean(chosen))
+    # The other ranks have ended: rank 0 validates on its own.
+    place = Cut(rank=0, world_size=1, accumulation=place.parts)
+    return validate()
 
 
 def _first_epoch(examples: Examples[Any], config: TrainingConfig, *, name: str, seed: int) -> tuple[Step, ...]:
@@ -104,6 +131,17 @@ def newest_checkpoint(run: StageRun) -> Checkpoint | None:
     return found
 
 
+def progress_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `StageModule.progress` gave."""
+    progress: dict[str, Any] = torch.load(checkpoint.folder / PROGRESS, weights_only=True)
+    return progress
+
+
+def history_of(checkpoint: Checkpoint) -> History:
+    """The history up to a checkpoint."""
+    return History.of(progress_of(checkpoint)["history"])
+
+
 @contextmanager
 def _lost_ranks(rank: int) -> Iterator[None]:
     """Turns what a collective operation says when another rank has died into one line: that rank says why."""
@@ -130,7 +168,7 @@ def train_module(
     random, seed, resumed = {}, config.seed, None
     trained = TrainedWeights(runtime)
     if found:
-        module.load_progress(torch.load(found.folder / PROGRESS, weights_only=True))
+        module.load_progress(progress_of(found))
         if found.writer == _writer(runtime):
             random = torch.load(found.folder / RANDOM.format(global_rank(runtime)), weights_only=True)
             resumed = found.folder / STATE

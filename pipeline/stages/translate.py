@@ -3,16 +3,19 @@
 Both are the same stage with another model in the configuration.
 """
 
+import copy
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import TranslationBatch
@@ -20,18 +23,20 @@ from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_pairs
 from pipeline.data.records import SPLITS, Pair
 from pipeline.data.translation import TranslationExamples, translation_examples
-from pipeline.evaluation.bleu import bleu, chrf, paired_bootstrap
+from pipeline.evaluation.bleu import CorpusScore, bleu, chrf, paired_bootstrap, tokenised_bleu
 from pipeline.layout import Layout
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
-from pipeline.objectives.likelihood import token_cross_entropy
+from pipeline.objectives.likelihood import projected_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
+from pipeline.stages.selection import Selection, SelectionConfig
 from pipeline.stages.source_weights import attention_map
 from pipeline.stages.training import fit
 from pipeline.stages.translation import SearchConfig, Translation, Translator, save_translator
+from pipeline.text.forms import MosesText, PlainText, load_form, out_of_form
 from pipeline.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -51,6 +56,8 @@ class TranslateConfig(Config):
     section 3)."""
     label_smoothing: Fraction
     """Probability that the training spreads evenly over all tokens (Szegedy et al. 2016)."""
+    selection: SelectionConfig = SelectionConfig()
+    """Which weights become the model, and whether the training may end early."""
     search: SearchConfig
     """How the test set is translated, and what the model folder recommends."""
     num_samples: PositiveInt
@@ -81,11 +88,15 @@ class TranslationTraining(StageModule[TranslationBatch]):
     def objective(self, batch: TranslationBatch) -> tuple[LossTerms, ...]:
         """Cross entropy of the target tokens, EOS included; smoothed in training alone."""
         hidden = self.model(batch.src, batch.src_mask, batch.tgt)
-        logits, labels = self.model.logits(hidden[batch.is_target]), batch.labels[batch.is_target]
-        if not self.model.training:
-            return (token_cross_entropy(logits, labels),)
-        self.num_targets += len(labels)
-        return (token_cross_entropy(logits, labels, label_smoothing=self.label_smoothing),)
+        labels = batch.labels[batch.is_target]
+        is_training = self.model.training
+        self.num_targets += len(labels) if is_training else 0
+        loss = partial(
+            projected_cross_entropy, labels=labels, label_smoothing=self.label_smoothing if is_training else 0.0
+        )
+        loss_sum, nll, num_correct = self.model.embeddings.output(hidden[batch.is_target], loss)
+        report = {"nll": nll.detach(), "accuracy": num_correct}
+        return (LossTerms(loss_sum=loss_sum, num_targets=len(labels), report=report),)
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, *, residual_init: float = 1.0) -> Seq2Seq | Recurrent:
@@ -123,25 +134,37 @@ def main(path: Path) -> None:
             config.training,
             label_smoothing=config.label_smoothing,
         )
+        texts = {split: [pair.src for pair in pairs[split]] for split in ("valid", "test")}
+        form = load_form(pairs_folder)
+        scorer = Translator(copy.deepcopy(module.model).to(run.device).eval(), tokenizer, config.search.greedy, form)
         started = time.monotonic()
-        fit(run, module, train=train, valid=valid)
+        validation = fit(
+            run,
+            module,
+            train=train,
+            valid=valid,
+            selection=Selection(config.selection, lambda state: bleu_with(state, scorer, pairs["valid"])),
+        )
         speeds = {"train": module.num_targets / (time.monotonic() - started)}
 
-        translator = Translator(module.model, tokenizer, config.search)
+        translator = Translator(module.model, tokenizer, config.search, form)
         started = time.monotonic()
-        found = translator.translate([pair.src for pair in pairs["test"]], too_long="cut")
+        found = translator.translate(texts["test"], too_long="cut")
         speeds["beam"] = sum(len(one.tokens) + 1 for one in found) / (time.monotonic() - started)
-        greedy = replace(translator, search=config.search.model_copy(update={"beam_size": 1}))
-        greedily = greedy.translate([pair.src for pair in pairs["test"]], too_long="cut")
+        greedily = replace(translator, search=config.search.greedy).translate(texts["test"], too_long="cut")
+        on_valid = translator.translate(texts["valid"], too_long="cut")
         _log.info("target tokens in a second: %s", {name: round(speed) for name, speed in speeds.items()})
         run.tracker.metrics({f"tokens_per_second/{name}": speed for name, speed in speeds.items()}, module.num_steps)
 
         save_translator(run.layout.output, translator)
-        nll = module.history[-1]["valid/loss"]
         run.finish(
             {
-                **scores(pairs["test"], found, greedily),
-                "valid": {"nll": nll, "perplexity": math.exp(nll)},
+                **scores(pairs["test"], found, greedily, form),
+                "valid": {
+                    "nll": validation["loss"],
+                    "perplexity": math.exp(validation["loss"]),
+                    "bleu": scored([one.text for one in on_valid], pairs["valid"], form)["bleu"].value,
+                },
                 "training": {
                     **asdict(report),
                     "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
@@ -154,19 +177,52 @@ def main(path: Path) -> None:
         )
 
 
-def scores(test: Sequence[Pair], found: Sequence[Translation], greedily: Sequence[Translation]) -> dict[str, Any]:
+def bleu_with(state: Mapping[str, Tensor], scorer: Translator, pairs: Sequence[Pair]) -> float:
+    """BLEU of the scorer's model with other weights."""
+    scorer.model.load_state_dict(state)
+    found = scorer.translate([pair.src for pair in pairs], too_long="cut")
+    return scored([one.text for one in found], pairs, scorer.form)["bleu"].value
+
+
+def scored(texts: Sequence[str], pairs: Sequence[Pair], form: PlainText | MosesText) -> dict[str, CorpusScore]:
+    """Corpus scores of translations: of plain text, and where the model writes Moses tokens, of these as well.
+
+    The tokens are compared with the tokenised references, as in the papers that report them; the text put together
+    again with the references as people wrote them, without case where the model has none.
+    """
+    lowercase = isinstance(form, MosesText) and form.lowercase
+    plain = [out_of_form(text, form) for text in texts]
+    references = [pair.reference or out_of_form(pair.tgt, form) for pair in pairs]
+    result = {
+        "bleu": bleu(plain, references, lowercase=lowercase),
+        "chrf": chrf(plain, references, lowercase=lowercase),
+    }
+    if isinstance(form, MosesText):
+        result["tokenised_bleu"] = tokenised_bleu(texts, [pair.tgt for pair in pairs])
+    return result
+
+
+def scores(
+    test: Sequence[Pair],
+    found: Sequence[Translation],
+    greedily: Sequence[Translation],
+    form: PlainText | MosesText,
+) -> dict[str, Any]:
     """Corpus scores of the search, of greedy search, and of leaving the source as it is, with their signatures."""
-    references = [pair.tgt for pair in test]
     systems = {
         "beam": [one.text for one in found],
         "greedy": [one.text for one in greedily],
         "copy": [pair.src for pair in test],
     }
-    result: dict[str, Any] = {}
-    for name, score in (("bleu", bleu), ("chrf", chrf)):
-        by_system = {system: score(texts, references) for system, texts in systems.items()}
-        result[name] = {system: one.value for system, one in by_system.items()}
-        result[name]["signature"] = by_system["beam"].signature
+    by_system = {system: scored(texts, test, form) for system, texts in systems.items()}
+    result: dict[str, Any] = {
+        name: {
+            **{system: by_name[name].value for system, by_name in by_system.items()},
+            "signature": by_system["beam"][name].signature,
+        }
+        for name in by_system["beam"]
+    }
+    references = [pair.tgt for pair in test]
     result["beam_over_greedy"] = asdict(paired_bootstrap(systems["beam"], systems["greedy"], references, seed=0))
     return result
 

@@ -5,7 +5,7 @@ texts beside it. Legend: B texts of a batch, S source length with EOS.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,7 @@ from pipeline.models.huggingface.marian import (
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.seq2seq import Seq2Seq
 from pipeline.progress import progress
+from pipeline.text.forms import PLAIN, MosesText, PlainText, into_form, load_form, out_of_form, save_form
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
 GENERATION = "generation_config.json"
@@ -47,6 +48,11 @@ class SearchConfig(Config):
     """Exponent of the normalisation; 0 prefers short translations, larger values longer ones."""
     max_extra_tokens: NonNegativeInt
     """Longest translation: the tokens of its source and so many more (Vaswani et al. 2017, section 6.1: 50)."""
+
+    @property
+    def greedy(self) -> "SearchConfig":
+        """The same as a greedy search."""
+        return self.model_copy(update={"beam_size": 1})
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,16 @@ class Translator:
     model: Seq2Seq | Recurrent
     tokenizer: Tokenizer
     search: SearchConfig
+    form: PlainText | MosesText = PLAIN
+    """The form of the texts that the model reads and writes."""
+
+    def translate_plain(self, texts: Sequence[str]) -> list[Translation]:
+        """The best translation of each text as people write it."""
+        found = self.translate([into_form(text, self.form, "src") for text in texts])
+        return [replace(one, text=out_of_form(one.text, self.form)) for one in found]
 
     def translate(self, texts: Sequence[str], *, too_long: Literal["refuse", "cut"] = "refuse") -> list[Translation]:
-        """The best translation of each text, in the order of the texts.
+        """The best translation of each text, in the order of the texts; both are in the model's form.
 
         A text longer than the model reads is a ValueError that names it, or its end is cut off: for evaluation, where
         no text may be missing. A text without a token stays one.
@@ -147,6 +160,7 @@ def save_translator(folder: Path, translator: Translator) -> None:
         save_model(temporary, *translation_to_huggingface(model))
         translator.tokenizer.save(temporary)
         write_json(temporary / GENERATION, settings | own)
+        save_form(temporary, translator.form)
 
 
 def open_translator(folder: Path) -> Translator:
@@ -165,4 +179,4 @@ def open_translator(folder: Path) -> Translator:
         length_penalty=settings.get("length_penalty", 1.0),
         max_extra_tokens=settings.get("max_extra_tokens", 50),
     )
-    return Translator(model.eval(), tokenizer, search)
+    return Translator(model.eval(), tokenizer, search, load_form(folder))

@@ -11,8 +11,10 @@ from torch import Tensor, tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from pipeline.objectives import likelihood
 from pipeline.objectives.likelihood import (
     class_cross_entropy,
+    projected_cross_entropy,
     response_log_probs,
     span_cross_entropy,
     squared_error,
@@ -147,3 +149,32 @@ def test_a_span_is_correct_only_if_both_ends_are() -> None:
         start_logits, end_logits, tensor([1, 1]), tensor([2, 2]), allowed=torch.ones(2, 3, dtype=torch.bool)
     )
     assert int(terms.report["accuracy"]) == 1
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_loss_from_hidden_states_is_that_of_their_logits_in_value_gradient_and_reports(
+    label_smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(likelihood, "_CHUNK", 1)
+    monkeypatch.setattr(likelihood, "_MIN_ROWS", 4)  # two whole chunks and one row
+    inputs = [torch.randn(9, 5), torch.randn(11, 5), torch.randn(11)]
+    labels = torch.randint(0, 11, (9,))
+    ours, theirs = ([one.clone().requires_grad_() for one in inputs] for _ in range(2))
+    loss, nll, num_correct = projected_cross_entropy(*ours, labels=labels, label_smoothing=label_smoothing)
+    torch.autograd.backward(3.0 * loss)
+    expected = token_cross_entropy(F.linear(*theirs), labels, label_smoothing=label_smoothing)
+    torch.autograd.backward(3.0 * expected.loss_sum)
+    assert_close(loss, expected.loss_sum)
+    assert_close(nll, expected.report["nll"])
+    assert int(num_correct) == int(expected.report["accuracy"])
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one.grad, other.grad)
+
+
+def test_the_loss_from_no_hidden_states_is_zero_and_its_gradients_are_too() -> None:
+    inputs = [torch.randn(0, 5), torch.randn(11, 5), torch.randn(11)]
+    inputs = [one.requires_grad_() for one in inputs]
+    loss, _, _ = projected_cross_entropy(*inputs, labels=torch.zeros(0, dtype=torch.long))
+    torch.autograd.backward(loss)
+    assert float(loss.detach()) == 0.0
+    assert all(one.grad is not None and float(one.grad.abs().sum()) == 0.0 for one in inputs)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.models.huggingface.names import Exported
+from pipeline.models.translation import TokenProjection
 
 
 def open_theirs(folder: Path, theirs: Any, exported: Exported) -> Any:
@@ -39,7 +40,11 @@ def spread(model: nn.Module, keep_zero: int | None = None) -> None:
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             noise = 0.2 * torch.randn_like(parameter)
-            if keep_zero is not None and isinstance(module, nn.Embedding | nn.Linear) and len(noise) > keep_zero:
+            if (
+                keep_zero is not None
+                and isinstance(module, nn.Embedding | nn.Linear | TokenProjection)
+                and len(noise) > keep_zero
+            ):
                 noise[keep_zero] = 0.0
             if parameter.requires_grad:
                 parameter.add_(noise)

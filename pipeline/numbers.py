@@ -1,0 +1,172 @@
+"""A published number that we reproduce: what conf/numbers/ID/number.yaml says of it, and the file with our figures.
+
+reports/numbers/ID.json holds the figures of every seed that has finished, what they cost, and how to get them again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from pydantic import Field
+
+from pipeline.artifacts import read_json, write_json, write_text
+from pipeline.config import Config, load
+from pipeline.layout import Layout
+
+CONFIGURATIONS = Path("conf/numbers")
+REPORTS = Path("reports/numbers")
+BEGIN, END = "<!-- numbers: written by `make reproduce` -->", "<!-- end of numbers -->"
+
+_HEAD = ("Number", "Published", "Ours: mean (seeds)", "To reach", "Hours a seed", "Source")
+
+
+class NumberConfig(Config):
+    """What is reproduced."""
+
+    source: str
+    """Who reported it, and where."""
+    metric: str
+    """What is measured, and how, in words."""
+    key: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
+    """Where the figure stands in the metrics of the last stage, as `tokenised_bleu.beam`."""
+    reported: float
+    """The published figure."""
+    reach: float
+    """The figure that our mean has to reach."""
+    needs_gpu: bool = False
+    """Whether a processor alone would take weeks."""
+    note: str = ""
+    """What differs from the published setting."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A published number with the files of the stages that make it, in the order of their work."""
+
+    id: str
+    config: NumberConfig
+    stages: tuple[Path, ...]
+    """Configuration of each stage; the last ones are one training a seed, or the only one."""
+
+    @property
+    def report(self) -> Path:
+        """The file with our figures."""
+        return REPORTS / f"{self.id}.json"
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """The configurations whose metrics hold the figure: one for each seed."""
+        last = stage_of(self.stages[-1])
+        return tuple(path for path in self.stages if stage_of(path) == last)
+
+
+def stage_of(configuration: Path) -> str:
+    """The stage that a configuration belongs to, without its item."""
+    return Layout.of(configuration).stage.split("/")[0]
+
+
+def all_numbers() -> list[str]:
+    """The ids, sorted."""
+    return sorted(path.parent.name for path in CONFIGURATIONS.glob("*/number.yaml"))
+
+
+def open_number(name: str, order: Sequence[str]) -> Number:
+    """Reads one number, its stages sorted by `order`; ValueError for an unknown id, or a file of no stage."""
+    folder = CONFIGURATIONS / name
+    if name not in all_numbers():
+        raise ValueError(f"{name}: no such number; there are {', '.join(all_numbers()) or 'none'}")
+    stages = [path for path in sorted(folder.rglob("*.yaml")) if path != folder / "number.yaml"]
+    foreign = [str(path) for path in stages if stage_of(path) not in order]
+    if foreign or not stages:
+        raise ValueError(f"{folder}: expected files of the stages {', '.join(order)}; found {foreign or 'none'}")
+    stages.sort(key=lambda path: (order.index(stage_of(path)), path))
+    return Number(name, load(folder / "number.yaml", NumberConfig), tuple(stages))
+
+
+def write_report(number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str]) -> dict[str, Any]:
+    """Writes the figures of the runs that have finished; `seconds` are what each stage took."""
+    config = number.config
+    finished = [path for path in number.runs if path in seconds]
+    metrics = {path.stem: read_json(Layout.of(path).metrics) for path in finished}
+    ours = [float(_at(metrics[path.stem], config.key, Layout.of(path).metrics)) for path in finished]
+    report = {
+        "id": number.id,
+        "source": config.source,
+        "metric": config.metric,
+        "key": config.key,
+        "reported": config.reported,
+        "reach": config.reach,
+        "ours": ours,
+        "mean": fmean(ours),
+        "spread": stdev(ours) if len(ours) > 1 else None,
+        "reached": fmean(ours) >= config.reach,
+        "num_runs": {"finished": len(finished), "planned": len(number.runs)},
+        "signatures": _signatures(metrics),
+        "runs": metrics,
+        "command": f"make reproduce NUMBER={number.id} DATA=FOLDER",
+        "flops": sum(float(values["training"]["flops"]) for values in metrics.values()),
+        "seconds": sum(seconds.values()),
+        "seconds_by_stage": {Layout.of(path).stage: round(value, 1) for path, value in seconds.items()},
+        "versions": dict(versions),
+        "note": config.note,
+    }
+    write_json(number.report, report)
+    return report
+
+
+def _at(values: Any, key: str, file: Path) -> Any:
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            raise ValueError(f"{file}: no {key}, which number.yaml names")
+        values = values[part]
+    return values
+
+
+def _signatures(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The signature of each score; those of all runs are the same."""
+    found = {
+        name: score["signature"]
+        for values in metrics.values()
+        for name, score in values.items()
+        if isinstance(score, dict) and "signature" in score
+    }
+    return dict(sorted(found.items()))
+
+
+def read_reports() -> list[dict[str, Any]]:
+    """The committed figures, by id."""
+    return [read_json(path) for path in sorted(REPORTS.glob("*.json"))]
+
+
+def markdown_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """A table for the README."""
+    lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(_cells(report))} |" for report in reports)])
+
+
+def _cells(report: Mapping[str, Any]) -> tuple[str, ...]:
+    spread = "" if report["spread"] is None else f" ± {report['spread']:.2f}"
+    runs = report["num_runs"]
+    count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
+    verdict = "reached" if report["reached"] else f"missed by {report['reach'] - report['mean']:.2f}"
+    longest = max(report["seconds_by_stage"].values()) / 3600
+    return (
+        f"`{report['id']}`: {report['metric']}",
+        f"{report['reported']:.2f}",
+        f"{report['mean']:.2f}{spread} ({count})",
+        f"{report['reach']:.2f}, {verdict}",
+        f"{longest:.1f}",
+        report["source"],
+    )
+
+
+def write_readme(readme: Path) -> None:
+    """Puts the table of all reports between the markers of a file; ValueError when they are missing."""
+    text = readme.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{readme}: expected the lines {BEGIN!r} and {END!r}")
+    write_text(readme, f"{before}{BEGIN}\n{markdown_table(read_reports())}\n{END}{after}")

@@ -1,0 +1,154 @@
+"""`make reproduce`: runs the stages of one published number beside the chain, and writes what they measured.
+
+Each stage is a process of its own into runs/ID/. A stage is run again only when its code, its configuration or a stage
+before it has changed; one that is cut off goes on from its checkpoint. The time of all attempts counts.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline.artifacts import read_json, write_json
+from pipeline.data.sources import GIVEN
+from pipeline.layout import Layout
+from pipeline.numbers import Number, all_numbers, open_number, read_reports, stage_of, write_readme, write_report
+from pipeline.provenance import content_hash, module_sources
+
+ORDER = (
+    "fetch",
+    "prepare",
+    "tokenize",
+    "word_vectors",
+    "pretrain_bert",
+    "finetune",
+    "pretrain_gpt",
+    "translate",
+    "sft",
+    "reward",
+    "reference",
+    "dpo",
+    "ppo",
+)
+_PACKAGES = ("torch", "lightning", "deepspeed", "tokenizers", "sacrebleu", "sacremoses", "torchmetrics")
+_SECONDS_BETWEEN_NOTES = 10.0
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the number that is named, or lists all when none is; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="make reproduce NUMBER=ID DATA=FOLDER", description=__doc__)
+    parser.add_argument("number", nargs="?", default="")
+    parser.add_argument("--data", default="", help="folder with the files of the benchmark")
+    options = parser.parse_args(arguments)
+    try:
+        if not options.number:
+            sys.stdout.write(f"{overview()}\n")
+            return 0
+        if options.data:
+            os.environ[GIVEN] = str(Path(options.data).absolute())
+        return reproduce(open_number(options.number, ORDER), run_stage)
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def overview() -> str:
+    """One line for each number."""
+    ours = {report["id"]: report for report in read_reports()}
+    lines = ["make reproduce NUMBER=ID DATA=FOLDER, with one of"]
+    for name in all_numbers():
+        config = open_number(name, ORDER).config
+        found = f"ours {ours[name]['mean']:.2f}" if name in ours else "not run yet"
+        where = ", needs GPUs" if config.needs_gpu else ""
+        lines.append(f"  {name:28} published {config.reported:.2f}, {found}{where}; {config.metric}")
+    return "\n".join(lines)
+
+
+def reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], int]) -> int:
+    """Runs what is not up to date, and writes the report after every run of the last stage.
+
+    `run` gets a stage's configuration and where to note the seconds that it took so far, and returns its exit code; the
+    first one that is not 0 ends the whole and is returned.
+    """
+    seconds: dict[Path, float] = {}
+    before = ""
+    for paths in _by_stage(number).values():
+        keys = []
+        for path in paths:
+            key = _key(path, before)
+            keys.append(key)
+            note = Layout.of(path).local.with_suffix(".reproduced.json")
+            known = read_json(note) if note.is_file() else {}
+            known = known if known.get("key") == key else {"key": key, "seconds": 0.0, "done": False}
+            if known["done"] and Layout.of(path).metrics.is_file():
+                sys.stderr.write(f"{path}: up to date\n")
+            else:
+                sys.stderr.write(f"{path}\n")
+                spent = known["seconds"]
+
+                def keep(value: float, note: Path = note, key: str = key, spent: float = spent) -> None:
+                    write_json(note, {"key": key, "seconds": spent + value, "done": False})
+
+                code = run(path, keep)
+                if code:
+                    return code
+                known = read_json(note) | {"done": True}
+                write_json(note, known)
+            seconds[path] = known["seconds"]
+            if path in number.runs:
+                report = write_report(number, seconds, versions())
+                sys.stderr.write(
+                    f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {report['reported']}\n"
+                )
+        before = hashlib.sha256(" ".join([before, *keys]).encode()).hexdigest()
+    write_readme(Path("README.md"))
+    return 0
+
+
+def _by_stage(number: Number) -> dict[str, list[Path]]:
+    grouped: dict[str, list[Path]] = {}
+    for path in number.stages:
+        grouped.setdefault(stage_of(path), []).append(path)
+    return grouped
+
+
+def _key(path: Path, before: str) -> str:
+    """Stands for the code and the configuration of a stage and for all stages before it."""
+    own = content_hash([*module_sources(f"pipeline.stages.{stage_of(path)}"), path])
+    return hashlib.sha256(f"{before} {own}".encode()).hexdigest()
+
+
+def run_stage(path: Path, keep: Callable[[float], None]) -> int:
+    """Runs a stage in a process of its own, passes signals on to it, and notes the seconds now and then."""
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", f"pipeline.stages.{stage_of(path)}", str(path)])
+    handlers = {
+        signum: signal.signal(signum, lambda signum, frame: process.send_signal(signum))
+        for signum in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        while True:
+            try:
+                return process.wait(_SECONDS_BETWEEN_NOTES)
+            except subprocess.TimeoutExpired:
+                keep(time.monotonic() - started)
+    finally:
+        keep(time.monotonic() - started)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+def versions() -> dict[str, str]:
+    """What the figures were measured with."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

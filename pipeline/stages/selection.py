@@ -1,0 +1,138 @@
+"""Which weights of a training become the model: the last, the best, or the mean of several; and when to stop early.
+
+At every validation the weights go into a file beside the resume checkpoints, and those that can no longer be chosen
+are removed. What is chosen is a function of the history, so a resumed training chooses the same.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from pydantic import NonNegativeInt, PositiveInt
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.artifacts import disk_faults
+from pipeline.config import Config
+from pipeline.runtime import RuntimeConfig, full_state
+from pipeline.stages.base import StageModule
+from pipeline.stages.callbacks import StepCallback
+from pipeline.stages.reports import History
+
+
+class SelectionConfig(Config):
+    """What becomes of the weights at each validation."""
+
+    choose: Literal["last", "best"] = "last"
+    """The last validations, or those with the best `metric`."""
+    num_averaged: PositiveInt = 1
+    """How many of them: the model is the mean of their weights (Vaswani et al. 2017, section 6.1)."""
+    metric: Literal["loss", "bleu"] = "loss"
+    """What is best: the lowest validation loss, or the highest BLEU of the validation set, searched greedily."""
+    patience: NonNegativeInt = 0
+    """Training ends after so many validations without a better `metric`; 0 never ends it early."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A configuration at work."""
+
+    config: SelectionConfig
+    bleu: Callable[[Mapping[str, Tensor]], float]
+    """BLEU of the model with these weights on the validation set; called on rank 0 where `metric` is bleu."""
+
+    def values(self, history: History) -> dict[int, float]:
+        """The metric of each validation so far by its optimizer step; higher is better."""
+        if self.config.metric == "bleu":
+            return {int(row["update"]): row["valid/bleu"] for row in history if "valid/bleu" in row}
+        return {int(row["update"]): -row["valid/total"] for row in history if "valid/total" in row}
+
+    def is_over(self, history: History) -> bool:
+        """Whether the last validations were too many without a better one."""
+        values = list(self.values(history).values())
+        if not values or not self.config.patience:
+            return False
+        return len(values) - 1 - values.index(max(values)) >= self.config.patience
+
+    def chosen(self, history: History) -> list[int]:
+        """The optimizer steps whose weights are the model so far; of equal ones the earlier are better."""
+        values = self.values(history)
+        updates = list(values)
+        if self.config.choose == "best":
+            updates.sort(key=lambda update: -values[update])
+            return sorted(updates[: self.config.num_averaged])
+        return updates[-self.config.num_averaged :]
+
+
+class Weights:
+    """The files with the weights of some optimizer steps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, update: int, state: Mapping[str, Tensor]) -> None:
+        """Writes one file, or none; an existing one of a run that went further before it was killed is replaced."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self._file(update)
+        partial = final.with_suffix(".partial")
+        with disk_faults(partial):
+            save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, partial)
+        partial.replace(final)
+
+    def keep(self, updates: list[int]) -> None:
+        """Removes all other files."""
+        kept = {self._file(update) for update in updates}
+        for file in self.folder.glob("*"):
+            if file not in kept:
+                file.unlink()
+
+    def mean(self, updates: list[int]) -> dict[str, Tensor]:
+        """The mean of the weights of some steps, added up in double precision; whole numbers are of the last step."""
+        total: dict[str, Tensor] = {}
+        last: dict[str, Tensor] = {}
+        for update in updates:
+            last = load_file(self._file(update))
+            for name, tensor in last.items():
+                total[name] = total[name] + tensor.double() if name in total else tensor.double()
+        return {
+            name: (total[name] / len(updates)).to(tensor.dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in last.items()
+        }
+
+    def _file(self, update: int) -> Path:
+        return self.folder / f"update-{update:08d}.safetensors"
+
+
+class Select(StepCallback):
+    """Behind the validation of a step: its BLEU where asked, its weights into a file, and perhaps the end."""
+
+    def __init__(self, selection: Selection, weights: Weights, runtime: RuntimeConfig) -> None:
+        self.selection = selection
+        self.weights = weights
+        self.runtime = runtime
+
+    def on_step_end(self, trainer: Trainer, module: StageModule[Any], update: int) -> None:
+        """Every rank takes part in gathering the weights, and all learn the score."""
+        if "valid/total" not in module.history[-1]:
+            return
+        state = full_state(self.runtime, module.model)
+        if self.selection.config.metric == "bleu":
+            module.history.add_to_last({"valid/bleu": self._score(trainer, module, state)})
+        if trainer.is_global_zero:
+            self.weights.save(update, state)
+            self.weights.keep(self.selection.chosen(module.history))
+        if self.selection.is_over(module.history):
+            module.num_steps = update
+            trainer.should_stop = True
+
+    def _score(self, trainer: Trainer, module: StageModule[Any], state: Mapping[str, Tensor]) -> float:
+        score = torch.zeros((), dtype=torch.float64, device=module.device)
+        if trainer.is_global_zero:
+            score.fill_(self.selection.bleu(state))
+        if dist.is_available() and dist.is_initialized():
+            dist.broadcast(score, src=0)
+        return float(score)

@@ -1,0 +1,99 @@
+"""The form in which a translation model reads and writes text: plain, or as Moses tokenises it, with or without case.
+
+Published scores on older benchmarks are those of lower-cased Moses tokens. A model trained on such text gets every text
+in this form, and what it writes is put together again for people.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, assert_never
+
+from pydantic import Field
+from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
+
+from pipeline.artifacts import write_json
+from pipeline.config import Config, load
+
+Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
+Side = Literal["src", "tgt"]
+
+
+class PlainText(Config):
+    """Text as people write it."""
+
+    kind: Literal["plain"] = "plain"
+    """Which form this is."""
+
+
+class MosesText(Config):
+    """Punctuation normalised, words and punctuation apart by spaces (Koehn et al. 2007), as sacremoses does it.
+
+    Moses writes some characters as HTML entities; here they stay what they are, which changes no score.
+    """
+
+    kind: Literal["moses"]
+    """Which form this is."""
+    src: Language
+    """Language of the sources, as `en`."""
+    tgt: Language
+    """Language of the targets."""
+    lowercase: bool
+    """Whether everything is in lower case."""
+
+
+PLAIN = PlainText()
+TextForm = Annotated[PlainText | MosesText, Field(discriminator="kind")]
+_FILE = "text.json"
+
+
+def save_form(folder: Path, form: PlainText | MosesText) -> None:
+    """Notes the form of the texts in a folder, or that its model reads; plain text needs no note."""
+    if not isinstance(form, PlainText):
+        write_json(folder / _FILE, form.model_dump())
+
+
+def load_form(folder: Path) -> PlainText | MosesText:
+    """The form that is noted in a folder; ValueError names the file and the key at fault."""
+    return load(folder / _FILE, MosesText) if (folder / _FILE).is_file() else PLAIN
+
+
+def into_form(text: str, form: PlainText | MosesText, side: Side) -> str:
+    """A text as the model reads it."""
+    match form:
+        case PlainText():
+            return text
+        case MosesText():
+            language = form.src if side == "src" else form.tgt
+            tokenised: str = _tokenizer(language).tokenize(
+                _normalizer(language).normalize(text), escape=False, return_str=True
+            )
+            return tokenised.lower() if form.lowercase else tokenised
+        case _:
+            assert_never(form)
+
+
+def out_of_form(text: str, form: PlainText | MosesText) -> str:
+    """A target as people write it; lower case stays lower case."""
+    match form:
+        case PlainText():
+            return text
+        case MosesText():
+            joined: str = _detokenizer(form.tgt).detokenize(text.split(" "), unescape=False)
+            return joined
+        case _:
+            assert_never(form)
+
+
+@cache
+def _normalizer(language: str) -> MosesPunctNormalizer:
+    return MosesPunctNormalizer(language)
+
+
+@cache
+def _tokenizer(language: str) -> MosesTokenizer:
+    return MosesTokenizer(language)
+
+
+@cache
+def _detokenizer(language: str) -> MosesDetokenizer:
+    return MosesDetokenizer(language)
