@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _results(options)
             case "doctor":
                 return _doctor(options)
+            case "estimate":
+                return _estimate(options)
             case _:
                 return _answer(options)
     except BrokenPipeError:
@@ -87,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="look for what would stop a run")
     results = commands.add_parser("results", help="print the table of results, and where the report is")
     results.add_argument("--readme", action="store_true", help="also write the table into README.md")
+    estimate = commands.add_parser("estimate", help="what a training would cost: operations, GPU-hours, memory")
+    estimate.add_argument("config", type=Path, help="conf/PROFILE/STAGE.yaml of translate, pretrain_gpt, pretrain_bert")
+    estimate.add_argument("--gpus", type=int, default=8, help="how many (default: 8)")
+    estimate.add_argument(
+        "--tflops", type=float, help="10^12 operations a second that each sustains (default: examples)"
+    )
+    estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
+    estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
     for command in (doctor, results):
         command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
     return parser
@@ -182,6 +192,20 @@ def _results(options: argparse.Namespace) -> int:
     print(f"\nReport: {folder / PAGE}")
     if options.readme:
         write_readme(Path("README.md"), rows)
+    return 0
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    from pipeline.estimate import describe
+
+    for line in describe(
+        options.config,
+        num_gpus=options.gpus,
+        tflops=options.tflops,
+        zero_stage=options.zero,
+        sentence_length=options.length,
+    ):
+        print(line)
     return 0
 
 

@@ -66,7 +66,7 @@ def prepare(config: PrepareConfig, raw: Path, out: Path) -> tuple[dict[str, Any]
         texts = rated.splits["train"] if config.rated_as_text else []
         counts["text"] = _write_documents(config.text, raw, out / "text", texts)
     if config.translation.sources:
-        pairs = prepare_pairs(config.translation, raw)
+        pairs = prepare_pairs(config.translation, raw, scratch=out)
         counts["translation"] = _write(out / "translation", pairs.splits)
         counts["translation"] |= {"read": pairs.num_read, "dropped": _sorted(pairs.dropped)}
         save_form(out / "translation", config.translation.text)
@@ -94,15 +94,25 @@ def _refuse_empty(counts: Mapping[str, Any]) -> None:
             )
 
 
-def _write(folder: Path, splits: Mapping[str, Sequence[Pair | Rated | Conversation]]) -> dict[str, Any]:
-    """Writes one role's splits; returns records and words of each."""
+def _write(folder: Path, splits: Mapping[str, Iterable[Pair | Rated | Conversation]]) -> dict[str, Any]:
+    """Writes one role's splits, each gone through once; returns records and words of each."""
     counts: dict[str, Any] = {}
     for split in SPLITS:
-        write_records(folder / f"{split}.jsonl", splits[split])
-        sources = Counter(_source(record) for record in splits[split])
-        num_words = sum(len(text.split()) for record in splits[split] for text in _texts(record))
-        counts[split] = {"records": len(splits[split]), "words": num_words, "by_source": _sorted(sources)}
+        sources: Counter[str] = Counter()
+        words: Counter[str] = Counter()
+        num_records = write_records(folder / f"{split}.jsonl", _counted(splits[split], sources, words))
+        counts[split] = {"records": num_records, "words": words.total(), "by_source": _sorted(sources)}
     return counts
+
+
+def _counted(
+    records: Iterable[Pair | Rated | Conversation], sources: Counter[str], words: Counter[str]
+) -> Iterator[Pair | Rated | Conversation]:
+    """The records as they are, counted by source on their way, and their words."""
+    for record in records:
+        sources[_source(record)] += 1
+        words[_source(record)] += sum(len(text.split()) for text in _texts(record))
+        yield record
 
 
 def _write_documents(config: DocumentsConfig, raw: Path, folder: Path, rated: Sequence[Rated]) -> dict[str, Any]:

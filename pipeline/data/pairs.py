@@ -1,7 +1,12 @@
-"""Translation pairs: cleaned, filtered, deduplicated, and split so that no source sentence lies in two splits."""
+"""Translation pairs: cleaned, filtered, deduplicated, and split so that no source sentence lies in two splits.
+
+Those that may become training pairs wait on disk: of each, memory holds some 70 bytes, and the name of its group where
+whole groups are held out.
+"""
 
 import html
 import re
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +16,11 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.config import Config
 from pipeline.data.cleaning import clean, clean_line, key_of, order_of
+from pipeline.data.pair_spool import PairSpool
 from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, read_pairs
-from pipeline.data.records import SPLITS, Pair
+from pipeline.data.records import Pair
 from pipeline.progress import progress
-from pipeline.text.forms import MosesText, PlainText, TextForm, into_form
+from pipeline.text.forms import PLAIN, MosesText, PlainText, TextForm, into_form
 
 PLACEHOLDER = re.compile(r"%?\{[^{}\n]*\}|%\([^()\n]*\)[#0 +-]*\d*(?:\.\d+)?[a-z]|%(?:\d+\$)?(?:\.\d+)?[sdifr](?![\w])")
 _MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>|\]\(|https?://|\w&\w|\[%")
@@ -45,19 +51,47 @@ class PairsConfig(Config):
     """Whether the files of all sources have that form already."""
 
 
+@dataclass(frozen=True)
+class SpooledPairs:
+    """Training pairs, read from disk whenever they are gone through."""
+
+    spool: PairSpool
+    numbers: Sequence[int]
+    form: PlainText | MosesText
+    """The form that they are brought into on the way."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Pair]:
+        name = "translation: writing train"
+        for number in progress(self.numbers, name=name, unit="pairs", total=len(self)):
+            pair = self.spool.pair(number)
+            yield pair if isinstance(self.form, PlainText) else _in_form(pair, self.form)
+
+
 @dataclass
 class PairSplits:
     """The pairs of each split, and why others were dropped."""
 
-    splits: dict[str, list[Pair]] = field(default_factory=lambda: {split: [] for split in SPLITS})
+    train: SpooledPairs
+    valid: list[Pair] = field(default_factory=list)
+    test: list[Pair] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     num_read: int = 0
 
+    @property
+    def splits(self) -> dict[str, Iterable[Pair]]:
+        """The pairs by the name of their split."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
 
-def prepare_pairs(config: PairsConfig, raw: Path) -> PairSplits:
-    """Reads, filters and splits all sources of `config`."""
-    result = PairSplits()
-    candidates: list[Pair] = []
+
+def prepare_pairs(config: PairsConfig, raw: Path, scratch: Path | None = None) -> PairSplits:
+    """Reads, filters and splits all sources of `config`; the pairs wait in `scratch`, or where temporary files do."""
+    spool, train = PairSpool(scratch), array("q")
+    form = PLAIN if config.text_is_applied else config.text
+    result = PairSplits(SpooledPairs(spool, train, form))
+    held_out = {"valid": result.valid, "test": result.test}
     for source in config.sources:
         found = progress(read_pairs(source, raw), name=f"translation: {source.source}", unit="pairs")
         for number, pair in enumerate(found):
@@ -67,7 +101,7 @@ def prepare_pairs(config: PairsConfig, raw: Path) -> PairSplits:
                 # A published test set stays whole and in order, or its scores compare with nobody's.
                 src, tgt, reference = (clean_line(text) for text in (pair.src, pair.tgt, pair.reference))
                 kept = Pair(f"{source.source}-{number}", src, tgt, source.source, group, reference)
-                result.splits[source.into].append(kept)
+                held_out[source.into].append(kept)
                 continue
             for part, (src, tgt) in enumerate(_paragraphs(pair)):
                 fault = ""
@@ -78,16 +112,15 @@ def prepare_pairs(config: PairsConfig, raw: Path) -> PairSplits:
                     result.dropped[fault] += 1
                     continue
                 home = "" if source.into == "train" else group
-                candidates.append(Pair(f"{source.source}-{number}-{part}", src, tgt, source.source, home))
-    held_out = {key_of(pair.src) for split in ("valid", "test") for pair in result.splits[split]}
-    unique = _deduplicate(candidates, result.dropped)
-    fresh = {key: pairs for key, pairs in unique.items() if key not in held_out}
-    result.dropped["in_fixed_test"] = len(unique) - len(fresh)
-    _split(fresh, config, result)
-    if not isinstance(config.text, PlainText) and not config.text_is_applied:
-        for split, pairs in result.splits.items():
-            shown = progress(pairs, name=f"translation: {split} into {config.text.kind}", unit="pairs")
-            result.splits[split] = [_in_form(pair, config.text) for pair in shown]
+                kept = Pair(f"{source.source}-{number}-{part}", src, tgt, source.source, home)
+                spool.append(kept, key_of(src))
+    repeats = spool.repeats(without={key_of(pair.src) for pairs in held_out.values() for pair in pairs})
+    result.dropped["duplicate"] = len(spool) - repeats.num_keys
+    result.dropped["in_fixed_test"] = repeats.num_keys - int(repeats.is_wanted.sum())
+    _split((_agreed(same, spool) for same in repeats), spool, train, config, result)
+    if not isinstance(form, PlainText):
+        for pairs in held_out.values():
+            pairs[:] = [_in_form(pair, form) for pair in pairs]
     return result
 
 
@@ -144,50 +177,50 @@ def _number_placeholders(src: str, tgt: str) -> tuple[str, str, bool]:
     )
 
 
-def _deduplicate(pairs: Sequence[Pair], dropped: Counter[str]) -> dict[bytes, list[Pair]]:
-    """By normalised source: one pair a group, all with the most frequent translation of that source."""
-    by_key: dict[bytes, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        by_key[key_of(pair.src)].append(pair)
-    unique: dict[bytes, list[Pair]] = {}
-    for key, same in by_key.items():
-        votes = Counter(pair.tgt for pair in same)
-        target = min(votes, key=lambda tgt: (-votes[tgt], tgt))
-        first: dict[str, Pair] = {}
-        for pair in same:
-            if pair.tgt == target:
-                first.setdefault(pair.group, pair)
-        unique[key] = list(first.values())
-        dropped["duplicate"] += len(same) - 1
-    return unique
+def _agreed(same: Sequence[int], spool: PairSpool) -> Sequence[int]:
+    """Of the pairs of one source: one a group, all with the most frequent translation of that source."""
+    if len(same) == 1:
+        return same
+    pairs = {number: spool.pair(number) for number in same}
+    votes = Counter(pair.tgt for pair in pairs.values())
+    target = min(votes, key=lambda tgt: (-votes[tgt], tgt))
+    first: dict[str, int] = {}
+    for number, pair in pairs.items():
+        if pair.tgt == target:
+            first.setdefault(pair.group, number)
+    return list(first.values())
 
 
-def _split(unique: dict[bytes, list[Pair]], config: PairsConfig, result: PairSplits) -> None:
+def _split(
+    unique: Iterable[Sequence[int]], spool: PairSpool, train: "array[int]", config: PairsConfig, result: PairSplits
+) -> None:
     """Sends whole groups, in a fixed random order, to test and valid until these are full, and the rest to train.
 
     A source that several groups share belongs to train. What a held-out group shares with others is thus no test pair.
     """
-    groups: dict[str, list[Pair]] = defaultdict(list)
-    for pairs in unique.values():
-        if len(pairs) == 1 and pairs[0].group:
-            groups[pairs[0].group].append(pairs[0])
+    groups: dict[str, list[int]] = defaultdict(list)
+    for numbers in unique:
+        group = spool.group(numbers[0])
+        if len(numbers) == 1 and group:
+            groups[group].append(numbers[0])
         else:
-            result.splits["train"].append(pairs[0])
+            train.append(numbers[0])
     remaining: Iterator[str] = iter(sorted(groups, key=order_of))
-    for split, wanted in (("test", config.num_test), ("valid", config.num_valid)):
+    for split, pairs, wanted in (("test", result.test, config.num_test), ("valid", result.valid, config.num_valid)):
         chosen: list[Pair] = []
         while len(chosen) < wanted:
-            group = next(remaining, None)
-            if group is None:
+            found = next(remaining, None)
+            if found is None:
                 raise ValueError(f"translation: too few groups for {wanted} {split} pairs; found {len(chosen)}")
-            good = [pair for pair in groups[group] if _is_fit_for_scoring(pair, config)]
+            good = [pair for pair in map(spool.pair, groups[found]) if _is_fit_for_scoring(pair, config)]
             if len(good) > wanted // 4:
-                result.splits["train"] += groups[group]
+                train.extend(groups[found])
                 continue
-            result.dropped["not_scored"] += len(groups[group]) - len(good)
+            result.dropped["not_scored"] += len(groups[found]) - len(good)
             chosen += good
-        result.splits[split] += chosen[:wanted]
-    result.splits["train"] += [pair for group in remaining for pair in groups[group]]
+        pairs += chosen[:wanted]
+    for found in remaining:
+        train.extend(groups[found])
 
 
 def _is_fit_for_scoring(pair: Pair, config: PairsConfig) -> bool:

@@ -190,18 +190,22 @@ def _read_mo(path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def _two_files(*paths: Path) -> Iterator[RawPair]:
-    """The lines of two aligned files, or of three: the third holds the untouched targets."""
-    sides = []
+    """The lines of two aligned files, or of three: the third holds the untouched targets.
+
+    The files are counted before they are read, so that none has to fit into memory.
+    """
+    counts = []
     for path in paths:
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
-        sides.append([line for _, line in read_lines(path)])
-    if len({len(lines) for lines in sides}) > 1:
-        counts = ", ".join(f"{path} has {len(lines)} lines" for path, lines in zip(paths, sides, strict=True))
-        raise ValueError(f"parallel files differ in length: {counts}")
-    if not sides[0]:
+        counts.append(sum(1 for _ in read_lines(path)))
+    if len(set(counts)) > 1:
+        found = ", ".join(f"{path} has {count} lines" for path, count in zip(paths, counts, strict=True))
+        raise ValueError(f"parallel files differ in length: {found}")
+    if not counts[0]:
         raise ValueError(f"{paths[0]}: empty file")
-    for number, row in enumerate(zip(*sides, strict=True), start=1):
+    for lines in zip(*(read_lines(path) for path in paths), strict=True):
+        number, row = lines[0][0], [line for _, line in lines]
         for path, line in zip(paths, row, strict=True):
             if not line.strip():
                 raise ValueError(f"{path}:{number}: empty line in a parallel file")

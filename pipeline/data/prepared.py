@@ -20,8 +20,13 @@ def read_documents(path: Path) -> tuple[Document, ...]:
 
 def read_pairs(path: Path) -> tuple[Pair, ...]:
     """Sentences with their translations."""
+    return tuple(stream_pairs(path))
+
+
+def stream_pairs(path: Path) -> Iterator[Pair]:
+    """The same, one at a time."""
     keys = ("id", "src", "tgt", "source")
-    return _read(
+    return _stream(
         path,
         lambda row: Pair(
             **{key: _text(row, key) for key in keys},
@@ -42,12 +47,18 @@ def read_conversations(path: Path) -> tuple[Conversation, ...]:
 
 
 def _read(path: Path, parse: Callable[[dict[str, Any]], R]) -> tuple[R, ...]:
+    return tuple(_stream(path, parse))
+
+
+def _stream(path: Path, parse: Callable[[dict[str, Any]], R]) -> Iterator[R]:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; run the stage prepare")
-    records = tuple(_parsed(path, parse))
-    if not records:
+    is_empty = True
+    for record in _parsed(path, parse):
+        is_empty = False
+        yield record
+    if is_empty:
         raise ValueError(f"{path}: empty file")
-    return records
 
 
 def _parsed(path: Path, parse: Callable[[dict[str, Any]], R]) -> Iterator[R]:

@@ -1,6 +1,7 @@
-"""Floating-point operations of the translation models, counted from their shapes.
+"""Floating-point operations of the models, counted from their shapes.
 
-Legend: S source length, T target length, both with EOS or BOS; D model size, V vocabulary, L = V - 1 scores.
+Legend: N sequences; S source length, T target length, both with EOS or BOS; D model size, F width of the feed-forward
+networks, V vocabulary.
 A product of an m x k and a k x n matrix counts 2 m k n. Matrix products are all that counts: vocabulary projection and
 attention scores are in, of causal attention the masked half too; lookups, norms, activations and softmax are out.
 A backward pass costs two forward passes: each product has two gradients of its own size.
@@ -12,6 +13,8 @@ from typing import assert_never
 import numpy as np
 from jaxtyping import Float, Int
 
+from pipeline.models.bert import BertConfig
+from pipeline.models.gpt import GPTConfig
 from pipeline.models.recurrent import RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
 
@@ -41,6 +44,31 @@ def forward_flops(
             return _recurrent(config, src, tgt)
         case _:
             assert_never(config)
+
+
+def gpt_flops(config: GPTConfig, num_tokens: Lengths) -> Mapping[str, float]:
+    """Operations of one forward pass over windows, each of one document, by part."""
+    lengths = np.atleast_1d(np.asarray(num_tokens, dtype=np.float64))
+    return _stack(config.num_layers, config.d_model, 4 * config.d_model, lengths) | {
+        "vocabulary": 2.0 * config.d_model * config.vocab_size * lengths.sum()
+    }
+
+
+def bert_flops(config: BertConfig, num_tokens: Lengths, num_masked: int) -> Mapping[str, float]:
+    """Operations of one forward pass of pretraining over rows with `num_masked` predicted tokens in all, by part."""
+    lengths, d = np.atleast_1d(np.asarray(num_tokens, dtype=np.float64)), config.d_model
+    return _stack(config.num_layers, d, config.d_ff, lengths) | {
+        "pooler": 2.0 * (d * d + 2 * d) * len(lengths),
+        "vocabulary": 2.0 * d * (d + config.vocab_size) * num_masked,
+    }
+
+
+def _stack(num_layers: int, d_model: int, d_ff: int, lengths: Float[np.ndarray, "N"]) -> dict[str, float]:
+    """Layers with self-attention alone: 4 D^2 + 2 D F weights, and two products of T x T with D."""
+    return {
+        "layers": 2.0 * num_layers * (4 * d_model**2 + 2 * d_model * d_ff) * lengths.sum(),
+        "attention": 4.0 * num_layers * d_model * (lengths @ lengths),
+    }
 
 
 def _transformer(

@@ -1,10 +1,13 @@
 """tokenize: data/PROFILE/prepared -> data/PROFILE/tokens: tokenizers trained on training text, and token arrays.
 
-bpe/, wordpiece/ and translation/ hold tokenizers; text-bpe/ and text-wordpiece/ the running text of each split.
+bpe/, wordpiece/ and translation/ hold tokenizers; text-bpe/ and text-wordpiece/ the running text of each split,
+translation/pairs/ the pairs. Pairs are read, and encoded, some at a time.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -13,10 +16,12 @@ from tqdm import tqdm
 
 from pipeline.artifacts import publish, write_json
 from pipeline.config import Config, load
-from pipeline.data.prepared import read_conversations, read_documents, read_pairs, read_rated
+from pipeline.data.pair_arrays import EncodedPairs, write_pair_arrays
+from pipeline.data.prepared import read_conversations, read_documents, read_rated, stream_pairs
 from pipeline.data.records import SPLITS, Document
 from pipeline.data.token_arrays import write_token_arrays
 from pipeline.layout import Layout
+from pipeline.progress import progress
 from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
 from pipeline.text.normalise import sentences
@@ -26,6 +31,7 @@ from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_
 log = logging.getLogger(__name__)
 
 Corpus = Literal["text", "conversations", "rated"]
+_PAIRS_AT_ONCE = 10_000
 
 
 class TextTokenizerConfig(Config):
@@ -75,12 +81,9 @@ def main(path: Path) -> None:
                 report["wordpiece"] = _write(folder, "wordpiece", tokenizer, prepared, by_sentence=True)
                 progress.update()
             if config.translation is not None:
-                train, test = (read_pairs(prepared / "translation" / f"{split}.jsonl") for split in ("train", "test"))
-                texts = [text for pair in train for text in (pair.src, pair.tgt)]
-                tokenizer = train_translation_bpe(texts, vocab_size=config.translation.vocab_size)
-                (folder / "translation").mkdir()
-                tokenizer.save(folder / "translation")
-                report["translation"] = _statistics(tokenizer, [text for pair in test for text in (pair.src, pair.tgt)])
+                report["translation"] = _write_translation(
+                    folder / "translation", prepared / "translation", vocab_size=config.translation.vocab_size
+                )
                 progress.update()
             write_json(folder / "report.json", report)
         write_json(layout.metrics, report)
@@ -122,6 +125,40 @@ def _write(
         counts[f"tokens_{split}"] = sum(len(sentence) for document in encoded for sentence in document)
     held_out = read_documents(prepared / "text" / "test.jsonl")
     return {**_statistics(tokenizer, [document.text for document in held_out]), **counts}
+
+
+@dataclass(frozen=True)
+class PairTexts:
+    """Both texts of each pair of a file, read anew in each pass."""
+
+    file: Path
+
+    def __iter__(self) -> Iterator[str]:
+        for pair in progress(stream_pairs(self.file), name="tokenizer: reading", unit="pairs"):
+            yield pair.src
+            yield pair.tgt
+
+
+def _write_translation(folder: Path, prepared: Path, *, vocab_size: int) -> Mapping[str, int | float | str]:
+    """Trains and saves the tokenizer of the pairs and the pairs of every split in its ids; returns its statistics."""
+    tokenizer = train_translation_bpe(PairTexts(prepared / "train.jsonl"), vocab_size=vocab_size)
+    folder.mkdir()
+    tokenizer.save(folder)
+    encode_pairs(prepared, folder / "pairs", tokenizer)
+    return _statistics(tokenizer, list(PairTexts(prepared / "test.jsonl")))
+
+
+def encode_pairs(prepared: Path, folder: Path, tokenizer: Tokenizer) -> None:
+    """Writes the prepared pairs of every split in the ids of their tokenizer."""
+    for split in SPLITS:
+        chunks = _encoded(prepared / f"{split}.jsonl", tokenizer)
+        write_pair_arrays(folder / split, chunks, vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash)
+
+
+def _encoded(file: Path, tokenizer: Tokenizer) -> Iterator[EncodedPairs]:
+    pairs = progress(stream_pairs(file), name=f"encoding: {file.stem}", unit="pairs")
+    while chunk := list(islice(pairs, _PAIRS_AT_ONCE)):
+        yield tokenizer.encode_batch([pair.src for pair in chunk]), tokenizer.encode_batch([pair.tgt for pair in chunk])
 
 
 def _whole(documents: Sequence[Document], tokenizer: Tokenizer) -> list[list[list[int]]]:

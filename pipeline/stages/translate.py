@@ -14,17 +14,17 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import TranslationBatch
+from pipeline.data.pair_arrays import read_pair_arrays
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_pairs
-from pipeline.data.records import SPLITS, Pair
-from pipeline.data.translation import TranslationExamples, translation_examples
+from pipeline.data.records import Pair
+from pipeline.data.translation import TranslationExamples, choose_examples
 from pipeline.evaluation.bleu import CorpusScore, bleu, chrf, moses_bleu, paired_bootstrap, tokenised_bleu
 from pipeline.layout import Layout
 from pipeline.models.flops import model_flops
@@ -139,16 +139,21 @@ def main(path: Path) -> None:
                 f"{path}: model.vocab_size is {config.model.vocab_size}, but the tokenizer in {tokenizer_folder} has "
                 f"{tokenizer.vocab_size} ids"
             )
-        pairs = {split: read_pairs(pairs_folder / f"{split}.jsonl") for split in SPLITS}
-        length = config.model.max_length
-        train, report = translation_examples(pairs["train"], tokenizer, max_length=length, too_long="drop")
-        valid, _ = translation_examples(pairs["valid"], tokenizer, max_length=length, too_long="cut")
+        encoded = {
+            split: read_pair_arrays(tokenizer_folder / "pairs" / split, tokenizer_hash=tokenizer.hash)
+            for split in ("train", "valid")
+        }
+        train, report = choose_examples(
+            encoded["train"], tokenizer, max_length=config.model.max_length, too_long="drop"
+        )
+        valid, _ = choose_examples(encoded["valid"], tokenizer, max_length=config.model.max_length, too_long="cut")
+        pairs = {split: read_pairs(pairs_folder / f"{split}.jsonl") for split in ("valid", "test")}
         module = TranslationTraining(
             build_model(config.model, residual_init=config.residual_init),
             config.training,
             label_smoothing=config.label_smoothing,
         )
-        texts = {split: [pair.src for pair in pairs[split]] for split in ("valid", "test")}
+        texts = {split: [pair.src for pair in pairs[split]] for split in pairs}
         form = load_form(pairs_folder)
         scorer = Translator(copy.deepcopy(module.model).to(run.device).eval(), tokenizer, config.search.greedy, form)
         started = time.monotonic()
@@ -264,7 +269,7 @@ def training_flops(
 ) -> float:
     """Operations of the matrix products of a training, padding and validations left out."""
     plan = TrainingPlan(examples, training.batching, training.duration, seed=training.seed)
-    sizes = [np.array([len(ids) for ids in side]) for side in (examples.src, examples.tgt)]
+    sizes = (examples.src.lengths, examples.tgt.lengths)
     whole = model_flops(model, *sizes)
     total, done = 0.0, 0
     for epoch in count():
@@ -282,9 +287,9 @@ def padding_share(examples: TranslationExamples, training: TrainingConfig) -> fl
     real = padded = 0
     for step in plan.epoch(0):
         for side in (examples.src, examples.tgt):
-            lengths = [len(side[i]) for i in step.indices]
-            real += sum(lengths)
-            padded += len(lengths) * max(lengths)
+            lengths = side.lengths[step.indices]
+            real += int(lengths.sum())
+            padded += len(lengths) * int(lengths.max())
     return 1.0 - real / padded
 
 

@@ -6,7 +6,9 @@ joint BPE (Sennrich et al. 2016) for translation: both languages in one vocabula
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TypeVar
 
 import tokenizers
 from tokenizers import (
@@ -22,6 +24,8 @@ from tokenizers import (
 
 from pipeline.text.chat import CHAT_TEMPLATE
 from pipeline.text.tokenizer import Role, Tokenizer
+
+Texts = TypeVar("Texts", bound=Iterable[str])
 
 _BYTE_BPE: dict[Role, str] = {
     "pad": "<pad>",
@@ -88,14 +92,18 @@ def train_wordpiece(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
     return Tokenizer(backend=backend, special=_WORDPIECE)
 
 
-def train_translation_bpe(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
-    """BPE over both languages, with 0 <eos>, 1 <unk> and, as the last id, <pad>, which also starts the decoder."""
+def train_translation_bpe(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+    """BPE over both languages, with 0 <eos>, 1 <unk> and, as the last id, <pad>, which also starts the decoder.
+
+    The texts are gone through more than once and never held: what opens a file anew for each pass will do.
+    """
+    assert iter(texts) is not texts, "an iterator is used up after the first pass"
     backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
     backend.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     )
-    texts = [backend.normalizer.normalize_str(text) for text in _not_empty(texts)]
-    alphabet = _alphabet([*texts, "▁"])
+    normalise = backend.normalizer.normalize_str
+    alphabet = _alphabet(chain((normalise(text) for text in _not_empty(texts)), "▁"))
     _check_size(vocab_size, len(alphabet) + 3)
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(split=False), pre_tokenizers.Split(Regex(_WORDS), "isolated")]
@@ -108,7 +116,7 @@ def train_translation_bpe(texts: Sequence[str], *, vocab_size: int) -> Tokenizer
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    backend.train_from_iterator((normalise(text) for text in texts), trainer)
     backend.add_special_tokens([AddedToken("<pad>", special=True)])
     backend.post_processor = processors.TemplateProcessing(
         single="$A <eos>", pair="$A <eos> $B <eos>", special_tokens=[("<eos>", backend.token_to_id("<eos>"))]
@@ -116,13 +124,13 @@ def train_translation_bpe(texts: Sequence[str], *, vocab_size: int) -> Tokenizer
     return Tokenizer(backend=backend, special={"eos": "<eos>", "unk": "<unk>", "pad": "<pad>", "bos": "<pad>"})
 
 
-def _not_empty(texts: Sequence[str]) -> Sequence[str]:
+def _not_empty(texts: Texts) -> Texts:
     if not any(text.strip() for text in texts):
-        raise ValueError(f"a tokenizer cannot be trained on {len(texts)} texts without a character")
+        raise ValueError(f"a tokenizer cannot be trained on {sum(1 for _ in texts)} texts without a character")
     return texts
 
 
-def _alphabet(texts: Sequence[str]) -> list[str]:
+def _alphabet(texts: Iterable[str]) -> list[str]:
     """The most frequent characters, ties broken by code point, in the order of their code points."""
     counts: Counter[str] = Counter()
     for text in texts:

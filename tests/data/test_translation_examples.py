@@ -1,9 +1,13 @@
 import dataclasses
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import pytest
 
+from pipeline.data.pair_arrays import EncodedPairs, read_pair_arrays, write_pair_arrays
 from pipeline.data.records import Pair
-from pipeline.data.translation import translation_examples
+from pipeline.data.translation import choose_examples, translation_examples
 from pipeline.text.tokenizer import Tokenizer
 
 TEXTS = [
@@ -59,5 +63,60 @@ def test_pairs_that_are_too_long_are_counted_and_dropped_or_cut(translation_bpe:
     assert dropped.sizes(0).lengths.tolist() == [max(lengths[0]), max(lengths[3])]
     cut, report = translation_examples(PAIRS, translation_bpe, max_length=limit, too_long="cut")
     assert (report.num_pairs, report.num_src_too_long, report.num_tgt_too_long) == (4, 1, 1)
-    assert [len(ids) for ids in cut.src] == [min(pair[0], limit) for pair in lengths]
-    assert all(ids[-1] == translation_bpe.eos_id for ids in (*cut.src, *cut.tgt))
+    src, tgt = (side.take(np.arange(4)) for side in (cut.src, cut.tgt))
+    assert [len(ids) for ids in src] == [min(pair[0], limit) for pair in lengths]
+    assert all(ids[-1] == translation_bpe.eos_id for ids in (*src, *tgt))
+
+
+def encoded(tokenizer: Tokenizer) -> EncodedPairs:
+    return tokenizer.encode_batch([src for src, _ in TEXTS]), tokenizer.encode_batch([tgt for _, tgt in TEXTS])
+
+
+@pytest.mark.parametrize("too_long", ["drop", "cut"])
+@pytest.mark.parametrize("vocab_size", [120, 70_000], ids=["two-bytes", "four-bytes"])
+def test_examples_of_files_are_those_of_pairs_in_memory(
+    too_long: Literal["drop", "cut"], vocab_size: int, translation_bpe: Tokenizer, tmp_path: Path
+) -> None:
+    src, tgt = encoded(translation_bpe)
+    chunks = [(src[:3], tgt[:3]), (src[3:], tgt[3:])]
+    assert write_pair_arrays(tmp_path / "pairs", chunks, vocab_size=vocab_size, tokenizer_hash="h") == len(TEXTS)
+    arrays = read_pair_arrays(tmp_path / "pairs", tokenizer_hash="h")
+    assert arrays.src.tokens.itemsize == (2 if vocab_size == 120 else 4)
+    found, report = choose_examples(arrays, translation_bpe, max_length=14, too_long=too_long)
+    expected, expected_report = translation_examples(PAIRS, translation_bpe, max_length=14, too_long=too_long)
+    assert report == expected_report
+    sizes, expected_sizes = found.sizes(0), expected.sizes(0)
+    assert sizes.lengths.tolist() == expected_sizes.lengths.tolist()
+    assert sizes.num_targets["loss"].tolist() == expected_sizes.num_targets["loss"].tolist()
+    indices = np.arange(report.num_pairs)[::-1]
+    one, other = found.collate(indices, 0), expected.collate(indices, 0)
+    for field in dataclasses.fields(one):
+        assert getattr(one, field.name).equal(getattr(other, field.name))
+
+
+def test_the_bytes_of_pair_arrays_do_not_depend_on_how_the_pairs_came(
+    translation_bpe: Tokenizer, tmp_path: Path
+) -> None:
+    src, tgt = encoded(translation_bpe)
+    one_by_one = [(src[i : i + 1], tgt[i : i + 1]) for i in range(len(src))]
+    for name, chunks in (("whole", [(src, tgt)]), ("single", one_by_one)):
+        write_pair_arrays(tmp_path / name, chunks, vocab_size=120, tokenizer_hash="h")
+    files = [sorted((tmp_path / name).iterdir()) for name in ("whole", "single")]
+    assert len(files[0]) == 5
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+
+
+def test_pairs_of_another_tokenizer_and_damaged_pairs_are_refused(translation_bpe: Tokenizer, tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    with pytest.raises(ValueError, match="no encoded pairs; run the stage tokenize"):
+        read_pair_arrays(folder, tokenizer_hash="a")
+    write_pair_arrays(folder, [encoded(translation_bpe)], vocab_size=120, tokenizer_hash="a")
+    with pytest.raises(ValueError, match="encoded with the tokenizer a, expected b"):
+        read_pair_arrays(folder, tokenizer_hash="b")
+    whole = (folder / "tgt.tokens").read_bytes()
+    (folder / "tgt.tokens").write_bytes(whole[:-2])
+    with pytest.raises(ValueError, match="files of tgt do not fit each other"):
+        read_pair_arrays(folder, tokenizer_hash="a")
+    (folder / "tgt.tokens").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"tgt\.tokens: missing or empty"):
+        read_pair_arrays(folder, tokenizer_hash="a")

@@ -3,6 +3,7 @@
 import json
 import struct
 from pathlib import Path
+from random import Random
 
 import pytest
 import yaml
@@ -14,8 +15,9 @@ from pipeline.data.overlap import overlap
 from pipeline.data.pairs import PairsConfig, prepare_pairs
 from pipeline.data.parallel import Gettext, LocalisedJson, Table, read_pairs
 from pipeline.data.rated import RatedConfig, RatingsTable, TwoFileRatings, prepare_rated
-from pipeline.data.records import Rated
+from pipeline.data.records import Pair, Rated
 from pipeline.data.wikitext import prose
+from tests.data_sources.in_memory_pairs import one_a_source, split_pairs
 
 PO = """
 # A comment
@@ -42,10 +44,10 @@ msgstr[1] "%d Hunde"
 """
 
 
-def table(raw: Path, rows: list[tuple[str, str, str]]) -> Table:
-    (raw / "s").mkdir(parents=True, exist_ok=True)
-    (raw / "s" / "p.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
-    return Table(kind="table", source="s", file="p.tsv")
+def table(raw: Path, rows: list[tuple[str, str, str]], *, name: str = "s") -> Table:
+    (raw / name).mkdir(parents=True, exist_ok=True)
+    (raw / name / "p.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    return Table(kind="table", source=name, file="p.tsv")
 
 
 def localised(raw: Path, components: dict[str, dict[str, str]]) -> LocalisedJson:
@@ -131,7 +133,7 @@ def test_no_source_sentence_lies_in_two_splits_and_groups_stay_whole(tmp_path: P
         for w in ("x", "y")
     ]
     config = PairsConfig(sources=(table(tmp_path, rows),), num_valid=12, num_test=12)
-    splits = prepare_pairs(config, tmp_path).splits
+    splits = {split: list(pairs) for split, pairs in prepare_pairs(config, tmp_path).splits.items()}
     keys = {split: {key_of(pair.src) for pair in pairs} for split, pairs in splits.items()}
     groups = {split: {pair.group for pair in pairs if "own" in pair.src} for split, pairs in splits.items()}
     assert [len(splits[split]) for split in ("valid", "test")] == [12, 12]
@@ -148,10 +150,44 @@ def test_held_out_pairs_have_neither_placeholders_nor_too_few_words(tmp_path: Pa
         for n in range(24)
     }  # fmt: skip
     config = PairsConfig(sources=(localised(tmp_path, components),), num_test=4)
-    splits = prepare_pairs(config, tmp_path).splits
+    splits = {split: list(pairs) for split, pairs in prepare_pairs(config, tmp_path).splits.items()}
     assert len(splits["test"]) == 4
     assert all(pair.src.startswith("Close the door") for pair in splits["test"])
     assert any("{1}" in pair.src for pair in splits["train"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pairs_that_wait_on_disk_are_split_as_pairs_in_memory(seed: int, tmp_path: Path) -> None:
+    """Few words and few translations make repeats, ties, shared sources and groups of every size."""
+    random = Random(seed)
+
+    def rows(count: int, num_groups: int) -> list[tuple[str, str, str]]:
+        made = []
+        for _ in range(count):
+            src = " ".join(random.choices(("red", "green", "blue", "Blue", "grey"), k=4))
+            made.append((f"g{random.randrange(num_groups)}", src, f"wort {random.choice('abc')} {src[::3]}"))
+        return made
+
+    sources = [table(tmp_path, rows(300, 40), name="own"), table(tmp_path, rows(300, 9), name="more")]
+    fixed = {into: table(tmp_path, rows(8, 3), name=into) for into in ("train", "test")}
+    sources += [source.model_copy(update={"into": into}) for into, source in fixed.items()]
+    config = PairsConfig(sources=tuple(sources), num_test=12, num_valid=16)
+    result = prepare_pairs(config, tmp_path)
+
+    waiting = [
+        Pair(f"{s.source}-{i}-0", pair.src, pair.tgt, s.source, "" if s.into == "train" else f"{s.source}/{pair.group}")
+        for s in sources
+        if s.into != "test"
+        for i, pair in enumerate(read_pairs(s, tmp_path))
+    ]
+    held_out = {key_of(pair.src) for pair in read_pairs(sources[3], tmp_path)}
+    expected = split_pairs(waiting, without=held_out, num_test=12, num_valid=16)
+    assert list(result.splits["train"]) == expected["train"]
+    assert result.splits["valid"] == expected["valid"]
+    assert result.test[8:] == expected["test"]
+    num_keys = len(one_a_source(waiting))
+    assert result.dropped["duplicate"] == len(waiting) - num_keys
+    assert result.dropped["in_fixed_test"] == num_keys - sum(key not in held_out for key in one_a_source(waiting)) > 0
 
 
 def test_a_fixed_test_set_stays_whole_and_leaves_training(tmp_path: Path) -> None:
@@ -159,7 +195,7 @@ def test_a_fixed_test_set_stays_whole_and_leaves_training(tmp_path: Path) -> Non
     test, train = source.model_copy(update={"into": "test"}), source.model_copy(update={"into": "train"})
     result = prepare_pairs(PairsConfig(sources=(train, test)), tmp_path)
     assert [pair.src for pair in result.splits["test"]] == ["a b c", "a b c", "same"]
-    assert result.splits["train"] == []
+    assert list(result.splits["train"]) == []
     assert result.dropped["in_fixed_test"] == 1
 
 

@@ -1,14 +1,18 @@
 """Counted operations against closed forms, and against torch's own counter on small models, forward and backward."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.models.flops import forward_flops, model_flops
+from pipeline.models.bert import BertConfig, BertForPretraining
+from pipeline.models.flops import bert_flops, forward_flops, gpt_flops, model_flops
+from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 
@@ -30,16 +34,20 @@ def recurrent(**choices: Any) -> RecurrentConfig:
     return RecurrentConfig.model_validate(shape | {"tied_embeddings": "none", "dropout": 0.0} | choices)
 
 
-def counted(model: Seq2Seq | Recurrent) -> int:
-    """What torch counts in a forward and backward pass over PAIRS pairs."""
-    src, tgt = (torch.randint(0, V - 1, (PAIRS, length)) for length in (SRC, TGT))
+def counted(compute: Callable[[], Tensor]) -> int:
+    """What torch counts in a forward and backward pass."""
     # Fused kernels of CPUs for attention and LSTM are not in torch's table; the plain ones are made of products.
     plain = sdpa_kernel(SDPBackend.MATH), torch.backends.mkldnn.flags(enabled=False)
     with FlopCounterMode(display=False) as counter, plain[0], plain[1]:
-        logits = model.logits(model(src, torch.ones_like(src).bool(), tgt))
-        logits.sum().backward()  # type: ignore[no-untyped-call]
+        compute().backward()  # type: ignore[no-untyped-call]
     total: int = counter.get_total_flops()
     return total
+
+
+def translating(model: Seq2Seq | Recurrent) -> int:
+    """The same over PAIRS pairs."""
+    src, tgt = (torch.randint(0, V - 1, (PAIRS, length)) for length in (SRC, TGT))
+    return counted(lambda: model.logits(model(src, torch.ones_like(src).bool(), tgt)).sum())
 
 
 def test_a_transformer_of_one_layer_counts_what_its_products_count() -> None:
@@ -63,7 +71,23 @@ def test_pairs_add_up() -> None:
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
 def test_a_transformer_counts_what_torch_counts() -> None:
-    assert counted(Seq2Seq(TRANSFORMER)) == model_flops(TRANSFORMER, [SRC] * PAIRS, [TGT] * PAIRS)
+    assert translating(Seq2Seq(TRANSFORMER)) == model_flops(TRANSFORMER, [SRC] * PAIRS, [TGT] * PAIRS)
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
+def test_gpt_and_bert_count_what_torch_counts() -> None:
+    shape = {"vocab_size": V, "d_model": 16, "num_layers": 2, "num_heads": 2, "max_length": 12}
+    gpt, bert = GPTConfig.model_validate(shape), BertConfig.model_validate(shape | {"d_ff": 24})
+    ids, real = torch.randint(0, V, (PAIRS, TGT)), torch.ones(PAIRS, TGT, dtype=torch.bool)
+    one = GPT(gpt)
+    assert counted(lambda: one.logits(one(ids)).sum()) == 3 * sum(gpt_flops(gpt, [TGT] * PAIRS).values())
+    other = BertForPretraining(bert)
+
+    def pretrain() -> Tensor:
+        hidden = other(ids, torch.zeros_like(ids), real)
+        return other.mlm_logits(hidden[:, 1]).sum() + other.nsp_logits(hidden).sum()
+
+    assert counted(pretrain) == 3 * sum(bert_flops(bert, [TGT] * PAIRS, num_masked=PAIRS).values())
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration")
@@ -80,4 +104,4 @@ def test_a_transformer_counts_what_torch_counts() -> None:
 )
 def test_a_recurrent_model_counts_what_torch_counts(choices: dict[str, Any]) -> None:
     config = recurrent(**choices)
-    assert counted(Recurrent(config)) == pytest.approx(model_flops(config, [SRC] * PAIRS, [TGT] * PAIRS), rel=0.03)
+    assert translating(Recurrent(config)) == pytest.approx(model_flops(config, [SRC] * PAIRS, [TGT] * PAIRS), rel=0.03)

@@ -1,6 +1,7 @@
 """The stage translate: its loss, its folder, its search, its figures and what it refuses."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from pipeline.artifacts import read_json
 from pipeline.config import load
 from pipeline.data.batches import TranslationBatch
 from pipeline.data.records import Pair, write_records
-from pipeline.data.translation import TranslationExamples, translation_examples
+from pipeline.data.translation import TokenRows, TranslationExamples, translation_examples
 from pipeline.evaluation.bleu import bleu, chrf
 from pipeline.models.attention import CrossAttention
 from pipeline.models.source_attention import SourceAttention
 from pipeline.stages.source_weights import attention_map
+from pipeline.stages.tokenize import encode_pairs
 from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model, padding_share
 from pipeline.stages.translation import SearchConfig, Translator, open_translator, save_translator
 from pipeline.text.tokenizer import Tokenizer
@@ -72,6 +74,10 @@ def translator(kind: str, **model: Any) -> Translator:
 
 def examples(texts: list[Pair]) -> TranslationExamples:
     return translation_examples(texts, tokenizer(), max_length=48, too_long="drop")[0]
+
+
+def rows(sentences: Sequence[Sequence[int]], tokens: Tokenizer) -> TokenRows:
+    return TokenRows.of(sentences, max_length=48, eos_id=tokens.eos_id)
 
 
 def training(kind: str, **changes: Any) -> TranslationTraining:
@@ -154,8 +160,8 @@ def test_the_log_probability_of_a_translation_is_that_of_teacher_forcing(kind: s
     found = one.translate([pair.src for pair in test])
     tokens = tokenizer()
     forced = TranslationExamples(
-        src=tuple(one.encode([pair.src for pair in test], too_long="refuse")),
-        tgt=tuple(np.array([*translation.tokens, tokens.eos_id]) for translation in found),
+        src=rows([tokens.encode(pair.src) for pair in test], tokens),
+        tgt=rows([translation.tokens for translation in found], tokens),
         pad_id=tokens.pad_id,
         bos_id=tokens.bos_id,
     )
@@ -265,8 +271,8 @@ def test_the_padding_share_counts_both_sides() -> None:
     shares = []
     for lengths in ([(4, 4), (4, 4)], [(4, 2), (2, 4)]):
         data = TranslationExamples(
-            src=tuple(np.zeros(src, dtype=np.int64) for src, _ in lengths),
-            tgt=tuple(np.zeros(tgt, dtype=np.int64) for _, tgt in lengths),
+            src=rows([[1] * (src - 1) for src, _ in lengths], tokenizer()),
+            tgt=rows([[1] * (tgt - 1) for _, tgt in lengths], tokenizer()),
             pad_id=89,
             bos_id=89,
         )
@@ -306,6 +312,7 @@ def workspace(root: Path, code: Path, kind: str, config: dict[str, Any]) -> Work
         write_records(root / f"data/tiny/prepared/translation/{split}.jsonl", pairs(numbers))
     (root / "data/tiny/tokens/translation").mkdir(parents=True)
     tokenizer().save(root / "data/tiny/tokens/translation")
+    encode_pairs(root / "data/tiny/prepared/translation", root / "data/tiny/tokens/translation/pairs", tokenizer())
     (root / "conf/tiny/translate").mkdir(parents=True)
     (root / made.config).write_text(yaml.safe_dump(config))
     return made

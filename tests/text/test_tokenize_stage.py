@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.pair_arrays import read_pair_arrays
 from pipeline.data.records import Conversation, Document, Message, Pair, Rated, write_records
 from pipeline.data.token_arrays import read_token_arrays
 from pipeline.stages.tokenize import main
@@ -47,7 +48,7 @@ def test_running_it_twice_gives_the_same_bytes(texts: tuple[str, ...]) -> None:
     first = hashes(Path("data/own/tokens")), hashes(Path("metrics/own"))
     main(CONFIG)
     assert (hashes(Path("data/own/tokens")), hashes(Path("metrics/own"))) == first
-    assert len(first[0]) == 3 * 3 + 2 * 3 * 3 + 1
+    assert len(first[0]) == 3 * 3 + 2 * 3 * 3 + 3 * 5 + 1
 
 
 def test_the_token_arrays_hold_the_documents_in_the_ids_of_their_tokenizer(texts: tuple[str, ...]) -> None:
@@ -70,6 +71,18 @@ def test_the_token_arrays_hold_the_documents_in_the_ids_of_their_tokenizer(texts
     assert report["bpe"]["tokens_test"] == len(
         read_token_arrays(tokens / "text-bpe/test", tokenizer_hash=report["bpe"]["hash"]).parts[0]
     )
+
+
+def test_the_pair_arrays_hold_the_pairs_of_each_split_in_the_ids_of_the_tokenizer(texts: tuple[str, ...]) -> None:
+    prepare(texts)
+    main(CONFIG)
+    folder = Path("data/own/tokens/translation")
+    tokenizer = load_tokenizer(folder)
+    for split, mark in (("train", "ж"), ("valid", "ч"), ("test", "ш")):
+        arrays = read_pair_arrays(folder / "pairs" / split, tokenizer_hash=tokenizer.hash)
+        assert len(arrays.src) == len(arrays.tgt) == 1
+        assert arrays.src.row(0).tolist() == tokenizer.encode(texts[0])
+        assert arrays.tgt.row(0).tolist() == tokenizer.encode(texts[-1] + mark)
 
 
 def test_only_the_named_corpora_and_only_their_training_texts_are_seen(texts: tuple[str, ...]) -> None:

@@ -178,7 +178,7 @@ def test_samples_and_the_hash_of_the_tokenizer_are_kept_with_the_run(work: Path)
 
 def test_the_hashes_of_the_tokenizers_are_kept_with_their_run(work: Path) -> None:
     layout = Layout.of(Path("conf/cpu/tokenize.yaml"))
-    for split in ("train", "test"):
+    for split in ("train", "valid", "test"):
         write_text(
             layout.data(f"prepared/translation/{split}.jsonl"),
             json.dumps({"src": "the cat", "tgt": "die Katze", "id": "1", "source": "mine"}) + "\n",

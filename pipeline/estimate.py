@@ -1,0 +1,257 @@
+"""What a training would cost, from its configuration alone: parameters, operations, GPU-hours, memory of each GPU.
+
+Nothing is trained and no data are read; whatever is assumed stands in the text. Legend: P parameters, G GPUs, D model
+size, F width of the feed-forward networks, V vocabulary.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.config import ByExamples, ByTokens, Steps, TrainingConfig, load
+from pipeline.layout import Layout
+from pipeline.models.bert import BertConfig, BertForPretraining
+from pipeline.models.flops import bert_flops, forward_flops, gpt_flops
+from pipeline.models.gpt import GPT, GPTConfig
+from pipeline.models.seq2seq import TransformerConfig
+from pipeline.stages.pretrain_bert import PretrainBertConfig
+from pipeline.stages.pretrain_gpt import PretrainGPTConfig
+from pipeline.stages.tokenize import TokenizeConfig
+from pipeline.stages.translate import TranslateConfig, build_model
+
+_FILLED = 0.95
+"""Share of a step's padded tokens of the longer side that are real, on either side: measured on Multi30k, 0.93-0.95."""
+_UTILISATION = 0.4
+_PEAKS = {"V100": 125.0, "A100": 312.0, "H100": 989.0}
+"""Dense half-precision matrix products of NVIDIA's data sheets, in 10^12 operations a second."""
+_STATES = (2, 2, 12)
+"""Bytes a parameter of weights, gradients, and of Adam: a copy of the weights and two moments in float32."""
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU, without activations."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        """All three."""
+        return self.weights + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A training as numbers."""
+
+    parameters: Mapping[str, int]
+    """By part; a matrix that several parts share counts where it comes first."""
+    flops: Mapping[str, float]
+    """Forward and backward of one optimizer step by part, of real tokens."""
+    num_steps: int
+    tokens: Mapping[str, float]
+    """Real tokens of a step by side."""
+    activations: float
+    """Bytes that the backward pass of one whole step needs, were it computed at once; 0 where it is not estimated."""
+
+    @property
+    def num_parameters(self) -> int:
+        """Tied ones once."""
+        return sum(self.parameters.values())
+
+    @property
+    def step_flops(self) -> float:
+        """Operations of a step."""
+        return sum(self.flops.values())
+
+
+def training_memory(num_parameters: int, *, zero_stage: int, num_gpus: int) -> Memory:
+    """Rajbhandari et al. 2020, section 3.1 and figure 1: 2 P + 2 P + 12 P bytes in mixed precision.
+
+    Stage 1 divides the optimizer's by the number of GPUs, stage 2 the gradients too, stage 3 the weights as well.
+    """
+    parts = [
+        size * num_parameters / (num_gpus if zero_stage >= first else 1)
+        for size, first in zip(_STATES, (3, 2, 1), strict=True)
+    ]
+    return Memory(*parts)
+
+
+def workload(path: Path, *, sentence_length: int) -> Workload:
+    """The training of a configuration; ValueError for a stage without an estimate and for a duration in epochs."""
+    stage = Layout.of(path).stage.partition("/")[0]
+    match stage:
+        case "translate":
+            return _translation(path, sentence_length)
+        case "pretrain_gpt":
+            return _gpt(path)
+        case "pretrain_bert" | "pretrain_bert_large":
+            return _bert(path)
+        case _:
+            raise ValueError(f"{path}: no estimate of {stage}; there is one of translate, pretrain_gpt, pretrain_bert")
+
+
+def describe(
+    path: Path, *, num_gpus: int, tflops: float | None, zero_stage: int | None, sentence_length: int
+) -> Iterator[str]:
+    """The estimate as lines of text."""
+    for name, value in (("gpus", num_gpus), ("tflops", 1 if tflops is None else tflops), ("length", sentence_length)):
+        if not value > 0:
+            raise ValueError(f"--{name}: expected more than 0, found {value}")
+    found = workload(path, sentence_length=sentence_length)
+    yield f"parameters {found.num_parameters:,}"
+    yield from (f"  {name:<18} {count:>13,}" for name, count in found.parameters.items())
+    tokens = " and ".join(f"{count:,.0f} {side}" for side, count in found.tokens.items())
+    yield f"a step: {tokens} tokens, {found.step_flops:.3g} FLOPs forward and backward"
+    yield from (f"  {name:<18} {flops:>13.3g}" for name, flops in found.flops.items())
+    yield "  2 FLOPs a weight and token that passes it, 2 products of T x S x D in attention; backward is twice forward"
+    total = found.step_flops * found.num_steps
+    yield f"the training: {found.num_steps:,} steps, {total:.3g} FLOPs"
+    yield from _hours(total, num_gpus, tflops)
+    yield f"memory of each of {num_gpus} GPUs, in GiB: 2 + 2 + 12 bytes a parameter (Rajbhandari et al. 2020)"
+    for stage in range(4) if zero_stage is None else (zero_stage,):
+        memory = training_memory(found.num_parameters, zero_stage=stage, num_gpus=num_gpus)
+        parts = (memory.weights, memory.gradients, memory.optimizer, memory.total)
+        weights, gradients, optimizer, whole = (f"{part / _GIB:.2f}" for part in parts)
+        yield f"  ZeRO-{stage}: weights {weights}, gradients {gradients}, Adam {optimizer}, together {whole}"
+    if found.activations:
+        share = found.activations / num_gpus / _GIB
+        yield f"  and activations of a micro-batch, roughly: {share:.1f}, divided by the runtime's accumulation"
+
+
+def _hours(total: float, num_gpus: int, tflops: float | None) -> Iterator[str]:
+    if tflops is not None:
+        rates = {f"sustained {tflops:g} TFLOP/s": tflops}
+    else:
+        rates = {
+            f"{name}, assumed to sustain {_UTILISATION:.0%} of {peak:g} TFLOP/s": _UTILISATION * peak
+            for name, peak in _PEAKS.items()
+        }
+    for name, rate in rates.items():
+        hours = total / (rate * 1e12) / 3600
+        both = (f"{value:,.0f}" if value >= 100 else f"{value:.2g}" for value in (hours, hours / num_gpus))
+        yield f"  {name}: {' GPU-hours, '.join(both)} hours on {num_gpus}"
+
+
+def _translation(path: Path, sentence_length: int) -> Workload:
+    """Pairs are taken to be of equal length."""
+    config = load(path, TranslateConfig)
+    match config.training.batching:
+        case ByTokens():
+            num_pairs = config.training.batching.tokens_per_step * _FILLED / sentence_length
+        case ByExamples():
+            num_pairs = float(config.training.batching.examples_per_step)
+    lengths = [sentence_length] * max(1, round(num_pairs))
+    num_tokens = float(sum(lengths))
+    with torch.device("meta"):
+        model = build_model(config.model)
+    activations = 0.0
+    if isinstance(config.model, TransformerConfig):
+        shape = config.model
+        scores = _scores(shape, sentence_length)
+        a_token = shape.num_encoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=1, scores=scores)
+        a_token += shape.num_decoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=2, scores=scores)
+        activations = num_tokens * (a_token + _kept_scores(shape.vocab_size))
+    return Workload(
+        parameters=_parts(model),
+        flops={part: 3 * flops for part, flops in forward_flops(config.model, lengths, lengths).items()},
+        num_steps=_num_steps(path, config.training),
+        tokens={f"source ({sentence_length} a sentence)": num_tokens, "target": num_tokens},
+        activations=activations,
+    )
+
+
+def _gpt(path: Path) -> Workload:
+    config = load(path, PretrainGPTConfig)
+    tokenizer = load(path.with_name("tokenize.yaml"), TokenizeConfig).byte_bpe
+    if tokenizer is None:
+        raise ValueError(f"{path.with_name('tokenize.yaml')}: byte_bpe: missing key")
+    shape = GPTConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
+    lengths = [shape.max_length] * _rows(config.training, shape.max_length)
+    num_tokens = float(sum(lengths))
+    with torch.device("meta"):
+        model = GPT(shape)
+    scores = _scores(shape, shape.max_length)
+    a_token = shape.num_layers * _kept(shape.d_model, 4 * shape.d_model, num_attentions=1, scores=scores)
+    return Workload(
+        parameters=_parts(model),
+        flops={part: 3 * flops for part, flops in gpt_flops(shape, lengths).items()},
+        num_steps=_num_steps(path, config.training),
+        tokens={"text": num_tokens},
+        activations=num_tokens * (a_token + _kept_scores(shape.vocab_size)),
+    )
+
+
+def _bert(path: Path) -> Workload:
+    config = load(path, PretrainBertConfig)
+    tokenizer = load(path.with_name("tokenize.yaml"), TokenizeConfig).wordpiece
+    if tokenizer is None:
+        raise ValueError(f"{path.with_name('tokenize.yaml')}: wordpiece: missing key")
+    shape = BertConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
+    lengths = [shape.max_length] * _rows(config.training, shape.max_length)
+    num_tokens = float(sum(lengths))
+    num_masked = round(config.masking.mask_share * num_tokens)
+    with torch.device("meta"):
+        model = BertForPretraining(shape)
+    scores = _scores(shape, shape.max_length)
+    a_token = shape.num_layers * _kept(shape.d_model, shape.d_ff, num_attentions=1, scores=scores)
+    return Workload(
+        parameters=_parts(model),
+        flops={part: 3 * flops for part, flops in bert_flops(shape, lengths, num_masked).items()},
+        num_steps=_num_steps(path, config.training),
+        tokens={"text": num_tokens},
+        activations=num_tokens * a_token + num_masked * _kept_scores(shape.vocab_size),
+    )
+
+
+def _rows(training: TrainingConfig, length: int) -> int:
+    """Rows of a step, each taken to be full."""
+    match training.batching:
+        case ByTokens():
+            return max(1, training.batching.tokens_per_step // length)
+        case ByExamples():
+            return training.batching.examples_per_step
+
+
+def _num_steps(path: Path, training: TrainingConfig) -> int:
+    if not isinstance(training.duration, Steps):
+        raise ValueError(f"{path}: training.duration: an estimate needs steps; how many an epoch has, the data decide")
+    return training.duration.num_steps
+
+
+def _parts(model: nn.Module) -> dict[str, int]:
+    """Parameters below each child of a model, shared ones once."""
+    seen: set[int] = set()
+    parts: dict[str, int] = {}
+    for name, child in model.named_children():
+        fresh = [parameter for parameter in child.parameters() if id(parameter) not in seen]
+        seen |= {id(parameter) for parameter in fresh}
+        if fresh:
+            parts[name] = sum(parameter.numel() for parameter in fresh)
+    return parts
+
+
+def _kept(d_model: int, d_ff: int, *, num_attentions: int, scores: int = 0) -> int:
+    """Bytes that a layer keeps of a token for its backward pass (Korthikanti et al. 2022, section 4.1).
+
+    In half precision: an attention 11 D, the feed-forward network 3 D + 4 F, a norm 2 D each. The fused attention keeps
+    no scores; another one 5 bytes for each of `scores`.
+    """
+    attention = (11 * d_model + 5 * scores) * num_attentions
+    return attention + 3 * d_model + 4 * d_ff + 2 * d_model * (num_attentions + 1)
+
+
+def _scores(shape: TransformerConfig | GPTConfig | BertConfig, length: int) -> int:
+    """Attention scores that a token keeps in one attention: none in the fused kernel, which has no dropout."""
+    return shape.num_heads * length if shape.attention_dropout else 0
+
+
+def _kept_scores(vocab_size: int) -> float:
+    """Bytes of the scores of one predicted token, and of their softmax in float32."""
+    return 6.0 * vocab_size

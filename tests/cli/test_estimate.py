@@ -1,0 +1,81 @@
+"""Estimates from a configuration alone: closed forms, published costs, and the command."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.estimate import Memory, training_memory, workload
+from tests.cli.conftest import ROOT
+
+BASE = ROOT / "conf/numbers/wmt14-en-de-base/translate/base.yaml"
+BIG = ROOT / "conf/numbers/wmt14-en-de-big/translate/big.yaml"
+
+
+def test_memory_of_zero_is_that_of_figure_1_of_rajbhandari_et_al() -> None:
+    """7.5 billion parameters on 64 GPUs: 120, 31.4, 16.6 and 1.9 GB."""
+    found = [training_memory(7_500_000_000, zero_stage=stage, num_gpus=64) for stage in range(4)]
+    assert [one.total / 1e9 for one in found] == pytest.approx([120, 31.4, 16.6, 1.9], abs=0.05)
+    assert training_memory(100, zero_stage=0, num_gpus=64) == Memory(weights=200.0, gradients=200.0, optimizer=1200.0)
+
+
+def test_one_gpu_has_nothing_to_divide() -> None:
+    assert len({training_memory(1000, zero_stage=stage, num_gpus=1) for stage in range(4)}) == 1
+
+
+@pytest.mark.parametrize(("path", "published"), [(BASE, 3.3e18), (BIG, 2.3e19)])
+def test_the_paper_spent_a_few_times_what_its_models_need(path: Path, published: float) -> None:
+    """Table 2 of Vaswani et al. 2017 is time x GPUs x 9.5e12; what the products need is 0.28 and 0.42 of it."""
+    found = workload(path, sentence_length=30)
+    assert 0.25 < found.step_flops * found.num_steps / published < 0.45
+
+
+def test_a_step_of_base_costs_six_operations_for_each_weight_that_a_token_passes() -> None:
+    """823 pairs of 30 and 30 tokens are 24,690 of each side. A source token passes 6 x 3,145,728 weights of the encoder
+    and 6 x 524,288 of the decoder, a target token 6 x 3,670,016 and the 512 x 36,999 scores.
+    """
+    found = workload(BASE, sentence_length=30)
+    weights = 6 * (3_145_728 + 524_288) + 6 * 3_670_016 + 512 * 36_999
+    assert found.step_flops - found.flops["attention"] == pytest.approx(6 * 24_690 * weights)
+    assert found.flops["attention"] == pytest.approx(3 * 4 * 512 * 823 * (6 + 6 + 6) * 30**2)
+    assert found.num_parameters == 63_119_496
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("pretrain_gpt", 124_439_808), ("pretrain_bert_large", 336_226_108)])
+def test_gpt_and_bert_have_an_estimate_near_six_operations_a_parameter_and_token(name: str, parameters: int) -> None:
+    found = workload(ROOT / f"conf/paper/{name}.yaml", sentence_length=30)
+    assert found.num_parameters == parameters
+    assert found.step_flops == pytest.approx(6 * parameters * found.tokens["text"], rel=0.2)
+
+
+def test_the_command_prints_rates_stages_and_assumptions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", str(BASE), "--gpus", "4", "--tflops", "15", "--zero", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "parameters 63,119,496" in out and "sustained 15 TFLOP/s: 17 GPU-hours, 4.4 hours on 4" in out
+    assert "ZeRO-2" in out and "ZeRO-3" not in out
+    assert main(["estimate", str(BIG)]) == 0
+    out = capsys.readouterr().out
+    assert "A100, assumed to sustain 40% of 312 TFLOP/s" in out and "ZeRO-0" in out and "ZeRO-3" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([str(ROOT / "conf/paper/sft.yaml")], "no estimate of sft"),
+        ([str(BASE), "--gpus", "0"], "--gpus: expected more than 0, found 0"),
+    ],
+)
+def test_what_has_no_estimate_ends_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["estimate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_duration_in_epochs_has_no_estimate(tmp_path: Path) -> None:
+    text = BASE.read_text().replace("{kind: steps, num_steps: 100000}", "{kind: epochs, num_epochs: 3}")
+    path = tmp_path / "conf/mine/translate/base.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"training\.duration: an estimate needs steps"):
+        workload(path, sentence_length=30)
