@@ -200,7 +200,9 @@ class Recurrent(nn.Module):
     def step(self, tokens: Int[Tensor, "N"], state: RecurrentState) -> tuple[Float[Tensor, "N L"], RecurrentState]:
         """Appends one token to each row and returns the scores of the one after it."""
         entering = self.embedding_dropout(self.embeddings.target(tokens.unsqueeze(1)))
-        states, hidden = self._run(entering, state.hidden, state.feed.unsqueeze(1), state.memory)
+        _, hidden = self._run(entering, state.hidden, state.feed.unsqueeze(1), state.memory)
+        # The same as the output, and the loss depends on the state that is kept: see evaluation/gradient_flow.py.
+        states = hidden[0][-1].unsqueeze(1)
         feed = self._read_out(states, entering, state.memory, state.src_mask)[:, 0]
         return self.logits(feed), replace(state, hidden=hidden, feed=feed)
 

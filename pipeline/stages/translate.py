@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -21,6 +22,7 @@ from pipeline.data.prepared import read_pairs
 from pipeline.data.records import SPLITS, Pair
 from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.evaluation.bleu import bleu, chrf, paired_bootstrap
+from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.layout import Layout
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
@@ -35,6 +37,9 @@ from pipeline.stages.translation import SearchConfig, Translation, Translator, s
 from pipeline.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
+
+_GRADIENT_SENTENCES = 32
+_GRADIENT_DISTANCE = 20
 
 
 class TranslateConfig(Config):
@@ -148,6 +153,7 @@ def main(path: Path) -> None:
                     "num_steps": module.num_steps,
                     "padding_share": padding_share(train, config.training),
                 },
+                **gradients(module.model, valid),
             },
             history=module.history,
             samples=samples(pairs["test"], found, greedily, translator, config),
@@ -181,6 +187,14 @@ def padding_share(examples: TranslationExamples, training: TrainingConfig) -> fl
             real += sum(lengths)
             padded += len(lengths) * max(lengths)
     return 1.0 - real / padded
+
+
+def gradients(model: Seq2Seq | Recurrent, valid: TranslationExamples) -> dict[str, list[float]]:
+    """How far the gradient of a token's loss reaches back through a recurrent decoder, on the first sentences."""
+    if isinstance(model, Seq2Seq):
+        return {}
+    batch = valid.collate(np.arange(min(_GRADIENT_SENTENCES, len(valid.src))), 0).to(next(model.parameters()).device)
+    return {"gradient_by_distance": decoder_gradients(model, batch, longest=_GRADIENT_DISTANCE)}
 
 
 def samples(
