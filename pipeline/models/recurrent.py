@@ -10,11 +10,11 @@ target steps, or those between two cuts of the gradient, run as one call of the 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Discriminator, NonNegativeInt, PositiveInt, Tag, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -38,6 +38,16 @@ class DropoutRates(Config):
     """Encoder states, from which keys and contexts come."""
     readout: Fraction
     """The state before the projection."""
+
+
+def _has_rates(dropout: object) -> str:
+    """Which of the two ways to write dropout is meant, so that only its own mistakes are reported."""
+    return "rates" if isinstance(dropout, dict | DropoutRates) else "rate"
+
+
+Dropouts = Annotated[
+    Annotated[Fraction, Tag("rate")] | Annotated[DropoutRates, Tag("rates")], Discriminator(_has_rates)
+]
 
 
 class RecurrentConfig(Config):
@@ -71,7 +81,7 @@ class RecurrentConfig(Config):
     truncate_steps: NonNegativeInt = 0
     """Training lets no gradient through the decoder's state from one stretch of so many target tokens to the one
     before (Williams and Peng 1990); 0 is through the whole target."""
-    dropout: Fraction | DropoutRates = 0.2
+    dropout: Dropouts = 0.2
     """Dropout of embeddings, between layers, of the encoder's states and of the state before the projection: one rate
     for all of them, or one for each."""
     tied_embeddings: TiedEmbeddings = "all"
