@@ -99,8 +99,10 @@ def _recurrent(
     directions = memory // h
     encoder = directions * gates * h * (e + h + (layers - 1) * (memory + h))
     bridges = (2 if config.cell == "lstm" else 1) * layers * memory * h
-    fed = e + (e if config.input_feeding else 0)
-    decoder = gates * h * (fed + h + (layers - 1) * (h + h)) + h * e  # with the state's part of the readout
+    fed, read = e + (e if config.input_feeding else 0), h
+    if config.attention == "none" and config.context == "every":
+        fed, read = fed + h, read + h + e
+    decoder = gates * h * (fed + h + (layers - 1) * (h + h)) + read * e
     keys = queries = compared = 0
     match config.attention:
         case "none":
@@ -111,6 +113,8 @@ def _recurrent(
             keys, compared = memory * h, h
         case "additive":
             keys, queries, compared = memory * h, h * h, h
+        case "local_p":
+            keys, queries, compared = memory * h, h * h + h, h
         case _:
             assert_never(config.attention)
     attended = 0 if config.attention == "none" else memory
