@@ -5,6 +5,7 @@ target, V scores. The caller puts the model in evaluation mode. What is found fo
 is in, and a row is searched until nothing open can enter its B best: no shortcut on top of the beam itself.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
@@ -156,29 +157,48 @@ def _candidates(
     eos: int,
     never: Int[Tensor, "X"],
 ) -> _Candidates:
-    """The 2K best of the K * V continuations of each row without the tokens `never`; only EOS where the row `must_end`.
+    """The 2K best of the K * V continuations of each row, `never` left out; only EOS where it `must_end`."""
+    log_probs = logits.float().log_softmax(1)
+    if len(never):
+        log_probs = log_probs.index_fill(1, never, -torch.inf)
+    if bool(must_end.any()):
+        ending = must_end.repeat_interleave(open_log_probs.shape[1])
+        ended = log_probs[ending, eos]
+        log_probs[ending] = -torch.inf
+        log_probs[ending, eos] = ended
+    return _best(log_probs, open_log_probs, num_best=2 * open_log_probs.shape[1])
 
-    The best of a row are among the best of each of its hypotheses, so the sum over all K * V is never formed.
+
+def _best(log_probs: Float[Tensor, "MK V"], open_log_probs: Float[Tensor, "M K"], *, num_best: int) -> "_Candidates":
+    """The best of the K * V sums of each row.
+
+    They are found in two steps, which look at every number once and sort few of them: tokens fall into V / Q groups of
+    Q, and the C best are in the C groups with the highest maxima. The tokens that make no full group come to these.
     """
     num_rows, beam_size = open_log_probs.shape
-    vocab_size = logits.shape[1]
-    logits = logits.float()
-    total = logits.logsumexp(1)
-    if len(never):
-        logits = logits.index_fill(1, never, -torch.inf)
-    if bool(must_end.any()):
-        only_eos = torch.full_like(logits[:1], -torch.inf)
-        only_eos[0, eos] = 0.0
-        logits = torch.where(must_end.repeat_interleave(beam_size)[:, None], logits + only_eos, logits)
-    values, tokens = logits.topk(min(2 * beam_size, vocab_size), dim=1)
-    log_probs = (values - total[:, None]).view(num_rows, beam_size, -1) + open_log_probs[:, :, None]
-    num_each = values.shape[1]
-    log_probs, order = log_probs.flatten(1).topk(min(2 * beam_size, beam_size * num_each), dim=1)
-    return _Candidates(
-        log_probs=log_probs,
-        parents=order // num_each,
-        tokens=tokens.view(num_rows, -1).gather(1, order),
+    vocab_size = log_probs.shape[1]
+    offsets = torch.arange(0, beam_size * vocab_size, vocab_size, device=log_probs.device)  # (K,)
+    group_size = max(1, math.isqrt(vocab_size // num_best))
+    num_groups = vocab_size // group_size
+    members = torch.arange(0, num_groups * group_size, num_groups, device=log_probs.device)  # (Q,)
+    rest = torch.arange(num_groups * group_size, vocab_size, device=log_probs.device)
+
+    # Group g has the tokens g, g + V / Q, ...: the maxima are then taken over whole vectors.
+    peaks = log_probs[:, : num_groups * group_size].unflatten(1, (group_size, num_groups)).amax(1)
+    peaks = (peaks.view(num_rows, beam_size, -1) + open_log_probs[:, :, None]).flatten(1)
+    _, groups = peaks.topk(min(num_best, peaks.shape[1]), dim=1)
+    firsts = offsets[groups // num_groups] + groups % num_groups
+    places = torch.cat(
+        [
+            (firsts[:, :, None] + members).flatten(1),
+            (offsets[:, None] + rest).flatten().expand(num_rows, -1),
+        ],
+        dim=1,
     )
+    sums = log_probs.view(num_rows, -1).gather(1, places) + open_log_probs.gather(1, places // vocab_size)
+    best, order = sums.topk(min(num_best, sums.shape[1]), dim=1)
+    places = places.gather(1, order)
+    return _Candidates(best, places // vocab_size, places % vocab_size)
 
 
 @dataclass(frozen=True)

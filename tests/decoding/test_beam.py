@@ -10,8 +10,9 @@ import math
 import pytest
 import torch
 from torch import Tensor, tensor
+from torch.testing import assert_close
 
-from pipeline.decoding.beam import Hypothesis, Normalisation, beam_search, greedy_search
+from pipeline.decoding.beam import Hypothesis, Normalisation, _best, beam_search, greedy_search
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from tests.decoding.toy import ToyModel, ToyState
 
@@ -131,6 +132,21 @@ def test_a_narrow_beam_finds_what_the_plain_beam_finds_without_early_stopping(
     for source, length, hypotheses in zip(SOURCES, lengths, found, strict=True):
         expected = _plain_beam(model, source, length, beam_size, normalisation, alpha)[:beam_size]
         _assert_same(hypotheses, expected)
+
+
+@pytest.mark.parametrize("beam_size", [1, 3, 8])
+@pytest.mark.parametrize("vocab_size", [2, 3, 17, 64, 5999])
+def test_the_best_continuations_are_those_of_sorting_all_of_them(vocab_size: int, beam_size: int) -> None:
+    generator = torch.Generator().manual_seed(vocab_size)
+    log_probs = torch.randn(7 * beam_size, vocab_size, generator=generator).log_softmax(1)
+    open_log_probs = torch.randn(7, beam_size, generator=generator)
+    open_log_probs[3, 1:] = -torch.inf
+    found = _best(log_probs, open_log_probs, num_best=2 * beam_size)
+    sums = (log_probs.view(7, beam_size, -1) + open_log_probs[:, :, None]).flatten(1)
+    expected, places = sums.topk(min(2 * beam_size, sums.shape[1]), dim=1)
+    assert_close(found.log_probs, expected)
+    is_possible = expected > -torch.inf  # minus infinity is the same everywhere
+    assert torch.equal((found.parents * vocab_size + found.tokens)[is_possible], places[is_possible])
 
 
 def test_the_search_goes_on_after_the_first_finished_hypothesis() -> None:
