@@ -184,7 +184,7 @@ def _best(log_probs: Float[Tensor, "MK V"], open_log_probs: Float[Tensor, "M K"]
     rest = torch.arange(num_groups * group_size, vocab_size, device=log_probs.device)
 
     # Group g has the tokens g, g + V / Q, ...: the maxima are then taken over whole vectors.
-    peaks = log_probs[:, : num_groups * group_size].unflatten(1, (group_size, num_groups)).amax(1)
+    peaks = log_probs[:, : num_groups * group_size].view(-1, group_size, num_groups).amax(1)
     peaks = (peaks.view(num_rows, beam_size, -1) + open_log_probs[:, :, None]).flatten(1)
     _, groups = peaks.topk(min(num_best, peaks.shape[1]), dim=1)
     firsts = offsets[groups // num_groups] + groups % num_groups

@@ -90,7 +90,7 @@ class Seq2SeqState:
 
         The hypotheses of a beam are neighbours and read one memory: nothing of it is copied while no source is done.
         """
-        kept, counts = self.sources[rows].unique_consecutive(return_counts=True)
+        kept, counts = torch.unique_consecutive(self.sources[rows], return_counts=True)
         if len(kept) and bool((counts != counts[0]).any()):
             kept = self.sources[rows]
         caches = tuple(cache.select(rows) for cache in self.caches)
