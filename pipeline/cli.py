@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from pipeline.cli_lines import STANDARD_INPUT, count_lines, lines_of, written
+from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, lines_of, written
 
 if TYPE_CHECKING:
     from pipeline.cli_commands import Answerer
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        for text in getattr(options, "text", ()):
+            check_argument(text)
         match options.command:
             case "results":
                 return _results(options)

@@ -35,12 +35,12 @@ def score_files(reference: Path, systems: Sequence[Path], wish: ScoreWish) -> li
             raise ValueError(f"{reference}, line {number}: an empty reference, which no translation can match")
     if not references:
         raise ValueError(f"{reference}: no lines")
-    texts = {system: list(lines_of(system)) for system in systems}
-    for system, lines in texts.items():
+    texts = [list(lines_of(system)) for system in systems]
+    for system, lines in zip(systems, texts, strict=True):
         if len(lines) != len(references):
             raise ValueError(f"{system} has {len(lines)} lines, {reference} has {len(references)}")
     table = []
-    for system, lines in texts.items():
+    for system, lines in zip(systems, texts, strict=True):
         empty = sum(not line.strip() for line in lines)
         table.append(f"{system}: {len(lines)} lines" + (f", {empty} of them empty" if empty else ""))
         table += [
@@ -49,7 +49,7 @@ def score_files(reference: Path, systems: Sequence[Path], wish: ScoreWish) -> li
             _row("TER", ter(lines, references)),
         ]
     if len(systems) == 2:
-        first, second = texts.values()
+        first, second = texts
         found = paired_bootstrap(
             first,
             second,

@@ -26,6 +26,14 @@ def lines_of(file: Path | None) -> Iterator[str]:
                 raise ValueError(f"{name}, line {number}: not UTF-8") from error
 
 
+def check_argument(text: str) -> None:
+    """ValueError for an argument whose bytes were no text: Python then hands on half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"an argument is not UTF-8: {text[:60]!r}") from error
+
+
 def count_lines(file: Path | None) -> int | None:
     """How many lines a file has; None where that takes reading what can be read only once."""
     if file is None or not file.is_file():
@@ -48,7 +56,7 @@ def written(file: Path | None) -> Iterator[TextIO]:
     if file is None:
         yield sys.stdout
         sys.stdout.flush()
-    elif file.exists() and not file.is_file():
+    elif file.exists() and not file.is_file() and not file.is_dir():
         with file.open("w", encoding="utf-8", newline="\n") as stream:
             yield stream
     else:
