@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def greedy_search(
     return [hypotheses[0] for hypotheses in found]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def beam_search(
     model: StepModel[S],
     state: S,
@@ -91,17 +92,19 @@ def beam_search(
 
     never = torch.tensor(list(suppressed), dtype=torch.long, device=device)
     rows = torch.arange(num_rows, device=device)
-    state = state.select(rows.repeat_interleave(beam_size))
-    last_tokens = torch.full((num_rows * beam_size,), bos, device=device)
-    open_log_probs = torch.full((num_rows, beam_size), -torch.inf, device=device)
-    open_log_probs[:, 0] = 0.0  # one hypothesis to begin with: the others are copies of it
-    open_tokens = torch.full((num_rows, beam_size, longest), eos, device=device)
+    last_tokens = torch.full((num_rows,), bos, device=device)
+    # One hypothesis to begin with, from the second token on K.
+    open_log_probs = torch.zeros(num_rows, 1, device=device)
+    open_tokens = torch.full((num_rows, 1, longest), eos, device=device)
     best = _Finished.none(num_rows, num_best, longest, eos=eos, device=device)
     final_penalty = _penalty(max_lengths, normalisation, length_penalty)  # (M,)
 
     for length in range(1, longest + 1):
         logits, state = model.step(last_tokens, state)
-        candidates = _candidates(logits, open_log_probs, must_end=max_lengths == length, eos=eos, never=never)
+        width = open_log_probs.shape[1]
+        candidates = _candidates(
+            logits, open_log_probs, num_best=2 * beam_size, must_end=max_lengths == length, eos=eos, never=never
+        )
         is_eos = candidates.tokens == eos  # (M, C)
 
         ending = is_eos[:, :beam_size]
@@ -121,7 +124,7 @@ def beam_search(
         # Log-probabilities only fall and penalties only grow: no open hypothesis can get beyond this.
         bound = open_log_probs[:, 0] / final_penalty
         is_done = best.scores[:, -1] >= bound
-        offsets = torch.arange(len(rows), device=device)[:, None] * beam_size
+        offsets = torch.arange(len(rows), device=device)[:, None] * width
         origins = (offsets + parents).flatten()
         last_tokens = next_tokens.flatten()
         if bool(is_done.any()):
@@ -134,7 +137,7 @@ def beam_search(
             origins, last_tokens = origins[kept_beams], last_tokens[kept_beams]
         if len(rows) == 0:
             break
-        if not torch.equal(origins, torch.arange(len(is_done) * beam_size, device=device)):
+        if not torch.equal(origins, torch.arange(len(is_done) * width, device=device)):
             state = state.select(origins)
     return found
 
@@ -153,11 +156,15 @@ def _candidates(
     logits: Float[Tensor, "MK V"],
     open_log_probs: Float[Tensor, "M K"],
     *,
+    num_best: int,
     must_end: Bool[Tensor, "M"],
     eos: int,
     never: Int[Tensor, "X"],
 ) -> _Candidates:
-    """The 2K best of the K * V continuations of each row, `never` left out; only EOS where it `must_end`."""
+    """The best continuations of each row, `never` left out; only EOS where it `must_end`.
+
+    Where there are fewer, the rest are impossible ones.
+    """
     log_probs = logits.float().log_softmax(1)
     if len(never):
         log_probs = log_probs.index_fill(1, never, -torch.inf)
@@ -166,7 +173,15 @@ def _candidates(
         ended = log_probs[ending, eos]
         log_probs[ending] = -torch.inf
         log_probs[ending, eos] = ended
-    return _best(log_probs, open_log_probs, num_best=2 * open_log_probs.shape[1])
+    found = _best(log_probs, open_log_probs, num_best=num_best)
+    missing = num_best - found.log_probs.shape[1]
+    if missing == 0:
+        return found
+    return _Candidates(
+        F.pad(found.log_probs, (0, missing), value=-torch.inf),
+        F.pad(found.parents, (0, missing)),
+        F.pad(found.tokens, (0, missing), value=eos),
+    )
 
 
 def _best(log_probs: Float[Tensor, "MK V"], open_log_probs: Float[Tensor, "M K"], *, num_best: int) -> "_Candidates":

@@ -188,7 +188,7 @@ class Translator:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer.encode_batch(texts)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _in_batches(
         self,
         sources: Sequence[Int[np.ndarray, "_"]],

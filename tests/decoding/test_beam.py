@@ -173,8 +173,9 @@ def test_what_is_found_for_a_row_does_not_depend_on_the_batch() -> None:
 def test_finished_rows_leave_the_batch_and_the_search_stops_before_the_longest_length() -> None:
     model = ToyModel(vocab_size=8)
     _search(model, SOURCES, [60] * 8, beam_size=3)
-    assert model.rows_of_steps[0] == 24
-    assert model.rows_of_steps == sorted(model.rows_of_steps, reverse=True)
+    first, *others = model.rows_of_steps
+    assert (first, others[0]) == (8, 24), "all begin with one hypothesis"
+    assert others == sorted(others, reverse=True)
     assert model.rows_of_steps[-1] < 24
     assert len(model.rows_of_steps) < 60
 
