@@ -125,6 +125,11 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--beam", type=int, help="hypotheses of the search; 1 is greedy (default: the model's)")
     command.add_argument("--length-penalty", type=float, help="0 prefers short translations (default: the model's)")
     command.add_argument(
+        "--stop",
+        choices=("proven", "filled"),
+        help="when a search ends: when nothing open can win, or sooner, when the beam is full (default: the model's)",
+    )
+    command.add_argument(
         "--n-best", type=int, default=0, help="so many translations a line: number ||| text ||| log-prob ||| score"
     )
     command.add_argument(
@@ -175,6 +180,7 @@ def _translate(options: argparse.Namespace) -> int:
         options.model or [current_layout(options.profile).model(_TRANSLATOR)],
         beam_size=options.beam,
         length_penalty=options.length_penalty,
+        stop=options.stop,
     )
     tally = cli_translate.Tally()
     if not options.text and options.file is None and sys.stdin.isatty():

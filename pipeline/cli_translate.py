@@ -74,13 +74,15 @@ class Tally:
         return found
 
 
-def opened(folders: Sequence[Path], *, beam_size: int | None, length_penalty: float | None) -> Translator:
+def opened(
+    folders: Sequence[Path], *, beam_size: int | None, length_penalty: float | None, stop: str | None
+) -> Translator:
     """The translator of one folder, or an ensemble of several, with the settings of the first but for those given."""
     for folder in folders:
         if kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder) != "translator":
             raise wrong_kind(folder, "a translation model", open_model(folder))
     translator = open_ensemble(folders)
-    changes = {"beam_size": beam_size, "length_penalty": length_penalty}
+    changes = {"beam_size": beam_size, "length_penalty": length_penalty, "stop": stop}
     changed = translator.search.model_dump() | {name: value for name, value in changes.items() if value is not None}
     return replace(translator, search=SearchConfig.model_validate(changed))
 

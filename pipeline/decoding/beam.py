@@ -2,7 +2,8 @@
 
 Legend: N rows (sources), M rows still searched, K beam size, B best hypotheses asked for, C candidates, L longest
 target, V scores. The caller puts the model in evaluation mode. What is found for a row does not depend on the batch it
-is in, and a row is searched until nothing open can enter its B best: no shortcut on top of the beam itself.
+is in, and unless asked otherwise a row is searched until nothing open can enter its B best: no shortcut on top of the
+beam itself.
 """
 
 import math
@@ -20,6 +21,11 @@ from pipeline.decoding.protocol import S, StepModel
 Normalisation = Literal["gnmt", "length"]
 """What a log-probability is divided by: `((5 + n) / 6) ** a` (Wu et al. 2016, eq. 14) or `n ** a`, for n tokens with
 EOS."""
+
+
+Stop = Literal["proven", "filled"]
+"""When the search of a row ends: once nothing open can enter its B best, or, sooner, once K hypotheses have finished,
+as fairseq and CTranslate2 end it. What is found differs for few rows."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +77,15 @@ def beam_search(
     num_best: int,
     normalisation: Normalisation,
     length_penalty: float,
+    stop: Stop = "proven",
     suppressed: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """The `num_best` finished hypotheses of each of the N rows of `state`, best first.
 
     At every step the K best of all continuations of a row are taken; those that end with EOS are finished, and the
     best others fill the beam up to K. At `max_lengths` tokens, EOS included, a row may only end. A row has fewer than
-    `num_best` hypotheses only if there are no more within its length. `suppressed` tokens are never generated; the
-    probabilities of the others stay as the model gives them.
+    `num_best` hypotheses only if there are no more within its length, or `stop` ends it sooner. `suppressed` tokens are
+    never generated; the probabilities of the others stay as the model gives them.
     """
     if not 1 <= num_best <= beam_size:
         raise ValueError(f"num_best must be in 1..beam_size, found {num_best} with beam_size {beam_size}")
@@ -97,6 +104,7 @@ def beam_search(
     open_log_probs = torch.zeros(num_rows, 1, device=device)
     open_tokens = torch.full((num_rows, 1, longest), eos, device=device)
     best = _Finished.none(num_rows, num_best, longest, eos=eos, device=device)
+    num_finished = torch.zeros_like(max_lengths)
     final_penalty = _penalty(max_lengths, normalisation, length_penalty)  # (M,)
 
     for length in range(1, longest + 1):
@@ -124,6 +132,9 @@ def beam_search(
         # Log-probabilities only fall and penalties only grow: no open hypothesis can get beyond this.
         bound = open_log_probs[:, 0] / final_penalty
         is_done = best.scores[:, -1] >= bound
+        if stop == "filled":
+            num_finished += (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
+            is_done |= num_finished >= beam_size
         offsets = torch.arange(len(rows), device=device)[:, None] * width
         origins = (offsets + parents).flatten()
         last_tokens = next_tokens.flatten()
@@ -132,6 +143,7 @@ def beam_search(
                 found[row] = hypotheses
             kept = ~is_done
             rows, max_lengths, final_penalty = rows[kept], max_lengths[kept], final_penalty[kept]
+            num_finished = num_finished[kept]
             open_log_probs, open_tokens, best = open_log_probs[kept], open_tokens[kept], best.select(kept)
             kept_beams = kept.repeat_interleave(beam_size)
             origins, last_tokens = origins[kept_beams], last_tokens[kept_beams]

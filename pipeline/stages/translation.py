@@ -20,7 +20,7 @@ from pipeline.config import ByTokens, Config
 from pipeline.data.batches import Sizes
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.data.plan import plan_epoch
-from pipeline.decoding.beam import Hypothesis, Normalisation, beam_search, greedy_search
+from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, beam_search, greedy_search
 from pipeline.decoding.ensemble import Ensemble, EnsembleState, Member
 from pipeline.decoding.protocol import StepModel
 from pipeline.decoding.sampling import uniforms
@@ -50,6 +50,8 @@ class SearchConfig(Config):
     """Exponent of the normalisation; 0 prefers short translations, larger values longer ones."""
     max_extra_tokens: NonNegativeInt
     """Longest translation: the tokens of its source and so many more (Vaswani et al. 2017, section 6.1: 50)."""
+    stop: Stop = "proven"
+    """proven: it ends when nothing open can become the best; filled: sooner, when `beam_size` hypotheses have ended."""
 
 
 class DrawConfig(Config):
@@ -134,6 +136,7 @@ class Translator:
                 num_best=num_best,
                 normalisation=search.normalisation,
                 length_penalty=search.length_penalty,
+                stop=search.stop,
             )
 
         return self._in_batches(sources, find)
@@ -247,7 +250,7 @@ def save_translator(folder: Path, translator: Translator) -> None:
     settings = marian_generation_settings(
         model.config, num_beams=search.beam_size, length_penalty=search.length_penalty
     )
-    own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens}
+    own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens, "stop": search.stop}
     with publish(folder) as temporary:
         save_model(temporary, *translation_to_huggingface(model))
         translator.tokenizer.save(temporary)
@@ -269,6 +272,7 @@ def open_translator(folder: Path) -> Translator:
         normalisation=settings.get("normalisation", "length"),
         length_penalty=settings.get("length_penalty", 1.0),
         max_extra_tokens=settings.get("max_extra_tokens", 50),
+        stop=settings.get("stop", "proven"),
     )
     return Translator(model.eval(), tokenizer, search)
 

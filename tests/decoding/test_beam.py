@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from pipeline.decoding.beam import Hypothesis, Normalisation, _best, beam_search, greedy_search
+from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, _best, beam_search, greedy_search
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from tests.decoding.toy import ToyModel, ToyState
 
@@ -79,9 +79,19 @@ def _enumerated(
 
 
 def _plain_beam(
-    model: ToyModel, source: int, max_length: int, beam_size: int, normalisation: Normalisation, alpha: float
+    model: ToyModel,
+    source: int,
+    max_length: int,
+    beam_size: int,
+    normalisation: Normalisation,
+    alpha: float,
+    *,
+    stop: Stop = "proven",
 ) -> list[Hypothesis]:
-    """The definition in a loop: K best continuations, the ended ones leave, the beam is refilled; never stops early."""
+    """The definition in a loop: K best continuations, the ended ones leave, the beam is refilled.
+
+    It never stops early, or, with `filled`, as soon as K have ended.
+    """
     beam: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     finished: list[Hypothesis] = []
     for length in range(1, max_length + 1):
@@ -98,6 +108,8 @@ def _plain_beam(
             if tokens[-1] == EOS:
                 finished.append(Hypothesis(tokens[:-1], log_prob, _normalised(log_prob, length, normalisation, alpha)))
         beam = [(log_prob, tokens) for log_prob, tokens in continued if tokens[-1] != EOS][:beam_size]
+        if stop == "filled" and len(finished) >= beam_size:
+            break
     return sorted(finished, key=lambda hypothesis: -hypothesis.score)
 
 
@@ -147,6 +159,27 @@ def test_the_best_continuations_are_those_of_sorting_all_of_them(vocab_size: int
     assert_close(found.log_probs, expected)
     is_possible = expected > -torch.inf  # minus infinity is the same everywhere
     assert torch.equal((found.parents * vocab_size + found.tokens)[is_possible], places[is_possible])
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 5])
+def test_a_search_that_stops_when_filled_finds_what_the_plain_beam_finds_until_then(beam_size: int) -> None:
+    model = ToyModel(vocab_size=8)
+    lengths = [12, 9, 3, 1, 15, 2, 10, 7]
+
+    def search(stop: Stop) -> list[list[Hypothesis]]:
+        model.rows_of_steps.clear()
+        return beam_search(
+            model, _state(SOURCES), bos=BOS, eos=EOS, max_lengths=tensor(lengths), beam_size=beam_size,
+            num_best=1, normalisation="length", length_penalty=1.0, stop=stop,
+        )  # fmt: skip
+
+    search("proven")
+    num_rows = sum(model.rows_of_steps)
+    found = search("filled")
+    assert sum(model.rows_of_steps) < num_rows
+    for source, length, hypotheses in zip(SOURCES, lengths, found, strict=True):
+        expected = _plain_beam(model, source, length, beam_size, "length", 1.0, stop="filled")
+        _assert_same(hypotheses, expected[:1])
 
 
 def test_the_search_goes_on_after_the_first_finished_hypothesis() -> None:
