@@ -34,8 +34,8 @@ def gradient_by_distance(
         squares = [0.0 if one is None else one.double().square().sum((0, 2)) for one in found]  # each (B,)
         width = len(reach[0])
         for k in range(len(reach)):
-            norms = torch.as_tensor(sum(squares[k * width : (k + 1) * width])).sqrt().expand(len(counted))
-            totals[k] += float(norms[counted].sum())
+            # Rows that are not counted have no gradient.
+            totals[k] += float(torch.as_tensor(sum(squares[k * width : (k + 1) * width])).sqrt().sum())
             counts[k] += int(counted.sum())
     return [total / count for total, count in zip(totals, counts, strict=True) if count]
 
