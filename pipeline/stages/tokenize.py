@@ -25,7 +25,7 @@ from pipeline.progress import progress
 from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
 from pipeline.text.normalise import sentences
-from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class TranslationTokenizerConfig(Config):
 
     vocab_size: PositiveInt
     """Ids, special tokens included."""
+    given: str = ""
+    """A folder with a tokenizer.json to take as it is; empty to train one."""
 
 
 class TokenizeConfig(Config):
@@ -82,7 +84,7 @@ def main(path: Path) -> None:
                 progress.update()
             if config.translation is not None:
                 report["translation"] = _write_translation(
-                    folder / "translation", prepared / "translation", vocab_size=config.translation.vocab_size
+                    folder / "translation", prepared / "translation", config.translation
                 )
                 progress.update()
             write_json(folder / "report.json", report)
@@ -139,13 +141,32 @@ class PairTexts:
             yield pair.tgt
 
 
-def _write_translation(folder: Path, prepared: Path, *, vocab_size: int) -> Mapping[str, int | float | str]:
-    """Trains and saves the tokenizer of the pairs and the pairs of every split in its ids; returns its statistics."""
-    tokenizer = train_translation_bpe(PairTexts(prepared / "train.jsonl"), vocab_size=vocab_size)
+def _write_translation(
+    folder: Path, prepared: Path, config: TranslationTokenizerConfig
+) -> Mapping[str, int | float | str]:
+    """Saves the tokenizer of the pairs and the pairs of every split in its ids; returns its statistics."""
+    if config.given:
+        tokenizer = _given(Path(config.given), config.vocab_size)
+    else:
+        tokenizer = train_translation_bpe(PairTexts(prepared / "train.jsonl"), vocab_size=config.vocab_size)
     folder.mkdir()
     tokenizer.save(folder)
     encode_pairs(prepared, folder / "pairs", tokenizer)
     return _statistics(tokenizer, list(PairTexts(prepared / "test.jsonl")))
+
+
+def _given(folder: Path, vocab_size: int) -> Tokenizer:
+    """The user's own tokenizer; ValueError where it is not as the translation models need it."""
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size != vocab_size:
+        raise ValueError(
+            f"translation.vocab_size: found {vocab_size}, the tokenizer in {folder} has {tokenizer.vocab_size}"
+        )
+    wanted = {"eos": 0, "pad": vocab_size - 1, "bos": vocab_size - 1}
+    found = {role: tokenizer.id_of(role) for role in ("eos", "pad", "bos")}
+    if found != wanted:
+        raise ValueError(f"{folder}: a tokenizer of translation has the ids {wanted}, found {found}")
+    return tokenizer
 
 
 def encode_pairs(prepared: Path, folder: Path, tokenizer: Tokenizer) -> None:

@@ -159,6 +159,7 @@ def main(path: Path) -> None:
             label_smoothing=config.label_smoothing,
         )
         texts = {split: [pair.src for pair in pairs[split]] for split in pairs}
+        _refuse_empty_references(pairs["test"], pairs_folder / "test.jsonl")
         form = load_form(pairs_folder)
         scorer = Translator(copy.deepcopy(module.model).to(run.device).eval(), tokenizer, config.search.greedy, form)
         started = time.monotonic()
@@ -172,6 +173,14 @@ def main(path: Path) -> None:
         speeds = {"train": module.num_targets / (time.monotonic() - started)}
 
         translator = Translator(module.model, tokenizer, config.search, form)
+        too_long = [length for length in translator.lengths(texts["test"]) if length > translator.longest_text]
+        if too_long:
+            _log.warning(
+                "%d of %d test sources have more than the %d tokens that the model reads: their ends are cut off",
+                len(too_long),
+                len(texts["test"]),
+                translator.longest_text,
+            )
         started = time.monotonic()
         found = translator.translate(texts["test"], too_long="cut")
         speeds["beam"] = sum(len(one.tokens) + 1 for one in found) / (time.monotonic() - started)
@@ -192,6 +201,8 @@ def main(path: Path) -> None:
                         for name, score in scored([one.text for one in on_valid], pairs["valid"], form).items()
                     },
                 },
+                # Their ends are not translated: none is left out.
+                "test": {"num_pairs": len(pairs["test"]), "num_src_too_long": len(too_long)},
                 "training": {
                     **asdict(report),
                     "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
@@ -204,6 +215,13 @@ def main(path: Path) -> None:
             history=module.history,
             samples=samples(pairs["test"], found, greedily, translator, config),
         )
+
+
+def _refuse_empty_references(test: Sequence[Pair], file: Path) -> None:
+    """ValueError names the first test pair without a target: nothing could be compared with it."""
+    for number, pair in enumerate(test, start=1):
+        if not pair.tgt.strip():
+            raise ValueError(f"{file}:{number}: the target is empty: a translation is compared with it")
 
 
 def bleu_with(state: Mapping[str, Tensor], scorer: Translator, pairs: Sequence[Pair]) -> float:

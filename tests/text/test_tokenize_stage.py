@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -133,4 +134,27 @@ def test_bad_input_is_named_and_leaves_the_earlier_output_as_it_was(texts: tuple
     CONFIG.write_text(ALL)
     Path("data/own/prepared/rated/train.jsonl").unlink()
     with pytest.raises(ValueError, match=r"rated/train.jsonl: no such file"):
+        main(CONFIG)
+
+
+def test_a_given_tokenizer_is_taken_as_it_is_and_the_pairs_are_in_its_ids(texts: tuple[str, ...]) -> None:
+    prepare(texts)
+    main(CONFIG)
+    shutil.copytree("data/own/tokens/translation", "own-tokenizer")
+    prepare(("entirely", "other", "texts"), "translation: {vocab_size: 100, given: own-tokenizer}")
+    main(CONFIG)
+    given, taken = load_tokenizer(Path("own-tokenizer")), load_tokenizer(Path("data/own/tokens/translation"))
+    assert taken.hash == given.hash
+    arrays = read_pair_arrays(Path("data/own/tokens/translation/pairs/test"), tokenizer_hash=given.hash)
+    assert arrays.src.row(0).tolist() == given.encode("entirely")
+
+
+def test_a_given_tokenizer_of_another_size_or_convention_is_refused(texts: tuple[str, ...]) -> None:
+    prepare(texts)
+    main(CONFIG)
+    prepare(texts, "translation: {vocab_size: 90, given: data/own/tokens/translation}")
+    with pytest.raises(ValueError, match=r"vocab_size: found 90, the tokenizer in .*translation has 100"):
+        main(CONFIG)
+    prepare(texts, "translation: {vocab_size: 320, given: data/own/tokens/bpe}")
+    with pytest.raises(ValueError, match=r"bpe: a tokenizer of translation has the ids .*'eos': 0.*found .*'eos': 2"):
         main(CONFIG)

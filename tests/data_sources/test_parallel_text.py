@@ -1,0 +1,94 @@
+"""Parallel text as people have it: tokenised or not, in any script, and with faults that are named."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.pairs import PairsConfig, prepare_pairs
+from pipeline.data.parallel import TwoFiles
+from pipeline.data.records import Pair
+from pipeline.text.forms import MosesText
+from pipeline.text.training import train_translation_bpe
+
+MOSES = MosesText(kind="moses", src="en", tgt="de", lowercase=True)
+
+
+def two_files(raw: Path, into: str, src: list[str], tgt: list[str], **settings: str) -> TwoFiles:
+    """A source of two aligned files."""
+    folder = raw / "own"
+    folder.mkdir(parents=True, exist_ok=True)
+    for language, lines in (("en", src), ("de", tgt)):
+        (folder / f"{into}.{language}").write_bytes("".join(f"{line}\n" for line in lines).encode())
+    values = {"kind": "two_files", "source": "own", "into": into, "src": f"{into}.en", "tgt": f"{into}.de"}
+    return TwoFiles.model_validate(values | settings)
+
+
+def prepared(raw: Path, *sources: TwoFiles, **settings: object) -> dict[str, list[Pair]]:
+    """The pairs of each split."""
+    config = PairsConfig.model_validate({"sources": sources, **settings})
+    return {split: list(pairs) for split, pairs in prepare_pairs(config, raw).splits.items()}
+
+
+def test_pairs_become_moses_tokens_and_keep_the_target_that_people_wrote(tmp_path: Path) -> None:
+    train = two_files(tmp_path, "train", ["It's a dog."], ["Es ist ein Hund, ja."])
+    test = two_files(tmp_path, "test", ["A Cat."], ["Eine Katze."])
+    found = prepared(tmp_path, train, test, text=MOSES)
+    assert [(pair.src, pair.tgt, pair.reference) for pair in found["train"]] == [
+        ("it 's a dog .", "es ist ein hund , ja .", "Es ist ein Hund, ja.")
+    ]
+    assert [(pair.src, pair.tgt, pair.reference) for pair in found["test"]] == [
+        ("a cat .", "eine katze .", "Eine Katze.")
+    ]
+
+
+def test_text_that_has_its_form_already_is_left_alone_and_its_reference_comes_from_a_third_file(tmp_path: Path) -> None:
+    (tmp_path / "raw.de").write_text("Eine Katze!\n")
+    train = two_files(tmp_path, "train", ["a dog ."], ["ein hund ."])
+    test = two_files(tmp_path, "test", ["a cat &apos;s ."], ["eine katze !"], reference="raw.de")
+    found = prepared(tmp_path, train, test, text=MOSES, text_is_applied=True)
+    (pair,) = found["test"]
+    assert (pair.src, pair.tgt, pair.reference) == ("a cat 's .", "eine katze !", "Eine Katze!")
+
+
+def test_files_of_different_length_are_refused_with_all_their_counts(tmp_path: Path) -> None:
+    (tmp_path / "raw.de").write_text("Eins\nZwei\nDrei\n")
+    test = two_files(tmp_path, "test", ["one", "two"], ["eins", "zwei"], reference="raw.de")
+    expected = r"differ in length: .*test.en has 2 lines, .*test.de has 2 lines, .*raw.de has 3 lines"
+    with pytest.raises(ValueError, match=expected):
+        prepared(tmp_path, test)
+
+
+def test_an_empty_line_of_a_parallel_file_is_named(tmp_path: Path) -> None:
+    test = two_files(tmp_path, "test", ["one", "two"], ["eins", "  "])
+    with pytest.raises(ValueError, match=r"test.de:2: empty line in a parallel file"):
+        prepared(tmp_path, test)
+
+
+STRANGE = [
+    ("a\x00b\x07c", "a b c"),
+    ("tab\there", "tab here"),
+    ("zero\u200bwidth \u202eoverride", "zerowidth override"),
+    ("שלום לכולם", "שלום לכולם"),
+    ("مَرْحَبًا بالعالم", "مَرْحَبًا بالعالم"),
+    ("cafe\u0301 nin\u0303o", "caf\u00e9 ni\u00f1o"),
+    ("हिन्दी में", "हिन्दी में"),
+    ("one\x0bline\x85still\u2003one", "one line still one"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), STRANGE)
+def test_any_script_survives_and_control_characters_become_spaces(text: str, expected: str, tmp_path: Path) -> None:
+    test = two_files(tmp_path, "test", [text, "second"], [text, "zweitens"])
+    train = two_files(tmp_path, "train", ["a dog"], ["ein Hund"])
+    pair = prepared(tmp_path, test, train)["test"][0]
+    assert (pair.src, pair.tgt) == (expected, expected)
+    tokenizer = train_translation_bpe([expected, "a dog"], vocab_size=60)
+    assert tokenizer.decode(tokenizer.encode(expected)) == expected
+
+
+def test_a_corpus_of_one_word_is_a_corpus(tmp_path: Path) -> None:
+    train = two_files(tmp_path, "train", ["dog"], ["Hund"])
+    test = two_files(tmp_path, "test", ["cat"], ["Katze"])
+    found = prepared(tmp_path, train, test)
+    assert [(pair.src, pair.tgt) for pair in found["train"]] == [("dog", "Hund")]
+    assert len(found["test"]) == 1
