@@ -52,7 +52,7 @@ reproduce: $(INSTALLED) ## reproduce a published number beside the chain: NUMBER
 	@python -m pipeline.reproduce $(NUMBER) $(if $(DATA),--data '$(DATA)')
 
 bench: $(INSTALLED) ## measure against peers: both sides in one run
-	@for script in benchmarks/*.py; do test ! -f $$script || python $$script || exit; done
+	@for script in benchmarks/*.py; do test ! -f $$script || PYTHONPATH=. python $$script || exit; done
 
 ui: $(INSTALLED) ## show the MLflow runs on http://127.0.0.1:5000
 	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow ui --host 127.0.0.1 --port 5000

@@ -20,7 +20,6 @@ import argparse
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,8 +34,7 @@ import yaml
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from pipeline.config import ByTokens, TrainingConfig
-from pipeline.data.batches import TranslationBatch
-from pipeline.data.loaders import MicroBatch
+from pipeline.data.batches import MicroBatch, TranslationBatch
 from pipeline.data.plan import padding_share, plan_epoch
 from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, translation_examples
@@ -61,6 +59,8 @@ class Task:
     """What all of them train on."""
 
     examples: TranslationExamples
+    few: TranslationExamples
+    """What stands for validation data."""
     tokenizer: Tokenizer
     num_steps: int
 
@@ -99,10 +99,7 @@ def report(task: Task, found: dict[str, list[float]], threads: int) -> None:
     sizes = task.examples.sizes(0)
     steps = plan_epoch(sizes, batching, seed=1, epoch=0)
     shape = model_config(task.tokenizer.vocab_size)
-    src, tgt = (
-        [np.array([len(side[i]) for i in step.indices]) for step in steps]
-        for side in (task.examples.src, task.examples.tgt)
-    )
+    src, tgt = ([side.lengths[step.indices] for step in steps] for side in (task.examples.src, task.examples.tgt))
     padded = sum(
         model_flops(shape, np.full(len(one), one.max()), np.full(len(other), other.max()))
         for one, other in zip(src, tgt, strict=True)
@@ -145,7 +142,8 @@ def prepare(pairs: Sequence[tuple[str, str]], num_steps: int) -> Task:
     tokenizer = train_translation_bpe([text for pair in pairs for text in pair], vocab_size=8000)
     rows = [Pair(id=str(i), src=src, tgt=tgt, source="", group="") for i, (src, tgt) in enumerate(pairs)]
     examples, _ = translation_examples(rows, tokenizer, max_length=100, too_long="drop")
-    return Task(examples, tokenizer, num_steps)
+    few, _ = translation_examples(rows[:64], tokenizer, max_length=100, too_long="drop")
+    return Task(examples, few, tokenizer, num_steps)
 
 
 def model_config(vocab_size: int) -> TransformerConfig:
@@ -215,10 +213,7 @@ def ours(task: Task) -> float:
             path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
             module = Timed(Seq2Seq(model_config(task.tokenizer.vocab_size)), config.training)
             with stage_run("pipeline.stages.translate", path, config, seed=1, inputs=[]) as run:
-                few = TranslationExamples(
-                    task.examples.src[:64], task.examples.tgt[:64], task.examples.pad_id, task.examples.bos_id
-                )
-                fit(run, module, train=task.examples, valid=few)
+                fit(run, module, train=task.examples, valid=task.few)
         finally:
             os.chdir(home)
     return speed(module.times)
@@ -258,15 +253,17 @@ def transformers_trainer(task: Task) -> float:
         forced_eos_token_id=None,
     )
     model = MarianMTModel(config)
+    everything = np.arange(len(task.examples.src))
     rows = [
         {"input_ids": src.tolist(), "labels": tgt.tolist(), "length": max(len(src), len(tgt))}
-        for src, tgt in zip(task.examples.src, task.examples.tgt, strict=True)
+        for src, tgt in zip(task.examples.src.take(everything), task.examples.tgt.take(everything), strict=True)
     ]
-    tokens = sum(len(tgt) for tgt in task.examples.tgt) / len(rows)
-    ours_per_step = sum(len(tgt) for tgt in task.examples.tgt) / len(
+    num_targets = int(task.examples.tgt.lengths.sum())
+    tokens = num_targets / len(rows)
+    ours_per_step = num_targets / len(
         plan_epoch(task.examples.sizes(0), ByTokens(kind="tokens", tokens_per_step=TOKENS_PER_STEP), seed=1, epoch=0)
     )
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=task.tokenizer.backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
     )
     collate = DataCollatorForSeq2Seq(tokenizer, model=model)
@@ -318,12 +315,17 @@ def joeynmt(task: Task, python: Path, threads: int) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for suffix, side in (("src", task.examples.src), ("trg", task.examples.tgt)):
-            lines = [" ".join(f"t{i}" for i in ids[:-1]) for ids in side]
+            lines = [" ".join(f"t{i}" for i in ids[:-1]) for ids in side.take(np.arange(len(side)))]
             (folder / f"train.{suffix}").write_text("\n".join(lines) + "\n")
             (folder / f"dev.{suffix}").write_text("\n".join(lines[:8]) + "\n")
         vocabulary = [f"t{i}" for i in range(task.tokenizer.vocab_size - 4)]
         (folder / "vocab.txt").write_text("\n".join(["<unk>", "<pad>", "<s>", "</s>", *vocabulary]) + "\n")
-        side = {"level": "word", "max_length": 128, "voc_file": str(folder / "vocab.txt"), "lowercase": False}
+        text: dict[str, Any] = {
+            "level": "word",
+            "max_length": 128,
+            "voc_file": str(folder / "vocab.txt"),
+            "lowercase": False,
+        }
         layers = {
             "type": "transformer",
             "num_layers": SHAPE["num_layers"],
@@ -345,8 +347,8 @@ def joeynmt(task: Task, python: Path, threads: int) -> float:
                 "train": str(folder / "train"),
                 "dev": str(folder / "dev"),
                 "dataset_type": "plain",
-                "src": {"lang": "src", **side},
-                "trg": {"lang": "trg", **side},
+                "src": {"lang": "src", **text},
+                "trg": {"lang": "trg", **text},
             },
             "testing": {"beam_size": 1, "eval_metrics": ["bleu"], "batch_size": 8, "max_output_length": 4},
             "training": {
@@ -389,4 +391,4 @@ def joeynmt(task: Task, python: Path, threads: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,122 @@
+"""What training a small translation Transformer costs: against the number of pairs, and against their length.
+
+python -m benchmarks.translate_cost [FOLDER] [--picture FILE.png] [--threads N]
+
+The first curve is the time of one pass over 1,000 to 29,000 pairs, which should grow as the pairs do; the second the
+time of a target token when all sentences have 8 to 96 tokens, which grows with attention. FOLDER holds train.en and
+train.de, as Multi30k has them; without it, sentences are generated.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from time import process_time
+
+import matplotlib
+import numpy as np
+import torch
+
+from benchmarks.translate_training import LR, SHAPE, model_config, prepare, read_pairs
+from pipeline.config import ByTokens
+from pipeline.data.plan import Step, plan_epoch
+from pipeline.data.translation import TokenRows, TranslationExamples
+from pipeline.models.seq2seq import Seq2Seq
+from pipeline.objectives.likelihood import token_cross_entropy
+
+COUNTS = (1000, 2000, 4000, 8000, 16000, 29000)
+LENGTHS = (8, 16, 32, 64, 96)
+TOKENS_PER_STEP = 2800
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--picture", type=Path, default=Path("runs/benchmarks/translate_cost.png"))
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    task = prepare(read_pairs(options.folder), 0)
+    vocab_size = task.tokenizer.vocab_size
+    sizes = [count for count in COUNTS if count <= len(task.examples.src)]
+    passes = [one_pass(chosen(task.examples, count), vocab_size) for count in sizes]
+    print(f"{SHAPE}, {options.threads} thread(s); seconds of the processor, summed over threads")
+    print(f"{'pairs':>8} {'s a pass':>9} {'ms a pair':>10}")
+    for count, seconds in zip(sizes, passes, strict=True):
+        print(f"{count:8} {seconds:9.1f} {1e3 * seconds / count:10.2f}")
+    tokens = [one_token(length, vocab_size) for length in LENGTHS]
+    print(f"{'length':>8} {'us a target token':>18}")
+    for length, seconds in zip(LENGTHS, tokens, strict=True):
+        print(f"{length:8} {1e6 * seconds:18.1f}")
+    draw(options.picture, sizes, passes, tokens)
+    print(options.picture)
+
+
+def chosen(examples: TranslationExamples, count: int) -> TranslationExamples:
+    """Some of the pairs, spread over all."""
+    rows = np.linspace(0, len(examples.src) - 1, count).astype(np.int64)
+    src, tgt = (
+        TokenRows(side.array, side.rows[rows], side.max_length, side.eos_id) for side in (examples.src, examples.tgt)
+    )
+    return TranslationExamples(src, tgt, examples.pad_id, examples.bos_id)
+
+
+def one_pass(examples: TranslationExamples, vocab_size: int) -> float:
+    """Seconds of one pass, projected from 15 steps spread over it where it has more."""
+    batching = ByTokens(kind="tokens", tokens_per_step=TOKENS_PER_STEP)
+    steps = plan_epoch(examples.sizes(0), batching, seed=1, epoch=0)
+    some = [steps[i] for i in np.linspace(0, len(steps) - 1, min(15, len(steps))).astype(int)]
+    targets = sum(step.targets["loss"] for step in steps)
+    return float(train(examples, some, vocab_size) * targets / sum(step.targets["loss"] for step in some))
+
+
+def one_token(length: int, vocab_size: int) -> float:
+    """Seconds of a target token among sentences of one length."""
+    random = np.random.default_rng(0)
+    count = 8 * TOKENS_PER_STEP // length
+    sides = [random.integers(2, vocab_size - 1, size=(count, length - 1)).tolist() for _ in range(2)]
+    src, tgt = (TokenRows.of(side, max_length=length, eos_id=0) for side in sides)
+    examples = TranslationExamples(src, tgt, vocab_size - 1, vocab_size - 1)
+    batching = ByTokens(kind="tokens", tokens_per_step=TOKENS_PER_STEP)
+    steps = plan_epoch(examples.sizes(0), batching, seed=1, epoch=0)
+    return train(examples, steps, vocab_size) / sum(step.targets["loss"] for step in steps)
+
+
+def train(examples: TranslationExamples, steps: Sequence[Step], vocab_size: int) -> float:
+    """Seconds of some optimizer steps, after one that warms up."""
+    torch.manual_seed(1)
+    model = Seq2Seq(model_config(vocab_size)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
+
+    def update(step: Step) -> None:
+        batch = examples.collate(step.indices, 0)
+        logits = model.logits(model(batch.src, batch.src_mask, batch.tgt)[batch.is_target])
+        terms = token_cross_entropy(logits, batch.labels[batch.is_target], label_smoothing=0.1)
+        torch.autograd.backward(terms.loss_sum / terms.num_targets)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    update(steps[0])
+    started = process_time()
+    for step in steps:
+        update(step)
+    return process_time() - started
+
+
+def draw(path: Path, sizes: Sequence[int], passes: Sequence[float], tokens: Sequence[float]) -> None:
+    """Both curves as a picture."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    left.plot(sizes, passes, marker="o")
+    left.set(xlabel="pairs", ylabel="seconds of the processor", title="One pass over the data", xlim=0, ylim=0)
+    right.plot(LENGTHS, [1e6 * value for value in tokens], marker="o")
+    right.set(xlabel="tokens of a sentence", ylabel="microseconds", title="One target token", xlim=0, ylim=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
