@@ -154,7 +154,10 @@ def _copy(source: FolderSource, folder: Path) -> None:
 
 
 def _find(name: str, source: GivenSource, folder: Path) -> None:
-    """Copies each file from wherever it is below the given folder; ValueError says what was found in its stead."""
+    """Copies each file from wherever it is below the given folder, or in one beside it.
+
+    ValueError says what was found in its stead.
+    """
     given = os.environ.get(GIVEN, "")
     if not given:
         raise ValueError(f"source {name}: name the folder with its files, DATA=FOLDER ({GIVEN}); {source.origin}")
@@ -162,7 +165,8 @@ def _find(name: str, source: GivenSource, folder: Path) -> None:
         raise ValueError(f"source {name}: {given}: no such folder")
     folder.mkdir(parents=True, exist_ok=True)
     for file, wanted in source.files.items():
-        candidates = {path: sha256_of(path) for path in sorted(Path(given).rglob(file)) if path.is_file()}
+        places = (*sorted(Path(given).rglob(file)), *sorted(Path(given).absolute().parent.glob(f"*/{file}")))
+        candidates = {path: sha256_of(path) for path in places if path.is_file()}
         right = next((path for path, found in candidates.items() if found == wanted), None)
         if right is None:
             others = ", ".join(f"{path} has {found}" for path, found in candidates.items()) or "no file of that name"

@@ -1,4 +1,4 @@
-"""Recurrent translation with attention (Sutskever et al. 2014; Bahdanau et al. 2015; Luong et al. 2015).
+"""Recurrent translation (Sutskever et al. 2014; Cho et al. 2014; Bahdanau et al. 2015; Luong et al. 2015).
 
 Legend: B batch, N rows of a search, M selected rows, T target length, S source length, E embedding size, H hidden
 size, Q layers, A memory size (2 H if the encoder reads both ways, else H), I input size of the decoder's cell,
@@ -6,7 +6,7 @@ V vocabulary, L = V - 1 scores (see translation.py).
 Masks are boolean; True counts. Sources and targets are padded on the right.
 
 The decoder's cell reads the previous token, attention follows (Luong et al., section 3): without input feeding all
-target steps run as one call of the cell and one batched attention.
+target steps, or those between two cuts of the gradient, run as one call of the cell and one batched attention.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -24,6 +24,21 @@ from pipeline.models.dropout import Dropout
 from pipeline.models.source_attention import AttentionKind, Hidden, Memory, SourceAttention
 from pipeline.models.transformer import Layers
 from pipeline.models.translation import TiedEmbeddings, TranslationEmbeddings
+
+_WINDOW = 5
+
+
+class DropoutRates(Config):
+    """A rate of dropout for each place of a recurrent model."""
+
+    embedding: Fraction
+    """Token vectors of source and target."""
+    layers: Fraction = 0.0
+    """Between stacked layers."""
+    memory: Fraction
+    """Encoder states, from which keys and contexts come."""
+    readout: Fraction
+    """The state before the projection."""
 
 
 class RecurrentConfig(Config):
@@ -46,11 +61,20 @@ class RecurrentConfig(Config):
     bidirectional: bool = True
     """Let the encoder read both ways."""
     attention: AttentionKind = "additive"
-    """additive: Bahdanau et al.; dot, general: Luong et al.; none: the decoder's first state is all it knows."""
+    """additive: Bahdanau et al.; dot, general, local_p: Luong et al.; none: see `context`."""
+    window: PositiveInt = _WINDOW
+    """Source tokens on either side of the predicted one that local_p looks at (Luong et al., section 3.2: D)."""
+    context: Literal["first", "every"] = "first"
+    """Without attention: the summary of the source is the decoder's first state alone (Sutskever et al.), or goes to
+    the cell and to the readout at every step, to the latter with the token before it (Cho et al. 2014, section 2.2)."""
     input_feeding: bool = False
     """Feed the previous attentional state to the cell (Luong et al., section 3.3); trains step by step, slower."""
-    dropout: Fraction = 0.2
-    """Dropout of embeddings, between layers, and of the state before the projection."""
+    truncate_steps: NonNegativeInt = 0
+    """Training lets no gradient through the decoder's state from one stretch of so many target tokens to the one
+    before (Williams and Peng 1990); 0 is through the whole target."""
+    dropout: Fraction | DropoutRates = 0.2
+    """Dropout of embeddings, between layers, of the encoder's states and of the state before the projection: one rate
+    for all of them, or one for each."""
     tied_embeddings: TiedEmbeddings = "all"
     """Which of source embedding, target embedding and output projection are one matrix."""
 
@@ -58,6 +82,10 @@ class RecurrentConfig(Config):
     def _choices_fit(self) -> "RecurrentConfig":
         if self.attention == "none" and self.input_feeding:
             raise ValueError("input_feeding needs an attention other than none")
+        if self.attention != "none" and self.context == "every":
+            raise ValueError(f"context every is for attention none, found {self.attention}")
+        if self.attention != "local_p" and self.window != _WINDOW:
+            raise ValueError(f"window is for attention local_p, found {self.window} for {self.attention}")
         if self.attention == "dot" and self.d_memory != self.d_hidden:
             raise ValueError(
                 "attention dot needs decoder states as wide as the memory: bidirectional false, or attention general"
@@ -68,6 +96,13 @@ class RecurrentConfig(Config):
     def d_memory(self) -> int:
         """Width of one encoded source position."""
         return self.d_hidden * (2 if self.bidirectional else 1)
+
+    @property
+    def rates(self) -> DropoutRates:
+        """The dropout of each place."""
+        if isinstance(self.dropout, DropoutRates):
+            return self.dropout
+        return DropoutRates(embedding=self.dropout, layers=self.dropout, memory=self.dropout, readout=self.dropout)
 
 
 @dataclass(frozen=True)
@@ -97,15 +132,22 @@ class Recurrent(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = TranslationEmbeddings(config.vocab_size, config.d_embedding, config.tied_embeddings)
-        self.dropout = Dropout(config.dropout)
-        feed_width = config.d_embedding if config.input_feeding else 0
+        self.embedding_dropout = Dropout(config.rates.embedding)
+        self.memory_dropout = Dropout(config.rates.memory)
+        self.readout_dropout = Dropout(config.rates.readout)
         self.encoder = _cell(config, config.d_embedding, bidirectional=config.bidirectional)
-        self.decoder = _cell(config, config.d_embedding + feed_width, bidirectional=False)
+        d_fed = d_read = 0
+        if config.input_feeding:
+            d_fed = config.d_embedding
+        if config.attention != "none":
+            d_read = config.d_memory
+        elif config.context == "every":
+            d_fed, d_read = config.d_hidden, config.d_hidden + config.d_embedding
+        self.decoder = _cell(config, config.d_embedding + d_fed, bidirectional=False)
         num_parts = 2 if config.cell == "lstm" else 1
         self.bridges: Layers[nn.Linear] = Layers(nn.Linear(config.d_memory, config.d_hidden) for _ in range(num_parts))
-        self.attention = SourceAttention(config.attention, config.d_hidden, config.d_memory)
-        d_context = 0 if config.attention == "none" else config.d_memory
-        self.readout = nn.Linear(config.d_hidden + d_context, config.d_embedding)
+        self.attention = SourceAttention(config.attention, config.d_hidden, config.d_memory, window=config.window)
+        self.readout = nn.Linear(config.d_hidden + d_read, config.d_embedding)
 
     def forward(
         self, src: Int[Tensor, "B S"], src_mask: Bool[Tensor, "B S"], tgt: Int[Tensor, "B T"]
@@ -117,11 +159,14 @@ class Recurrent(nn.Module):
         """Runs the encoder over the real tokens of each source: neither direction sees padding."""
         self._check_length(src)
         packed = pack_padded_sequence(
-            self.dropout(self.embeddings.source(src)), src_mask.sum(1).cpu(), batch_first=True, enforce_sorted=False
+            self.embedding_dropout(self.embeddings.source(src)),
+            src_mask.sum(1).cpu(),
+            batch_first=True,
+            enforce_sorted=False,
         )
         packed_outputs, last = self.encoder(packed)
         outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=src.size(1))
-        outputs = self.dropout(outputs)
+        outputs = self.memory_dropout(outputs)
         parts = last if self.config.cell == "lstm" else (last,)  # each (Q x directions, B, H)
         joined = [part.unflatten(0, (self.config.num_layers, -1)).transpose(1, 2).flatten(2) for part in parts]
         initial = tuple(torch.tanh(bridge(part)) for bridge, part in zip(self.bridges, joined, strict=True))
@@ -130,14 +175,15 @@ class Recurrent(nn.Module):
     def decode(self, tgt: Int[Tensor, "B T"], memory: Memory, src_mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B T E"]:
         """State t has seen tgt[: t + 1] and the source."""
         self._check_length(tgt)
-        embedded = self.dropout(self.embeddings.target(tgt))
-        if not self.config.input_feeding:
-            states, _ = self._run(embedded, memory.initial)
-            return self._read_out(states, memory, src_mask)
+        embedded = self.embedding_dropout(self.embeddings.target(tgt))
+        stretch = self.config.truncate_steps if self.training else 0
+        stretch = min(stretch, tgt.size(1)) or tgt.size(1)
         hidden, feed, outputs = memory.initial, embedded.new_zeros(embedded[:, :1].shape), []
-        for token in embedded.split(1, dim=1):
-            states, hidden = self._run(torch.cat([token, feed], dim=2), hidden)
-            feed = self._read_out(states, memory, src_mask)
+        for t, tokens in enumerate(embedded.split(1 if self.config.input_feeding else stretch, dim=1)):
+            if t > 0 and (t % stretch == 0 or not self.config.input_feeding):
+                hidden, feed = tuple(part.detach() for part in hidden), feed.detach()
+            states, hidden = self._run(tokens, hidden, feed, memory)
+            feed = self._read_out(states, tokens, memory, src_mask)
             outputs.append(feed)
         return torch.cat(outputs, dim=1)
 
@@ -154,34 +200,49 @@ class Recurrent(nn.Module):
 
     def step(self, tokens: Int[Tensor, "N"], state: RecurrentState) -> tuple[Float[Tensor, "N L"], RecurrentState]:
         """Appends one token to each row and returns the scores of the one after it."""
-        entering = self.dropout(self.embeddings.target(tokens.unsqueeze(1)))
-        if self.config.input_feeding:
-            entering = torch.cat([entering, state.feed.unsqueeze(1)], dim=2)
-        states, hidden = self._run(entering, state.hidden)
-        feed = self._read_out(states, state.memory, state.src_mask)[:, 0]
+        entering = self.embedding_dropout(self.embeddings.target(tokens.unsqueeze(1)))
+        states, hidden = self._run(entering, state.hidden, state.feed.unsqueeze(1), state.memory)
+        feed = self._read_out(states, entering, state.memory, state.src_mask)[:, 0]
         return self.logits(feed), replace(state, hidden=hidden, feed=feed)
 
-    def _run(self, entering: Float[Tensor, "B T I"], hidden: Hidden) -> tuple[Float[Tensor, "B T H"], Hidden]:
-        """All given steps of the decoder's cells."""
+    def _run(
+        self, tokens: Float[Tensor, "B T E"], hidden: Hidden, feed: Float[Tensor, "B _ E"], memory: Memory
+    ) -> tuple[Float[Tensor, "B T H"], Hidden]:
+        """All given steps of the decoder's cells; with input feeding, one step."""
+        if self.config.input_feeding:
+            tokens = torch.cat([tokens, feed], dim=2)
+        elif self.config.context == "every":
+            tokens = torch.cat([tokens, _repeated(memory.summary, tokens.size(1))], dim=2)
         if self.config.cell == "lstm":
-            states, last = self.decoder(entering, hidden)
+            states, last = self.decoder(tokens, hidden)
             return states, last
-        states, last = self.decoder(entering, hidden[0])
+        states, last = self.decoder(tokens, hidden[0])
         return states, (last,)
 
     def _read_out(
-        self, states: Float[Tensor, "B T H"], memory: Memory, src_mask: Bool[Tensor, "B S"]
+        self,
+        states: Float[Tensor, "B T H"],
+        tokens: Float[Tensor, "B T E"],
+        memory: Memory,
+        src_mask: Bool[Tensor, "B S"],
     ) -> Float[Tensor, "B T E"]:
         """The attentional state, tanh(W [context; state]) (Luong et al., eq. 5), as wide as an embedding."""
         if self.config.attention != "none":
             states = torch.cat([self.attention(states, memory, src_mask), states], dim=2)
-        attentional: Tensor = self.dropout(torch.tanh(self.readout(states)))
+        elif self.config.context == "every":
+            states = torch.cat([_repeated(memory.summary, states.size(1)), states, tokens], dim=2)
+        attentional: Tensor = self.readout_dropout(torch.tanh(self.readout(states)))
         return attentional
 
     def _check_length(self, tokens: Int[Tensor, "B T"]) -> None:
         if tokens.size(1) > self.config.max_length:
             longest = self.config.max_length
             raise ValueError(f"{tokens.size(1)} tokens exceed the longest sequence of this model, {longest}")
+
+
+def _repeated(summary: Float[Tensor, "B H"], length: int) -> Float[Tensor, "B T H"]:
+    """The same vector at each of T steps."""
+    return summary.unsqueeze(1).expand(-1, length, -1)
 
 
 def _cell(config: RecurrentConfig, d_input: int, *, bidirectional: bool) -> nn.RNNBase:
@@ -193,5 +254,5 @@ def _cell(config: RecurrentConfig, d_input: int, *, bidirectional: bool) -> nn.R
         config.num_layers,
         batch_first=True,
         bidirectional=bidirectional,
-        dropout=config.dropout if config.num_layers > 1 else 0.0,
+        dropout=config.rates.layers if config.num_layers > 1 else 0.0,
     )

@@ -29,7 +29,7 @@ class AttentionMap:
     tgt_tokens: tuple[str, ...]
     """The tokens that were predicted, EOS at the end."""
     weights: Float[Tensor, "T S"]
-    """Each row sums to one: the mean over all heads and layers that attend to the source."""
+    """Each row sums to one, or with local_p to less: the mean over all heads and layers that attend to the source."""
 
 
 @torch.no_grad()

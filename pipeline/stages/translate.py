@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,8 +25,9 @@ from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_pairs
 from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, choose_examples
-from pipeline.evaluation.bleu import CorpusScore, bleu, chrf, paired_bootstrap, tokenised_bleu
+from pipeline.evaluation.bleu import CorpusScore, bleu, chrf, moses_bleu, paired_bootstrap, tokenised_bleu
 from pipeline.layout import Layout
+from pipeline.models.flops import model_flops
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.objectives.likelihood import projected_cross_entropy
@@ -37,10 +39,19 @@ from pipeline.stages.selection import Selection, SelectionConfig
 from pipeline.stages.source_weights import attention_map
 from pipeline.stages.training import fit
 from pipeline.stages.translation import SearchConfig, Translation, Translator, save_translator
-from pipeline.text.forms import MosesText, PlainText, load_form, out_of_form
+from pipeline.text.forms import Language, MosesText, PlainText, load_form, out_of_form
 from pipeline.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
+
+
+class MosesBleuConfig(Config):
+    """The score of papers before sacreBLEU: of plain text after Moses' tokenizer."""
+
+    language: Language
+    """Language of the targets, as `de`."""
+    split_compounds: bool
+    """Split words at their hyphens, as papers on English-German do."""
 
 
 class TranslateConfig(Config):
@@ -61,6 +72,8 @@ class TranslateConfig(Config):
     """Which weights become the model, and whether the training may end early."""
     search: SearchConfig
     """How the test set is translated, and what the model folder recommends."""
+    moses_bleu: MosesBleuConfig | None = None
+    """A further score of plain text, for comparison with older papers; none where it is left out."""
     num_samples: PositiveInt
     """Test sentences that are shown with their translations."""
     num_attention_maps: NonNegativeInt
@@ -165,17 +178,21 @@ def main(path: Path) -> None:
         save_translator(run.layout.output, translator)
         run.finish(
             {
-                **scores(pairs["test"], found, greedily, form),
+                **scores(pairs["test"], found, greedily, form, config.moses_bleu),
                 "valid": {
                     "nll": validation["loss"],
                     "perplexity": math.exp(validation["loss"]),
-                    "bleu": scored([one.text for one in on_valid], pairs["valid"], form)["bleu"].value,
+                    **{
+                        name: score.value
+                        for name, score in scored([one.text for one in on_valid], pairs["valid"], form).items()
+                    },
                 },
                 "training": {
                     **asdict(report),
                     "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
                     "num_steps": module.num_steps,
                     "padding_share": padding_share(train, config.training),
+                    "flops": training_flops(config.model, train, config.training, num_steps=module.num_steps),
                 },
             },
             history=module.history,
@@ -190,7 +207,12 @@ def bleu_with(state: Mapping[str, Tensor], scorer: Translator, pairs: Sequence[P
     return scored([one.text for one in found], pairs, scorer.form)["bleu"].value
 
 
-def scored(texts: Sequence[str], pairs: Sequence[Pair], form: PlainText | MosesText) -> dict[str, CorpusScore]:
+def scored(
+    texts: Sequence[str],
+    pairs: Sequence[Pair],
+    form: PlainText | MosesText,
+    moses: MosesBleuConfig | None = None,
+) -> dict[str, CorpusScore]:
     """Corpus scores of translations: of plain text, and where the model writes Moses tokens, of these as well.
 
     The tokens are compared with the tokenised references, as in the papers that report them; the text put together
@@ -205,6 +227,10 @@ def scored(texts: Sequence[str], pairs: Sequence[Pair], form: PlainText | MosesT
     }
     if isinstance(form, MosesText):
         result["tokenised_bleu"] = tokenised_bleu(texts, [pair.tgt for pair in pairs])
+    if moses:
+        result["moses_bleu"] = moses_bleu(
+            plain, references, language=moses.language, split_compounds=moses.split_compounds
+        )
     return result
 
 
@@ -213,6 +239,7 @@ def scores(
     found: Sequence[Translation],
     greedily: Sequence[Translation],
     form: PlainText | MosesText,
+    moses: MosesBleuConfig | None,
 ) -> dict[str, Any]:
     """Corpus scores of the search, of greedy search, and of leaving the source as it is, with their signatures."""
     systems = {
@@ -220,7 +247,7 @@ def scores(
         "greedy": [one.text for one in greedily],
         "copy": [pair.src for pair in test],
     }
-    by_system = {system: scored(texts, test, form) for system, texts in systems.items()}
+    by_system = {system: scored(texts, test, form, moses) for system, texts in systems.items()}
     result: dict[str, Any] = {
         name: {
             **{system: by_name[name].value for system, by_name in by_system.items()},
@@ -231,6 +258,27 @@ def scores(
     references = [pair.tgt for pair in test]
     result["beam_over_greedy"] = asdict(paired_bootstrap(systems["beam"], systems["greedy"], references, seed=0))
     return result
+
+
+def training_flops(
+    model: TransformerConfig | RecurrentConfig,
+    examples: TranslationExamples,
+    training: TrainingConfig,
+    *,
+    num_steps: int,
+) -> float:
+    """Operations of the matrix products of a training, padding and validations left out."""
+    plan = TrainingPlan(examples, training.batching, training.duration, seed=training.seed)
+    sizes = [side.lengths for side in (examples.src, examples.tgt)]
+    whole = model_flops(model, *sizes)
+    total, done = 0.0, 0
+    for epoch in count():
+        steps = plan.epoch(epoch)
+        if done + len(steps) > num_steps:
+            some = [step.indices for step in steps[: num_steps - done]]
+            return total + sum(model_flops(model, *(side[indices] for side in sizes)) for indices in some)
+        total, done = total + whole, done + len(steps)
+    raise AssertionError("a training ends")
 
 
 def padding_share(examples: TranslationExamples, training: TrainingConfig) -> float:

@@ -1,14 +1,18 @@
-"""Recurrent translation models: padding, causality, steps against teacher forcing, attention by hand."""
+"""Recurrent translation models: the papers' equations by hand, padding, causality, steps against teacher forcing."""
 
 import math
+from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from pipeline.models.dropout import Dropout
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.translation import TokenProjection
+from tests.models import slow_recurrent
 
 V, PAD = 23, 22
 
@@ -22,12 +26,26 @@ BASE: dict[str, object] = {
     "max_length": 12,
 }
 
+DECODERS: list[dict[str, object]] = [{"attention": "none"}, {"attention": "none", "context": "every"}]
+for fed in (False, True):
+    DECODERS += [{"attention": kind, "input_feeding": fed} for kind in ("additive", "dot", "general")]
+    DECODERS += [{"attention": "local_p", "input_feeding": fed, "window": 2}]
+EVERY: list[dict[str, object]] = [
+    {"cell": cell, "bidirectional": both, "num_layers": layers, **decoder}
+    for cell, both, layers, decoder in product(("rnn", "lstm", "gru"), (True, False), (1, 2), DECODERS)
+    if not (both and decoder["attention"] == "dot")
+]
+"""All that the configuration allows of cell, encoder, depth and decoder."""
+
 VARIANTS: list[dict[str, object]] = [
     {"cell": "gru", "attention": "additive"},
     {"cell": "lstm", "attention": "general", "input_feeding": True, "tied_embeddings": "decoder"},
     {"cell": "rnn", "attention": "dot", "bidirectional": False, "num_layers": 1},
     {"cell": "lstm", "attention": "none", "tied_embeddings": "none"},
+    {"cell": "gru", "attention": "none", "context": "every"},
     {"cell": "gru", "attention": "additive", "input_feeding": True, "bidirectional": False},
+    {"cell": "gru", "attention": "local_p", "window": 1},
+    {"cell": "lstm", "attention": "local_p", "input_feeding": True},
 ]
 
 
@@ -91,28 +109,134 @@ def test_states_depend_on_the_source_and_on_earlier_target_tokens_only(variant: 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["additive", "dot", "general"])
-def test_the_context_is_the_softmax_weighted_mean_of_the_real_source_states(kind: str) -> None:
-    model = tiny({"attention": kind, "bidirectional": False})
-    attention, src = model.attention, ids(2, 4)
-    mask = torch.arange(4) < torch.tensor([[4], [2]])
-    memory, states = model.encode(src, mask), torch.randn(2, 3, 12)
-    contexts = attention(states, memory, mask)
-    for b in range(2):
-        for t in range(3):
-            scores = []
-            for s in range(int(mask[b].sum())):
-                query, source = states[b, t], memory.outputs[b, s]
-                if kind == "additive":
-                    inner = torch.tanh(attention.query(query) + attention.key(source))
-                    scores.append(float(attention.score(inner)))
-                elif kind == "general":
-                    scores.append(float(query @ attention.key.weight @ source))
-                else:
-                    scores.append(float(query @ source))
-            total = sum(math.exp(score) for score in scores)
-            mean = sum(math.exp(score) / total * memory.outputs[b, s] for s, score in enumerate(scores))
-            assert_close(contexts[b, t], mean, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("variant", EVERY, ids=lambda variant: "-".join(map(str, variant.values())))
+def test_every_variant_gives_the_scores_of_its_equations_in_training_and_in_steps(variant: dict[str, object]) -> None:
+    model, src, tgt = tiny(variant), ids(2, 6), ids(2, 4)
+    tgt[:, 0] = PAD
+    mask = torch.arange(6) < torch.tensor([[6], [4]])
+    expected = torch.stack([slow_recurrent.logits(model, src[i, :n], tgt[i]) for i, n in ((0, 6), (1, 4))])
+    assert_close(model.logits(model(src, mask, tgt)), expected, atol=1e-5, rtol=0)
+    state = model.start(src, mask)
+    for t in range(4):
+        scores, state = model.step(tgt[:, t], state)
+        assert_close(scores, expected[:, t], atol=1e-5, rtol=0)
+
+
+def weights(model: Recurrent, states: Tensor, length: int) -> Tensor:
+    """What a model's attention gives each of `length` source positions, all of which it sees: the mean of units."""
+    src = ids(len(states), length)
+    memory = replace(model.encode(src, src != PAD), outputs=torch.eye(length).expand(len(states), -1, -1))
+    found: Tensor = model.attention(states, memory, src != PAD)
+    return found
+
+
+@torch.no_grad()
+def test_local_attention_looks_at_the_window_around_the_predicted_position_and_nowhere_else() -> None:
+    """With v = 0 the position is S / 2 = 4 (eq. 9), with equal scores each of the five inside has a fifth (eq. 10)."""
+    model = tiny({"attention": "local_p", "window": 2})
+    model.attention.centre.weight.zero_()
+    model.attention.key.weight.zero_()
+    gaussian = torch.tensor([math.exp(-2.0), math.exp(-0.5), 1.0, math.exp(-0.5), math.exp(-2.0)])  # sigma = 1
+    expected = torch.cat([torch.zeros(2), gaussian / 5, torch.zeros(1)])
+    assert_close(weights(model, torch.randn(2, 3, 12), 8), expected.expand(2, 3, 8))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("end", [-1.0, 1.0])
+def test_a_predicted_position_at_either_end_of_a_source_still_has_a_word_in_its_window(end: float) -> None:
+    model = tiny({"attention": "local_p", "window": 1})
+    model.attention.position.weight.fill_(1e3)
+    model.attention.centre.weight.fill_(1e3)
+    for length in (1, 2, 7):
+        found = weights(model, torch.full((1, 1, 12), end), length)[0, 0]
+        inside = torch.arange(length) > length - 2 if end > 0 else torch.arange(length) < 2
+        assert found.isfinite().all() and ((found > 0) == inside).all()
+
+
+def test_gradients_reach_the_prediction_of_the_position() -> None:
+    model, src, tgt = tiny({"attention": "local_p"}), ids(2, 6), ids(2, 4)
+    torch.autograd.backward(model(src, src != PAD, tgt).square().sum())
+    for parameter in (*model.attention.position.parameters(), *model.attention.centre.parameters()):
+        assert parameter.grad is not None and (parameter.grad != 0).any()
+
+
+def drawn(variant: dict[str, object]) -> dict[str, float]:
+    """The rate of every dropout of a model in training, by its place, as the modules hold it."""
+    model = Recurrent(RecurrentConfig.model_validate(BASE | variant))
+    rates = {name: module.p for name, module in model.named_modules() if isinstance(module, Dropout)}
+    return rates | {"encoder": model.encoder.dropout, "decoder": model.decoder.dropout}
+
+
+def test_one_rate_of_dropout_goes_to_every_place_and_four_go_each_to_its_own() -> None:
+    places = ("embedding_dropout", "memory_dropout", "readout_dropout", "encoder", "decoder")
+    assert drawn({"dropout": 0.25}) == dict.fromkeys(places, 0.25)
+    each = {"embedding": 0.1, "layers": 0.2, "memory": 0.3, "readout": 0.4}
+    assert drawn({"dropout": each}) == dict(zip(places, (0.1, 0.3, 0.4, 0.2, 0.2), strict=True))
+
+
+@pytest.mark.parametrize("place", ["embedding", "layers", "memory", "readout"])
+def test_dropout_acts_where_its_name_says(place: str) -> None:
+    """Zeros are seen where the named values arrive: in the cell's input, its second layer, the memory, the result."""
+    none = {"embedding": 0.0, "layers": 0.0, "memory": 0.0, "readout": 0.0}
+    model = tiny({"dropout": none | {place: 0.5}, "attention": "general"}).train()
+    entered: list[Tensor] = []
+    model.decoder.register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))
+    src, tgt = ids(3, 6), ids(3, 4)
+    memory = model.encode(src, src != PAD)
+    hidden = model.decode(tgt, memory, src != PAD)
+    zeros = {
+        "embedding": (entered[0] == 0).any(),
+        "memory": (memory.outputs == 0).any(),
+        "readout": (hidden == 0).any(),
+    }
+    assert {name for name, found in zeros.items() if found} == {place} - {"layers"}
+    if place == "layers":
+        assert not torch.equal(hidden, model.decode(tgt, memory, src != PAD))
+
+
+def truncated(variant: dict[str, object], steps: int) -> Recurrent:
+    """A model in training without dropout."""
+    return tiny(variant | {"dropout": 0.0, "truncate_steps": steps}).train()
+
+
+def gradients(model: Recurrent) -> list[Tensor]:
+    """Of a loss of all target positions, for every parameter that it reaches."""
+    src, tgt = ids(3, 6), ids(3, 7)
+    loss = model.logits(model(src, src != PAD, tgt)).logsumexp(-1).square().sum()
+    return [one for one in torch.autograd.grad(loss, list(model.parameters()), allow_unused=True) if one is not None]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_stretch_as_long_as_the_target_cuts_nothing(variant: dict[str, object]) -> None:
+    whole = gradients(truncated(variant, 0))
+    for steps in (7, 8):
+        assert all(map(torch.equal, gradients(truncated(variant, steps)), whole))
+    cut = gradients(truncated(variant, 3))
+    assert not all(torch.allclose(one, other, rtol=1e-3) for one, other in zip(cut, whole, strict=True))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_gradient_passes_a_cut_and_the_forward_values_are_the_same(variant: dict[str, object]) -> None:
+    """Cuts every 3 tokens: target token j reaches the state of t, with gradient, where both are in one stretch."""
+    model, src, tgt = truncated(variant, 3), ids(2, 6), ids(2, 7)
+    embedded: list[Tensor] = []
+
+    def keep(module: torch.nn.Module, arguments: tuple[Tensor, ...], result: Tensor) -> Tensor:
+        embedded.append(result.detach().requires_grad_())
+        return embedded[-1]
+
+    memory = model.encode(src, src != PAD)
+    handle = model.embeddings.target.register_forward_hook(keep)
+    hidden = model.decode(tgt, memory, src != PAD)
+    handle.remove()
+    for t in range(7):
+        (reached,) = torch.autograd.grad(hidden[:, t].sum(), embedded, retain_graph=True)
+        expected = (torch.arange(7) <= t) & (torch.arange(7) // 3 == t // 3)
+        assert ((reached != 0).any(2) == expected).all()
+        (first,) = torch.autograd.grad(hidden[:, t].sum(), memory.initial[0], retain_graph=True, allow_unused=True)
+        is_fed = variant.get("context") == "every"
+        assert (first is not None and bool((first != 0).any())) == (t < 3 or is_fed)
+    assert_close(hidden, truncated(variant, 0).decode(tgt, memory, src != PAD), atol=1e-6, rtol=0)
 
 
 def test_pad_has_no_score_and_its_row_no_gradient() -> None:
@@ -130,6 +254,9 @@ def test_pad_has_no_score_and_its_row_no_gradient() -> None:
     [
         ({"attention": "none", "input_feeding": True}, "input_feeding needs an attention"),
         ({"attention": "dot", "bidirectional": True}, "attention dot needs"),
+        ({"attention": "general", "context": "every"}, "context every is for attention none, found general"),
+        ({"attention": "additive", "window": 7}, "window is for attention local_p, found 7 for additive"),
+        ({"dropout": {"embedding": 0.1, "memory": 0.1}}, "readout"),
     ],
 )
 def test_choices_that_do_not_fit_together_are_refused(variant: dict[str, object], message: str) -> None:

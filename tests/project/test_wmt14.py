@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from pipeline.config import ByTokens, Steps, load
 from pipeline.data.batches import Sizes, TranslationBatch
@@ -14,6 +13,7 @@ from pipeline.data.corpus import PrepareConfig
 from pipeline.data.plan import plan_epoch
 from pipeline.data.sources import FetchConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
+from pipeline.numbers import NumberConfig
 from pipeline.stages.base import build_optimizer
 from pipeline.stages.schedule import learning_rate_factor
 from pipeline.stages.tokenize import TokenizeConfig
@@ -48,9 +48,8 @@ def test_there_are_four_published_numbers_and_every_file_of_them_is_valid() -> N
         assert set(load(folder / "fetch.yaml", FetchConfig).sources) == {
             source.source for source in load(folder / "prepare.yaml", PrepareConfig).translation.sources
         }
-        number = yaml.safe_load((folder / "number.yaml").read_text())
-        assert list(number) == ["id", "source", "metric", "reported", "reach", "note"]
-        assert number["id"] == folder.name
+        number = load(folder / "number.yaml", NumberConfig)
+        assert number.needs_gpu and number.reach == number.reported
 
 
 @pytest.mark.parametrize(("item", "size"), [("transformer", "base"), ("big", "big")])
@@ -70,6 +69,7 @@ def test_settings_are_the_published_ones(path: Path) -> None:
     assert (optimizer.kind, optimizer.betas, optimizer.eps) == ("adamw", (0.9, 0.98), 1e-9)
     assert (optimizer.weight_decay, optimizer.clip_norm) == (0.0, 0.0)
     assert config.training.duration == Steps(kind="steps", num_steps=300_000 if is_big else 100_000)
+    assert (config.selection.choose, config.selection.num_averaged) == ("last", 20 if is_big else 5)
     search = config.search
     assert (search.beam_size, search.normalisation, search.length_penalty) == (4, "gnmt", 0.6)
     assert search.max_extra_tokens == 50

@@ -1,0 +1,221 @@
+"""Published numbers: from files known by their checksum to the committed report, resumed where it was cut off."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.artifacts import read_json, write_json
+from pipeline.layout import Layout
+from pipeline.numbers import (
+    BEGIN,
+    END,
+    NumberConfig,
+    all_numbers,
+    markdown_table,
+    open_number,
+    read_reports,
+    write_readme,
+)
+from pipeline.reproduce import ORDER, reproduce
+
+ROOT = Path(__file__).parents[2]
+NUMBER = {"source": "A paper", "metric": "BLEU", "key": "bleu.beam", "reported": 30.0, "reach": 31.0}
+
+
+def write_yaml(path: Path, values: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one number of two seeds, whose stages are never really run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
+    write_yaml(tmp_path / "conf/numbers/toy/number.yaml", NUMBER)
+    for stage in ("tokenize", "fetch", "translate/seed-2", "translate/seed-1"):
+        write_yaml(tmp_path / f"conf/numbers/toy/{stage}.yaml", {"a": 1})
+    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    return tmp_path
+
+
+class Stages:
+    """Stands in for the stages: notes what ran, and writes the metrics that they would."""
+
+    def __init__(self, *scores: float) -> None:
+        self.ran: list[str] = []
+        self.scores = list(scores)
+        self.codes: dict[str, int] = {}
+
+    def __call__(self, path: Path, keep: Callable[[float], None]) -> int:
+        stage = Layout.of(path).stage
+        self.ran.append(stage)
+        keep(100.0)
+        if stage in self.codes:
+            return self.codes[stage]
+        score = self.scores.pop(0) if stage.startswith("translate") else 0.0
+        values = {"bleu": {"beam": score, "signature": "nrefs:1"}, "training": {"flops": 1e12}}
+        write_json(Layout.of(path).metrics, values)
+        return 0
+
+
+def test_stages_run_in_the_order_of_the_chain_and_the_report_has_every_seed_with_mean_and_spread(folder: Path) -> None:
+    stages = Stages(30.0, 33.0)
+    assert reproduce(open_number("toy", ORDER), stages) == 0
+    assert stages.ran == ["fetch", "tokenize", "translate/seed-1", "translate/seed-2"]
+    report = json.loads((folder / "reports/numbers/toy.json").read_text())
+    assert report["ours"] == [30.0, 33.0] and report["mean"] == 31.5 and report["reached"]
+    assert report["spread"] == pytest.approx(4.5**0.5)
+    assert report["signatures"] == {"bleu": "nrefs:1"}
+    assert report["flops"] == 2e12 and report["seconds"] == 400.0
+    assert report["command"] == "make reproduce NUMBER=toy DATA=FOLDER"
+    assert {"id", "source", "metric", "reported", "versions"} <= report.keys()
+    assert "| 31.50 ± 2.12 (2) |" in (folder / "README.md").read_text()
+
+
+def test_a_second_call_runs_nothing_and_a_changed_configuration_runs_what_follows_from_it(folder: Path) -> None:
+    reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+    again = Stages()
+    assert reproduce(open_number("toy", ORDER), again) == 0
+    assert again.ran == []
+    write_yaml(folder / "conf/numbers/toy/translate/seed-2.yaml", {"a": 2})
+    seed = Stages(35.0)
+    reproduce(open_number("toy", ORDER), seed)
+    assert seed.ran == ["translate/seed-2"]
+    write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": 2})
+    all_after = Stages(30.0, 33.0)
+    reproduce(open_number("toy", ORDER), all_after)
+    assert all_after.ran == ["tokenize", "translate/seed-1", "translate/seed-2"]
+
+
+def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
+    cut = Stages(30.0)
+    cut.codes["translate/seed-2"] = 143
+    assert reproduce(open_number("toy", ORDER), cut) == 143
+    (report,) = read_reports()
+    assert report["ours"] == [30.0] and report["spread"] is None
+    assert report["num_runs"] == {"finished": 1, "planned": 2}
+    rest = Stages(33.0)
+    assert reproduce(open_number("toy", ORDER), rest) == 0
+    assert rest.ran == ["translate/seed-2"]
+    (report,) = read_reports()
+    assert report["seconds_by_stage"]["translate/seed-2"] == 200.0
+
+
+def test_an_unknown_number_and_a_figure_that_is_not_there_are_named(folder: Path) -> None:
+    with pytest.raises(ValueError, match="other: no such number; there are toy"):
+        open_number("other", ORDER)
+    write_yaml(folder / "conf/numbers/toy/number.yaml", {**NUMBER, "key": "bleu.greedy"})
+    with pytest.raises(ValueError, match=r"metrics/translate/seed-1.json: no bleu.greedy, which number.yaml names"):
+        reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+    write_yaml(folder / "conf/numbers/toy/nothing.yaml", {})
+    with pytest.raises(ValueError, match=r"nothing.yaml"):
+        open_number("toy", ORDER)
+
+
+def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("nothing\n")
+    with pytest.raises(ValueError, match="expected the lines"):
+        write_readme(tmp_path / "README.md")
+
+
+def test_every_number_of_this_project_can_be_opened_and_its_seeds_differ_in_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert len(all_numbers()) >= 11
+    for name in all_numbers():
+        number = open_number(name, ORDER)
+        assert isinstance(number.config, NumberConfig)
+        runs = [yaml.safe_load(path.read_text()) for path in number.runs]
+        seeds = [run["training"].pop("seed") for run in runs]
+        assert len(set(seeds)) == len(seeds) and all(run == runs[0] for run in runs)
+
+
+def test_the_table_of_the_readme_is_that_of_the_committed_reports_and_these_name_their_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    reports = read_reports()
+    assert markdown_table(reports) in (ROOT / "README.md").read_text(encoding="utf-8")
+    for report in reports:
+        config = open_number(report["id"], ORDER).config
+        assert (report["reported"], report["reach"], report["key"]) == (config.reported, config.reach, config.key)
+
+
+def write_benchmark(data: Path) -> dict[str, str]:
+    """Files of two languages in Moses tokens, and the untouched targets of the test; returns their checksums."""
+    german = ["ein", "kleiner", "hund", "mann", "läuft", "springt", "sieht", "eine", "frau", "katze"]
+    english = ["a", "small", "dog", "man", "walks", "jumps", "sees", "a", "woman", "cat"]
+    (data / "somewhere").mkdir(parents=True)
+    files: dict[Path, list[str]] = {}
+    for split, numbers in (("train", range(300)), ("val", range(300, 320)), ("test", range(320, 340))):
+        places = [[(n * k + n // 7 + k) % len(german) for k in range(1, 4 + n % 4)] for n in numbers]
+        for language, words in (("de", german), ("en", english)):
+            lines = [" ".join([*(words[place] for place in line), "."]) for line in places]
+            files[data / "somewhere" / f"{split}.{language}"] = lines
+    targets = files[data / "somewhere/test.en"]
+    files[data / "raw.en"] = [line.removesuffix(" .").capitalize() + "." for line in targets]
+    for path, lines in files.items():
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.timeout(600)
+def test_a_number_is_reproduced_from_the_files_of_its_benchmark(tmp_path: Path) -> None:
+    root, data = tmp_path / "clone", tmp_path / "data"
+    for name in ("pipeline", "conf/runtime"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "README.md").write_text(f"{BEGIN}\n{END}\n")
+    files = write_benchmark(data)
+    conf = root / "conf/numbers/toy"
+    write_yaml(conf / "number.yaml", {**NUMBER, "key": "tokenised_bleu.beam"})
+    given = {"kind": "given", "licence": "ours", "origin": "this test"}
+    raw_file = {"raw.en": files.pop("raw.en")}
+    write_yaml(
+        conf / "fetch.yaml", {"sources": {"tok": {**given, "files": files}, "raw": {**given, "files": raw_file}}}
+    )
+    rows = [
+        {"kind": "two_files", "source": "tok", "into": into, "src": f"{name}.de", "tgt": f"{name}.en"}
+        for into, name in (("train", "train"), ("valid", "val"), ("test", "test"))
+    ]
+    rows[2]["reference"] = "raw/raw.en"
+    form = {"kind": "moses", "src": "de", "tgt": "en", "lowercase": True}
+    write_yaml(conf / "prepare.yaml", {"translation": {"sources": rows, "text": form, "text_is_applied": True}})
+    write_yaml(conf / "tokenize.yaml", {"translation": {"vocab_size": 60}})
+    translate = yaml.safe_load((ROOT / "conf/tiny/translate/transformer.yaml").read_text())
+    translate["training"]["duration"] = {"kind": "steps", "num_steps": 24}
+    translate["training"] |= {"validate_every": 6, "checkpoint_every": 6}
+    translate["model"] |= {"vocab_size": 60}
+    translate["selection"] = {"choose": "best", "num_averaged": 2, "metric": "bleu", "patience": 4}
+    write_yaml(conf / "translate/seed-1.yaml", translate)
+    environment = {**os.environ, "PIPELINE_TRACKING": "local", "PIPELINE_RUNTIME": "cpu", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pipeline.reproduce", "toy", "--data"]
+
+    (data / "somewhere/val.de").rename(data / "val.de.away")
+    missing = subprocess.run([*command, str(data)], cwd=root, env=environment, capture_output=True, text=True)
+    assert missing.returncode == 2
+    assert f"val.de with SHA-256 {files['val.de']} is not below {data}: no file of that name" in missing.stderr
+    (data / "val.de.away").rename(data / "somewhere/val.de")
+
+    done = subprocess.run([*command, str(data)], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = read_json(root / "reports/numbers/toy.json")
+    (run,) = report["runs"].values()
+    assert report["ours"] == [run["tokenised_bleu"]["beam"]]
+    assert "tok:none" in report["signatures"]["tokenised_bleu"] and "case:lc" in report["signatures"]["bleu"]
+    assert "tok:13a" in report["signatures"]["bleu"]
+    # The references of the second score are as people wrote them.
+    test = (root / "runs/toy/data/prepared/translation/test.jsonl").read_text().splitlines()
+    assert [json.loads(row)["reference"] for row in test] == (data / "raw.en").read_text().splitlines()
+    assert read_json(root / "runs/toy/models/translate/seed-1/text.json") == form
+    assert {"bleu", "tokenised_bleu", "nll"} <= run["valid"].keys()
+    assert report["flops"] > 0 and report["seconds"] > 0
