@@ -41,14 +41,6 @@ class Draw:
         )
 
 
-def translating(folder: Path) -> Answerer:
-    """The best translation of each text."""
-    model = open_model(folder)
-    if not isinstance(model, Translator):
-        raise _other(folder, "a translation model", model)
-    return lambda texts: [found.text for found in model.translate_plain(texts)]
-
-
 def continuing(folder: Path, draw: Draw) -> Answerer:
     """What the GPT writes behind each text."""
     model = _generator(folder)
@@ -75,7 +67,7 @@ def classifying(folder: Path) -> Answerer:
     """The label of each text and its probability, or the predicted value, behind a tab."""
     model = open_model(folder)
     if not isinstance(model, Classifier):
-        raise _other(folder, "a classifier", model)
+        raise wrong_kind(folder, "a classifier", model)
     return lambda texts: [f"{found.label}\t{found.value:.4f}" for found in model.classify(texts)]
 
 
@@ -83,7 +75,7 @@ def scoring(folder: Path) -> Answerer:
     """The reward of each `request TAB answer`."""
     model = open_model(folder)
     if not isinstance(model, Scorer):
-        raise _other(folder, "a reward model", model)
+        raise wrong_kind(folder, "a reward model", model)
 
     def score(texts: Sequence[str]) -> list[str]:
         conversations = []
@@ -109,11 +101,12 @@ def neighbouring(folder: Path, num_neighbours: int) -> Answerer:
 def _generator(folder: Path) -> Generator:
     model = open_model(folder)
     if not isinstance(model, Generator):
-        raise _other(folder, "a GPT", model)
+        raise wrong_kind(folder, "a GPT", model)
     return model
 
 
-def _other(folder: Path, wanted: str, found: object) -> ValueError:
+def wrong_kind(folder: Path, wanted: str, found: object) -> ValueError:
+    """The fault of a folder that holds another kind of model than the command is for."""
     kinds = {
         Classifier: "a classifier",
         GapFiller: "a pretrained BERT",

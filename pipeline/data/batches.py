@@ -140,6 +140,8 @@ class Sizes:
     """Padded cost of an example in tokens (for translation the longer side)."""
     num_targets: Mapping[str, Int[np.ndarray, "N"]]
     """Counted targets of each example, one array for each loss term's name."""
+    skew: Int[np.ndarray, "N"] | None = None
+    """By how much the first side of examples that have two is longer than the second; none where they have one."""
 
 
 B_co = TypeVar("B_co", bound=Batch, covariant=True)

@@ -43,9 +43,9 @@ def plan_epoch(sizes: Sizes, batching: ByExamples | ByTokens, *, seed: int, epoc
     random = np.random.default_rng((seed, epoch))
     match batching:
         case ByExamples():
-            groups = _by_examples(sizes.lengths, batching.examples_per_step, random)
+            groups = _by_examples(sizes, batching.examples_per_step, random)
         case ByTokens():
-            groups = _by_tokens(sizes.lengths, batching.tokens_per_step, random)
+            groups = _by_tokens(sizes, batching.tokens_per_step, random)
     return tuple(_step(groups[i], sizes) for i in random.permutation(len(groups)))
 
 
@@ -102,34 +102,39 @@ def padding_share(steps: tuple[Step, ...], sizes: Sizes) -> float:
 
 
 def _step(indices: Int[np.ndarray, "N"], sizes: Sizes) -> Step:
-    indices = indices[np.argsort(sizes.lengths[indices], kind="stable")]
+    indices = _ascending(indices, sizes)
     return Step(indices, {name: int(counts[indices].sum()) for name, counts in sizes.num_targets.items()})
 
 
-def _by_examples(
-    lengths: Int[np.ndarray, "N"], examples_per_step: int, random: np.random.Generator
-) -> list[Int[np.ndarray, "_"]]:
-    order = random.permutation(len(lengths))
+def _ascending(indices: Int[np.ndarray, "M"], sizes: Sizes) -> Int[np.ndarray, "M"]:
+    """By length, and those of one length by the difference of their sides, so that neither side is padded much.
+
+    What is equal stays in its order, a random one.
+    """
+    keys = [sizes.lengths[indices]] if sizes.skew is None else [sizes.skew[indices], sizes.lengths[indices]]
+    ordered: np.ndarray = indices[np.lexsort(keys)]
+    return ordered
+
+
+def _by_examples(sizes: Sizes, examples_per_step: int, random: np.random.Generator) -> list[Int[np.ndarray, "_"]]:
+    order = random.permutation(len(sizes.lengths))
     groups = []
     pool_size = examples_per_step * _STEPS_PER_POOL
     for begin in range(0, len(order), pool_size):
-        pool = order[begin : begin + pool_size]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        pool = _ascending(order[begin : begin + pool_size], sizes)
         groups += [pool[i : i + examples_per_step] for i in range(0, len(pool), examples_per_step)]
     return _balance_the_end(groups, most=examples_per_step)
 
 
-def _by_tokens(
-    lengths: Int[np.ndarray, "N"], tokens_per_step: int, random: np.random.Generator
-) -> list[Int[np.ndarray, "_"]]:
+def _by_tokens(sizes: Sizes, tokens_per_step: int, random: np.random.Generator) -> list[Int[np.ndarray, "_"]]:
+    lengths = sizes.lengths
     longest = int(lengths.max())
     if longest > tokens_per_step:
         raise ValueError(
             f"batching.tokens_per_step: example {int(lengths.argmax())} has {longest} tokens, "
             f"a step holds at most {tokens_per_step}"
         )
-    shuffled = random.permutation(len(lengths))
-    order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    order = _ascending(random.permutation(len(lengths)), sizes)
     groups, begin = [], 0
     for end, length in enumerate(lengths[order].tolist()):
         if (end - begin + 1) * length > tokens_per_step:

@@ -81,7 +81,7 @@ class TranslationExamples:
     def sizes(self, epoch: int) -> Sizes:
         """The longer side of each pair, and its target tokens with EOS."""
         sources, targets = (side.lengths.astype(np.int64) for side in (self.src, self.tgt))
-        return Sizes(lengths=np.maximum(sources, targets), num_targets={"loss": targets})
+        return Sizes(np.maximum(sources, targets), num_targets={"loss": targets}, skew=sources - targets)
 
     def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> TranslationBatch:
         """The right-padded batch of some pairs."""

@@ -2,14 +2,17 @@
 
 Legend: N rows (sources), M rows still searched, K beam size, B best hypotheses asked for, C candidates, L longest
 target, V scores. The caller puts the model in evaluation mode. What is found for a row does not depend on the batch it
-is in, and a row is searched until nothing open can enter its B best: no shortcut on top of the beam itself.
+is in, and unless asked otherwise a row is searched until nothing open can enter its B best: no shortcut on top of the
+beam itself.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -18,6 +21,11 @@ from pipeline.decoding.protocol import S, StepModel
 Normalisation = Literal["gnmt", "length"]
 """What a log-probability is divided by: `((5 + n) / 6) ** a` (Wu et al. 2016, eq. 14) or `n ** a`, for n tokens with
 EOS."""
+
+
+Stop = Literal["proven", "filled"]
+"""When the search of a row ends: once nothing open can enter its B best, or, sooner, once K hypotheses have finished,
+as fairseq and CTranslate2 end it. What is found differs for few rows."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ def greedy_search(
     return [hypotheses[0] for hypotheses in found]
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def beam_search(
     model: StepModel[S],
     state: S,
@@ -69,14 +77,15 @@ def beam_search(
     num_best: int,
     normalisation: Normalisation,
     length_penalty: float,
+    stop: Stop = "proven",
     suppressed: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """The `num_best` finished hypotheses of each of the N rows of `state`, best first.
 
     At every step the K best of all continuations of a row are taken; those that end with EOS are finished, and the
     best others fill the beam up to K. At `max_lengths` tokens, EOS included, a row may only end. A row has fewer than
-    `num_best` hypotheses only if there are no more within its length. `suppressed` tokens are never generated; the
-    probabilities of the others stay as the model gives them.
+    `num_best` hypotheses only if there are no more within its length, or `stop` ends it sooner. `suppressed` tokens are
+    never generated; the probabilities of the others stay as the model gives them.
     """
     if not 1 <= num_best <= beam_size:
         raise ValueError(f"num_best must be in 1..beam_size, found {num_best} with beam_size {beam_size}")
@@ -90,17 +99,20 @@ def beam_search(
 
     never = torch.tensor(list(suppressed), dtype=torch.long, device=device)
     rows = torch.arange(num_rows, device=device)
-    state = state.select(rows.repeat_interleave(beam_size))
-    last_tokens = torch.full((num_rows * beam_size,), bos, device=device)
-    open_log_probs = torch.full((num_rows, beam_size), -torch.inf, device=device)
-    open_log_probs[:, 0] = 0.0  # one hypothesis to begin with: the others are copies of it
-    open_tokens = torch.full((num_rows, beam_size, longest), eos, device=device)
+    last_tokens = torch.full((num_rows,), bos, device=device)
+    # One hypothesis to begin with, from the second token on K.
+    open_log_probs = torch.zeros(num_rows, 1, device=device)
+    open_tokens = torch.full((num_rows, 1, longest), eos, device=device)
     best = _Finished.none(num_rows, num_best, longest, eos=eos, device=device)
+    num_finished = torch.zeros_like(max_lengths)
     final_penalty = _penalty(max_lengths, normalisation, length_penalty)  # (M,)
 
     for length in range(1, longest + 1):
         logits, state = model.step(last_tokens, state)
-        candidates = _candidates(logits, open_log_probs, must_end=max_lengths == length, eos=eos, never=never)
+        width = open_log_probs.shape[1]
+        candidates = _candidates(
+            logits, open_log_probs, num_best=2 * beam_size, must_end=max_lengths == length, eos=eos, never=never
+        )
         is_eos = candidates.tokens == eos  # (M, C)
 
         ending = is_eos[:, :beam_size]
@@ -120,7 +132,10 @@ def beam_search(
         # Log-probabilities only fall and penalties only grow: no open hypothesis can get beyond this.
         bound = open_log_probs[:, 0] / final_penalty
         is_done = best.scores[:, -1] >= bound
-        offsets = torch.arange(len(rows), device=device)[:, None] * beam_size
+        if stop == "filled":
+            num_finished += (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
+            is_done |= num_finished >= beam_size
+        offsets = torch.arange(len(rows), device=device)[:, None] * width
         origins = (offsets + parents).flatten()
         last_tokens = next_tokens.flatten()
         if bool(is_done.any()):
@@ -128,12 +143,13 @@ def beam_search(
                 found[row] = hypotheses
             kept = ~is_done
             rows, max_lengths, final_penalty = rows[kept], max_lengths[kept], final_penalty[kept]
+            num_finished = num_finished[kept]
             open_log_probs, open_tokens, best = open_log_probs[kept], open_tokens[kept], best.select(kept)
             kept_beams = kept.repeat_interleave(beam_size)
             origins, last_tokens = origins[kept_beams], last_tokens[kept_beams]
         if len(rows) == 0:
             break
-        if not torch.equal(origins, torch.arange(len(is_done) * beam_size, device=device)):
+        if not torch.equal(origins, torch.arange(len(is_done) * width, device=device)):
             state = state.select(origins)
     return found
 
@@ -152,33 +168,64 @@ def _candidates(
     logits: Float[Tensor, "MK V"],
     open_log_probs: Float[Tensor, "M K"],
     *,
+    num_best: int,
     must_end: Bool[Tensor, "M"],
     eos: int,
     never: Int[Tensor, "X"],
 ) -> _Candidates:
-    """The 2K best of the K * V continuations of each row without the tokens `never`; only EOS where the row `must_end`.
+    """The best continuations of each row, `never` left out; only EOS where it `must_end`.
 
-    The best of a row are among the best of each of its hypotheses, so the sum over all K * V is never formed.
+    Where there are fewer, the rest are impossible ones.
+    """
+    log_probs = logits.float().log_softmax(1)
+    if len(never):
+        log_probs = log_probs.index_fill(1, never, -torch.inf)
+    if bool(must_end.any()):
+        ending = must_end.repeat_interleave(open_log_probs.shape[1])
+        ended = log_probs[ending, eos]
+        log_probs[ending] = -torch.inf
+        log_probs[ending, eos] = ended
+    found = _best(log_probs, open_log_probs, num_best=num_best)
+    missing = num_best - found.log_probs.shape[1]
+    if missing == 0:
+        return found
+    return _Candidates(
+        F.pad(found.log_probs, (0, missing), value=-torch.inf),
+        F.pad(found.parents, (0, missing)),
+        F.pad(found.tokens, (0, missing), value=eos),
+    )
+
+
+def _best(log_probs: Float[Tensor, "MK V"], open_log_probs: Float[Tensor, "M K"], *, num_best: int) -> "_Candidates":
+    """The best of the K * V sums of each row.
+
+    They are found in two steps, which look at every number once and sort few of them: tokens fall into V / Q groups of
+    Q, and the C best are in the C groups with the highest maxima. The tokens that make no full group come to these.
     """
     num_rows, beam_size = open_log_probs.shape
-    vocab_size = logits.shape[1]
-    logits = logits.float()
-    total = logits.logsumexp(1)
-    if len(never):
-        logits = logits.index_fill(1, never, -torch.inf)
-    if bool(must_end.any()):
-        only_eos = torch.full_like(logits[:1], -torch.inf)
-        only_eos[0, eos] = 0.0
-        logits = torch.where(must_end.repeat_interleave(beam_size)[:, None], logits + only_eos, logits)
-    values, tokens = logits.topk(min(2 * beam_size, vocab_size), dim=1)
-    log_probs = (values - total[:, None]).view(num_rows, beam_size, -1) + open_log_probs[:, :, None]
-    num_each = values.shape[1]
-    log_probs, order = log_probs.flatten(1).topk(min(2 * beam_size, beam_size * num_each), dim=1)
-    return _Candidates(
-        log_probs=log_probs,
-        parents=order // num_each,
-        tokens=tokens.view(num_rows, -1).gather(1, order),
+    vocab_size = log_probs.shape[1]
+    offsets = torch.arange(0, beam_size * vocab_size, vocab_size, device=log_probs.device)  # (K,)
+    group_size = max(1, math.isqrt(vocab_size // num_best))
+    num_groups = vocab_size // group_size
+    members = torch.arange(0, num_groups * group_size, num_groups, device=log_probs.device)  # (Q,)
+    rest = torch.arange(num_groups * group_size, vocab_size, device=log_probs.device)
+
+    # Group g has the tokens g, g + V / Q, ...: the maxima are then taken over whole vectors.
+    peaks = log_probs[:, : num_groups * group_size].view(-1, group_size, num_groups).amax(1)
+    peaks = (peaks.view(num_rows, beam_size, -1) + open_log_probs[:, :, None]).flatten(1)
+    _, groups = peaks.topk(min(num_best, peaks.shape[1]), dim=1)
+    firsts = offsets[groups // num_groups] + groups % num_groups
+    places = torch.cat(
+        [
+            (firsts[:, :, None] + members).flatten(1),
+            (offsets[:, None] + rest).flatten().expand(num_rows, -1),
+        ],
+        dim=1,
     )
+    sums = log_probs.view(num_rows, -1).gather(1, places) + open_log_probs.gather(1, places // vocab_size)
+    best, order = sums.topk(min(num_best, sums.shape[1]), dim=1)
+    places = places.gather(1, order)
+    return _Candidates(best, places // vocab_size, places % vocab_size)
 
 
 @dataclass(frozen=True)

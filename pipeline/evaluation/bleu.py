@@ -8,15 +8,19 @@ published tokenised score is reproduced by `tokenised_bleu` on text that was tok
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, assert_never
 
 import numpy as np
 from jaxtyping import Integer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
-from sacremoses import MosesTokenizer
+from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-_COMPOUND = re.compile(r"(\S)-(\S)")
+BleuKind = Literal["13a", "tokenised"]
+"""What the words of BLEU are: those of sacreBLEU's own tokenizer, for plain text, or what spaces separate."""
+
+_HYPHEN = re.compile(r"(\S)-(\S)")
 
 
 @dataclass(frozen=True)
@@ -43,29 +47,40 @@ class PairedBootstrap:
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
     """sacreBLEU (Post 2018) on detokenised text with its own 13a tokenizer; mixed case unless told otherwise."""
-    return _score(BLEU(lowercase=lowercase), hypotheses, references)
+    return bleu_of(hypotheses, references, kind="13a", lowercase=lowercase)
 
 
 def tokenised_bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
     """BLEU (Papineni et al. 2002) on text that is already tokenised: words are what spaces separate."""
-    return _score(BLEU(tokenize="none", lowercase=lowercase, force=True), hypotheses, references)
+    return bleu_of(hypotheses, references, kind="tokenised", lowercase=lowercase)
+
+
+def bleu_of(hypotheses: Sequence[str], references: Sequence[str], *, kind: BleuKind, lowercase: bool) -> CorpusScore:
+    """`bleu` or `tokenised_bleu`."""
+    return _score(_metric(kind, lowercase=lowercase), hypotheses, references)
 
 
 def moses_bleu(
     hypotheses: Sequence[str], references: Sequence[str], *, language: str, split_compounds: bool
 ) -> CorpusScore:
-    """`tokenised_bleu` of plain text after Moses' tokenizer: the scores of papers on WMT14 before sacreBLEU.
+    """BLEU as papers on WMT14 report it: of plain text in mixed case, after Moses' tokenizer.
 
-    Papers since Wu et al. 2016 also split the compounds of German at their hyphens, into `##AT##-##AT##` between the
-    parts (`get_ende_bleu.sh` of tensor2tensor), which gives about one point more.
+    Both sides get ASCII punctuation (replace-unicode-punctuation.perl) and are tokenised by Moses, escapes included.
+    Since Wu et al. (2016), papers on English-German also make every hyphen inside a word a word of its own, `rich-text`
+    -> `rich ##AT##-##AT## text` (get_ende_bleu.sh of tensor2tensor), which is higher than `bleu` by about a point: it
+    compares with those papers and with nothing else. That script takes the reference as tokenised elsewhere; here
+    sacremoses tokenises it too. A sentence whose hyphens share a letter, `a-b-c`, is split where the script does.
     """
+    punctuation = MosesPunctNormalizer(lang=language)
     tokenizer = MosesTokenizer(lang=language)
 
-    def split(text: str) -> str:
-        words: str = tokenizer.tokenize(text, return_str=True)
-        return _COMPOUND.sub(r"\1 ##AT##-##AT## \2", words) if split_compounds else words
+    def words_of(text: str) -> str:
+        words: str = tokenizer.tokenize(punctuation.replace_unicode_punct(text), return_str=True)
+        return _HYPHEN.sub(r"\1 ##AT##-##AT## \2", words) if split_compounds else words
 
-    return tokenised_bleu([split(text) for text in hypotheses], [split(text) for text in references])
+    score = tokenised_bleu([words_of(text) for text in hypotheses], [words_of(text) for text in references])
+    kind = f"tok:moses-{language}{'-compounds-split' if split_compounds else ''}"
+    return CorpusScore(score.value, score.signature.replace("tok:none", kind))
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
@@ -85,9 +100,13 @@ def paired_bootstrap(
     *,
     seed: int,
     num_resamples: int = 1000,
+    kind: BleuKind = "13a",
+    lowercase: bool = False,
 ) -> PairedBootstrap:
-    """Draws test sets of N sentences with replacement and scores both systems with `bleu` on each."""
-    ours, theirs = _sentence_statistics(system, references), _sentence_statistics(baseline, references)
+    """Draws test sets of N sentences with replacement and scores both systems with `bleu_of` on each."""
+    ours, theirs = (
+        _sentence_statistics(_metric(kind, lowercase=lowercase), texts, references) for texts in (system, baseline)
+    )
     draws = np.random.default_rng(seed).integers(len(references), size=(num_resamples, len(references)))
     differences = np.array([_bleu_of(ours[rows]) - _bleu_of(theirs[rows]) for rows in draws])
     low, high = np.quantile(differences, [0.025, 0.975])
@@ -105,10 +124,22 @@ def _score(metric: BLEU | CHRF | TER, hypotheses: Sequence[str], references: Seq
     return CorpusScore(value=float(value), signature=str(metric.get_signature()))
 
 
-def _sentence_statistics(hypotheses: Sequence[str], references: Sequence[str]) -> Integer[np.ndarray, "N 10"]:
+def _metric(kind: BleuKind, *, lowercase: bool) -> BLEU:
+    match kind:
+        case "13a":
+            return BLEU(lowercase=lowercase)
+        case "tokenised":
+            return BLEU(tokenize="none", lowercase=lowercase, force=True)
+        case _:
+            assert_never(kind)
+
+
+def _sentence_statistics(
+    metric: BLEU, hypotheses: Sequence[str], references: Sequence[str]
+) -> Integer[np.ndarray, "N 10"]:
     """Of each sentence: both lengths, and for n-grams of one to four words the matches and the total."""
     _check(hypotheses, references)
-    metric = BLEU(effective_order=True)
+    metric.effective_order = True  # which is what a single sentence needs; the counts are the same
     scores = (metric.sentence_score(ours, [theirs]) for ours, theirs in zip(hypotheses, references, strict=True))
     return np.array([[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores])
 

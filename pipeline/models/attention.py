@@ -57,6 +57,10 @@ def attend(
     return mixed.transpose(1, 2).flatten(2)
 
 
+_SPARE = 16
+"""Positions for which a cache that is full grows."""
+
+
 @dataclass
 class _Buffer:
     """Storage that several caches may share; `used` is the longest prefix that any of them wrote."""
@@ -98,7 +102,8 @@ class KeyValueCache:
         length = self.length + keys.size(2)
         buffer = self.buffer
         if self.length != buffer.used or length > buffer.keys.size(2):
-            grown = [tensor.new_empty(*tensor.shape[:2], 2 * length, tensor.size(3)) for tensor in (keys, values)]
+            capacity = length + _SPARE
+            grown = [tensor.new_empty(*tensor.shape[:2], capacity, tensor.size(3)) for tensor in (keys, values)]
             grown[0][:, :, : self.length] = self.keys
             grown[1][:, :, : self.length] = self.values
             buffer = _Buffer(grown[0], grown[1], self.length)
@@ -108,8 +113,9 @@ class KeyValueCache:
         return KeyValueCache(buffer, length)
 
     def select(self, rows: Int[Tensor, "M"]) -> "KeyValueCache":
-        """The cache of the given rows, which may repeat, drop and re-order."""
-        return KeyValueCache.of(self.keys.index_select(0, rows), self.values.index_select(0, rows))
+        """The cache of the given rows, which may repeat, drop and re-order; spare capacity stays."""
+        keys, values = (tensor.index_select(0, rows) for tensor in (self.buffer.keys, self.buffer.values))
+        return KeyValueCache(_Buffer(keys, values, self.length), self.length)
 
 
 class SelfAttention(nn.Module):

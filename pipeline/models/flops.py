@@ -99,27 +99,28 @@ def _recurrent(
     directions = memory // h
     encoder = directions * gates * h * (e + h + (layers - 1) * (memory + h))
     bridges = (2 if config.cell == "lstm" else 1) * layers * memory * h
-    fed = read = keys = queries = compared = 0
+    fed, read = e + (e if config.input_feeding else 0), h
+    if config.attention == "none" and config.context == "every":
+        fed, read = fed + h, read + h + e
+    decoder = gates * h * (fed + h + (layers - 1) * (h + h)) + read * e
+    keys = queries = compared = 0
     match config.attention:
         case "none":
-            if config.context == "every":
-                fed, read = h, h + e
+            pass
         case "dot":
-            compared, read = h, memory
+            compared = h
         case "general":
-            keys, compared, read = memory * h, h, memory
-        case "local_p":
-            keys, queries, compared, read = memory * h, h * h + h, h, memory
+            keys, compared = memory * h, h
         case "additive":
-            keys, queries, compared, read = memory * h, h * h, h, memory
+            keys, queries, compared = memory * h, h * h, h
+        case "local_p":
+            keys, queries, compared = memory * h, h * h + h, h
         case _:
             assert_never(config.attention)
-    fed += e if config.input_feeding else 0
-    decoder = gates * h * (e + fed + h + (layers - 1) * (h + h)) + (h + read) * e
     attended = 0 if config.attention == "none" else memory
     return {
         "encoder": 2.0 * (encoder * src.sum() + bridges * len(src)),
-        "decoder": 2.0 * decoder * tgt.sum(),
+        "decoder": 2.0 * (decoder + attended * e) * tgt.sum(),
         "attention": 2.0 * (keys * src.sum() + queries * tgt.sum() + (compared + attended) * (src @ tgt)),
         "vocabulary": 2.0 * e * (config.vocab_size - 1) * tgt.sum(),
     }

@@ -10,12 +10,12 @@ target steps, or those between two cuts of the gradient, run as one call of the 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import NonNegativeInt, PositiveInt, model_validator
+from pydantic import Discriminator, NonNegativeInt, PositiveInt, Tag, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -39,6 +39,16 @@ class DropoutRates(Config):
     """Encoder states, from which keys and contexts come."""
     readout: Fraction
     """The state before the projection."""
+
+
+def _has_rates(dropout: object) -> str:
+    """Which of the two ways to write dropout is meant, so that only its own mistakes are reported."""
+    return "rates" if isinstance(dropout, dict | DropoutRates) else "rate"
+
+
+Dropouts = Annotated[
+    Annotated[Fraction, Tag("rate")] | Annotated[DropoutRates, Tag("rates")], Discriminator(_has_rates)
+]
 
 
 class RecurrentConfig(Config):
@@ -72,7 +82,7 @@ class RecurrentConfig(Config):
     truncate_steps: NonNegativeInt = 0
     """Training lets no gradient through the decoder's state from one stretch of so many target tokens to the one
     before (Williams and Peng 1990); 0 is through the whole target."""
-    dropout: Fraction | DropoutRates = 0.2
+    dropout: Dropouts = 0.2
     """Dropout of embeddings, between layers, of the encoder's states and of the state before the projection: one rate
     for all of them, or one for each."""
     tied_embeddings: TiedEmbeddings = "all"
@@ -201,7 +211,9 @@ class Recurrent(nn.Module):
     def step(self, tokens: Int[Tensor, "N"], state: RecurrentState) -> tuple[Float[Tensor, "N L"], RecurrentState]:
         """Appends one token to each row and returns the scores of the one after it."""
         entering = self.embedding_dropout(self.embeddings.target(tokens.unsqueeze(1)))
-        states, hidden = self._run(entering, state.hidden, state.feed.unsqueeze(1), state.memory)
+        _, hidden = self._run(entering, state.hidden, state.feed.unsqueeze(1), state.memory)
+        # The same as the output, and the loss depends on the state that is kept: see evaluation/gradient_flow.py.
+        states = hidden[0][-1].unsqueeze(1)
         feed = self._read_out(states, entering, state.memory, state.src_mask)[:, 0]
         return self.logits(feed), replace(state, hidden=hidden, feed=feed)
 

@@ -1,11 +1,12 @@
 """The encoder-decoder Transformer (Vaswani et al. 2017) for translation.
 
-Legend: B batch, N rows of a search, M selected rows, T target length, S source length, D model size, V vocabulary,
-L = V - 1 scores (see translation.py: <pad> is outside the softmax and starts the decoder).
+Legend: B batch, N rows of a search, M selected rows, R sources of a search, G = N / R rows of one source, T target
+length, S source length, D model size, V vocabulary, L = V - 1 scores (see translation.py: <pad> is outside the softmax
+and starts the decoder).
 Masks are boolean; True counts. Sources and targets are padded on the right.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -80,16 +81,25 @@ class Seq2SeqState:
     caches: tuple[KeyValueCache, ...]
     """Self-attention of each decoder layer; empty before the first step."""
     memories: tuple[KeyValueCache, ...]
-    """Keys and values of the source for each decoder layer, projected once."""
-    src_mask: Bool[Tensor, "N S"]
+    """Keys and values of the source for each decoder layer, projected once; G rows that follow each other share one."""
+    src_mask: Bool[Tensor, "R S"]
+    sources: Int[Tensor, "N"]
+    """Which of the R sources each row translates: 0 G times, 1 G times, and so on."""
 
     def select(self, rows: Int[Tensor, "M"]) -> "Seq2SeqState":
-        """The state of the given rows, which may repeat, drop and re-order."""
-        return Seq2SeqState(
-            caches=tuple(cache.select(rows) for cache in self.caches),
-            memories=tuple(memory.select(rows) for memory in self.memories),
-            src_mask=self.src_mask[rows],
-        )
+        """The state of the given rows, which may repeat, drop and re-order.
+
+        The hypotheses of a beam are neighbours and read one memory: nothing of it is copied while no source is done.
+        """
+        kept, counts = torch.unique_consecutive(self.sources[rows], return_counts=True)
+        if len(kept) and bool((counts != counts[0]).any()):
+            kept = self.sources[rows]
+        caches = tuple(cache.select(rows) for cache in self.caches)
+        sources = torch.arange(len(kept), device=rows.device).repeat_interleave(len(rows) // max(1, len(kept)))
+        if torch.equal(kept, torch.arange(len(self.src_mask), device=rows.device)):
+            return Seq2SeqState(caches, self.memories, self.src_mask, sources)
+        memories = tuple(memory.select(kept) for memory in self.memories)
+        return Seq2SeqState(caches, memories, self.src_mask[kept], sources)
 
 
 class Seq2Seq(nn.Module):
@@ -174,7 +184,8 @@ class Seq2Seq(nn.Module):
     def start(self, src: Int[Tensor, "N S"], src_mask: Bool[Tensor, "N S"]) -> Seq2SeqState:
         """Reads the sources; the search then feeds <pad>, which starts the decoder, through `step`."""
         memory = self.encode(src, src_mask)
-        return Seq2SeqState((), tuple(layer.cross_attention.project_memory(memory) for layer in self.decoder), src_mask)
+        memories = tuple(layer.cross_attention.project_memory(memory) for layer in self.decoder)
+        return Seq2SeqState((), memories, src_mask, torch.arange(len(src), device=src.device))
 
     def step(self, tokens: Int[Tensor, "N"], state: Seq2SeqState) -> tuple[Float[Tensor, "N L"], Seq2SeqState]:
         """Appends one token to each row and returns the scores of the one after it."""
@@ -187,7 +198,7 @@ class Seq2Seq(nn.Module):
             hidden, extended = layer.extend(hidden, cache, memory, mask)
             caches.append(extended)
         logits = self.logits(self.decoder_norm(hidden[:, 0]))
-        return logits, Seq2SeqState(tuple(caches), state.memories, state.src_mask)
+        return logits, replace(state, caches=tuple(caches))
 
     def _embed(
         self, tokens: Int[Tensor, "B T"], embedding: nn.Embedding, positions: "Positions", offset: int = 0

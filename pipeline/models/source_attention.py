@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pipeline.models.additive_scores import additive_scores
+
 AttentionKind = Literal["none", "additive", "dot", "general", "local_p"]
 """additive: Bahdanau et al.; dot, general: Luong et al., eq. 8; local_p: general near a predicted position (Luong et
 al., section 3.2)."""
@@ -71,8 +73,7 @@ class SourceAttention(nn.Module):
             case "dot" | "general" | "local_p":
                 scores = states @ memory.keys.transpose(1, 2)  # (B, T, S); Luong et al., eq. 8
             case "additive":
-                sums = self.query(states).unsqueeze(2) + memory.keys.unsqueeze(1)  # (B, T, S, H)
-                scores = self.score(torch.tanh(sums)).squeeze(-1)  # Bahdanau et al., appendix A.1.2
+                scores = additive_scores(self.query(states), memory.keys, self.score.weight[0])
             case "none":
                 raise ValueError("attention none computes no context")
             case _:

@@ -1,6 +1,6 @@
 """The parts that every Transformer here is built from: positions, feed-forward network, encoder and decoder layer.
 
-Legend: B batch, N rows of a search, T target length, S source length, P positions, D model size.
+Legend: B batch, N rows of a search, R sources of a search, T target length, S source length, P positions, D model size.
 A layer is pre-norm, x + f(norm(x)), as in GPT-2, or post-norm, norm(x + f(x)), as in Vaswani et al. (2017).
 """
 
@@ -192,11 +192,14 @@ class DecoderLayer(nn.Module):
         hidden: Float[Tensor, "N 1 D"],
         cache: KeyValueCache | None,
         memory: KeyValueCache,
-        memory_mask: Bool[Tensor, "N 1 1 S"] | None,
+        memory_mask: Bool[Tensor, "R 1 1 S"] | None,
     ) -> tuple[Float[Tensor, "N 1 D"], KeyValueCache]:
-        """One new position after those of `cache`."""
+        """One new position after those of `cache`; N / R rows that follow each other share a memory."""
         update, cache = self.attention.extend(self.attention_residual.enter(hidden), cache, None)
-        return self._finish(self.attention_residual.leave(hidden, update), memory, memory_mask), cache
+        hidden = self.attention_residual.leave(hidden, update)
+        # Rows of one memory are to it what positions are: together they read it once.
+        by_source = hidden.view(memory.keys.size(0), -1, hidden.size(2))
+        return self._finish(by_source, memory, memory_mask).view_as(hidden), cache
 
     def _finish(
         self, hidden: Float[Tensor, "B T D"], memory: KeyValueCache, memory_mask: Bool[Tensor, "B 1 1 S"] | None

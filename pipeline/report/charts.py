@@ -69,10 +69,19 @@ class Point:
     colour: int = 1
 
 
-def line_chart(title: str, lines: Sequence[Line], *, x_label: str, y_label: str, points: Sequence[Point] = ()) -> str:
+def line_chart(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_label: str,
+    points: Sequence[Point] = (),
+    y_scale: Literal["linear", "log"] = "linear",
+) -> str:
     """Lines, and labelled points upon them."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
         figure, axes = _figure(title, x_label=x_label, y_label=y_label)
+        axes.set_yscale(y_scale)
         for line in lines:
             _draw(axes, line)
         for place, point in enumerate(points):

@@ -17,6 +17,7 @@ from pipeline.report.blocks import (
     number,
     percent,
 )
+from pipeline.report.charts import Line, line_chart
 from pipeline.report.inputs import RunFiles
 from pipeline.report.rows import RANDOM, TRANSLATORS, usual_first
 
@@ -142,7 +143,13 @@ def translation_section(run: RunFiles, *, num_samples: int) -> Section:
         title="Translation",
         text="Two networks learn from the same pairs, whose sources and targets stand below.",
         stages=("translate",),
-        blocks=[*curves, *table, *_translations(run, items, num_samples), *_attention(run, items)],
+        blocks=[
+            *curves,
+            *table,
+            *_translations(run, items, num_samples),
+            *_attention(run, items),
+            *_gradients(run, items),
+        ],
     )
 
 
@@ -170,3 +177,19 @@ def _attention(run: RunFiles, items: Sequence[str]) -> list[Block]:
             note = f"{TRANSLATORS.get(item, item)}: attention of each token it wrote (rows) to the source (columns)."
             blocks.append(Figures([drawing], note, is_wide=True))
     return blocks
+
+
+def _gradients(run: RunFiles, items: Sequence[str]) -> list[Block]:
+    """How the gradient fades on its way back through each recurrent decoder, beside that at its start."""
+    found = {item: run.metrics.get(f"translate/{item}", {}).get("gradient_by_distance", []) for item in items}
+    lines = [
+        Line(TRANSLATORS.get(item, item), range(len(norms)), [one / norms[0] for one in norms], "dots", 1 + place % 8)
+        for place, (item, norms) in enumerate((item, norms) for item, norms in found.items() if norms and norms[0] > 0)
+    ]
+    if not lines:
+        return []
+    drawing = line_chart(
+        "Reach of the gradient", lines, x_label="target tokens back", y_label="gradient, of that at 0", y_scale="log"
+    )
+    note = f"Mean norm of d loss / d decoder state over validation sentences: {', '.join(line.name for line in lines)}."
+    return [Figures([drawing], note)]

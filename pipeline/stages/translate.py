@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
@@ -26,6 +27,7 @@ from pipeline.data.prepared import read_pairs
 from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, choose_examples
 from pipeline.evaluation.bleu import CorpusScore, bleu, chrf, moses_bleu, paired_bootstrap, tokenised_bleu
+from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.layout import Layout
 from pipeline.models.flops import model_flops
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
@@ -43,6 +45,9 @@ from pipeline.text.forms import Language, MosesText, PlainText, load_form, out_o
 from pipeline.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
+
+_GRADIENT_SENTENCES = 32
+_GRADIENT_DISTANCE = 20
 
 
 class MosesBleuConfig(Config):
@@ -194,6 +199,7 @@ def main(path: Path) -> None:
                     "padding_share": padding_share(train, config.training),
                     "flops": training_flops(config.model, train, config.training, num_steps=module.num_steps),
                 },
+                **gradients(module.model, valid),
             },
             history=module.history,
             samples=samples(pairs["test"], found, greedily, translator, config),
@@ -269,7 +275,7 @@ def training_flops(
 ) -> float:
     """Operations of the matrix products of a training, padding and validations left out."""
     plan = TrainingPlan(examples, training.batching, training.duration, seed=training.seed)
-    sizes = [side.lengths for side in (examples.src, examples.tgt)]
+    sizes = (examples.src.lengths, examples.tgt.lengths)
     whole = model_flops(model, *sizes)
     total, done = 0.0, 0
     for epoch in count():
@@ -291,6 +297,14 @@ def padding_share(examples: TranslationExamples, training: TrainingConfig) -> fl
             real += int(lengths.sum())
             padded += len(lengths) * int(lengths.max())
     return 1.0 - real / padded
+
+
+def gradients(model: Seq2Seq | Recurrent, valid: TranslationExamples) -> dict[str, list[float]]:
+    """How far the gradient of a token's loss reaches back through a recurrent decoder, on the first sentences."""
+    if isinstance(model, Seq2Seq):
+        return {}
+    batch = valid.collate(np.arange(min(_GRADIENT_SENTENCES, len(valid.src))), 0).to(next(model.parameters()).device)
+    return {"gradient_by_distance": decoder_gradients(model, batch, longest=_GRADIENT_DISTANCE)}
 
 
 def samples(

@@ -4,15 +4,15 @@ Shared by the stage translate and by whatever opens its folder later. What is fo
 texts beside it. Legend: B texts of a batch, S source length with EOS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from jaxtyping import Int
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pipeline.artifacts import load_model, publish, read_json, save_model, write_json
@@ -20,8 +20,11 @@ from pipeline.config import ByTokens, Config
 from pipeline.data.batches import Sizes
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.data.plan import plan_epoch
-from pipeline.decoding.beam import Hypothesis, Normalisation, beam_search, greedy_search
-from pipeline.decoding.protocol import S, StepModel
+from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, beam_search, greedy_search
+from pipeline.decoding.ensemble import Ensemble, EnsembleState, Member
+from pipeline.decoding.protocol import StepModel
+from pipeline.decoding.sampling import uniforms
+from pipeline.decoding.target_sampling import sample_targets
 from pipeline.models.huggingface.marian import (
     marian_generation_settings,
     translation_from_huggingface,
@@ -48,11 +51,26 @@ class SearchConfig(Config):
     """Exponent of the normalisation; 0 prefers short translations, larger values longer ones."""
     max_extra_tokens: NonNegativeInt
     """Longest translation: the tokens of its source and so many more (Vaswani et al. 2017, section 6.1: 50)."""
+    stop: Stop = "proven"
+    """proven: it ends when nothing open can become the best; filled: sooner, when `beam_size` hypotheses have ended."""
 
     @property
     def greedy(self) -> "SearchConfig":
         """The same as a greedy search."""
         return self.model_copy(update={"beam_size": 1})
+
+
+class DrawConfig(Config):
+    """How translations are drawn from the model's distribution, in place of the search."""
+
+    temperature: PositiveFloat
+    """Divides the logits: below 1 the likely tokens become likelier."""
+    top_k: NonNegativeInt
+    """Draw from so many of the likeliest tokens (Fan et al. 2018); 0 for all."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)]
+    """Draw from the smallest set of tokens with this probability (Holtzman et al. 2020); 1 for all."""
+    seed: NonNegativeInt
+    """Seed of the draws."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,12 @@ class Translation:
     """log p(tokens, EOS | source)."""
     score: float
     """`log_prob` after length normalisation."""
+    at_limit: bool = False
+    """True where it is as long as allowed: its end may be missing."""
+
+
+Finished = list[tuple[int, list[Translation]]]
+"""The translations of some texts, each behind the place of its text."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +101,13 @@ class Translator:
     search: SearchConfig
     form: PlainText | MosesText = PLAIN
     """The form of the texts that the model reads and writes."""
+    others: tuple[Seq2Seq | Recurrent, ...] = ()
+    """Models of the same tokenizer that decide on each token together with `model`: an ensemble."""
+
+    @property
+    def longest_text(self) -> int:
+        """The most tokens of a text, EOS not counted."""
+        return min(model.config.max_length for model in (self.model, *self.others)) - 1
 
     def translate_plain(self, texts: Sequence[str]) -> list[Translation]:
         """The best translation of each text as people write it."""
@@ -89,73 +120,150 @@ class Translator:
         A text longer than the model reads is a ValueError that names it, or its end is cut off: for evaluation, where
         no text may be missing. A text without a token stays one.
         """
-        sources = self.encode(texts, too_long=too_long)
-        found: list[Translation] = [Translation(text="", tokens=(), log_prob=0.0, score=0.0)] * len(sources)
-        filled = np.array([i for i, source in enumerate(sources) if len(source) > 1], dtype=np.int64)
-        if len(filled) == 0:
-            return found
-        lengths = np.array([len(sources[i]) for i in filled], dtype=np.int64)
-        batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(lengths.max())))
-        steps = plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0)
-        for indices in progress(
-            [filled[step.indices] for step in steps],
+        found: dict[int, Translation] = {}
+        for finished in progress(
+            self.searched(self.encode(texts, too_long=too_long), num_best=1),
             name=f"translating, beam {self.search.beam_size}",
             unit="texts",
-            total=len(filled),
+            total=len(texts),
             size=len,
         ):
-            for i, best in zip(indices, self._search([sources[i] for i in indices]), strict=True):
-                text = self.tokenizer.decode(best.tokens)
-                found[i] = Translation(text, best.tokens, log_prob=best.log_prob, score=best.score)
-        return found
+            found.update((place, best) for place, (best,) in finished)
+        return [found[place] for place in range(len(texts))]
+
+    def searched(self, sources: Sequence[Int[np.ndarray, "_"]], *, num_best: int) -> Iterator[Finished]:
+        """The best translations of each source, best first, in batches of similar length."""
+
+        def find(places: Sequence[int], start: _Start) -> list[list[Hypothesis]]:
+            search, bos, eos = self.search, self.tokenizer.bos_id, self.tokenizer.eos_id
+            model, state, limits = start.model, start.state, start.limits
+            if search.beam_size == 1 and num_best == 1:
+                return [[one] for one in greedy_search(model, state, bos=bos, eos=eos, max_lengths=limits)]
+            return beam_search(
+                model,
+                state,
+                bos=bos,
+                eos=eos,
+                max_lengths=limits,
+                beam_size=search.beam_size,
+                num_best=num_best,
+                normalisation=search.normalisation,
+                length_penalty=search.length_penalty,
+                stop=search.stop,
+            )
+
+        return self._in_batches(sources, find)
+
+    def drawn(
+        self, sources: Sequence[Int[np.ndarray, "_"]], numbers: Sequence[int], draw: DrawConfig, *, num_draws: int
+    ) -> Iterator[Finished]:
+        """Translations of each source drawn at random, in batches of similar length.
+
+        The draws are a function of the seed and the number that the source has in `numbers`, not of its batch.
+        """
+
+        def find(places: Sequence[int], start: _Start) -> list[list[Hypothesis]]:
+            found: list[list[Hypothesis]] = [[] for _ in places]
+            for iteration in range(num_draws):
+                uniform = uniforms(
+                    seed=draw.seed,
+                    iteration=iteration,
+                    prompt_ids=[numbers[place] for place in places],
+                    num_positions=int(start.limits.max()),
+                )
+                hypotheses = sample_targets(
+                    start.model,
+                    start.state,
+                    uniform.to(start.limits.device),
+                    bos=self.tokenizer.bos_id,
+                    eos=self.tokenizer.eos_id,
+                    max_lengths=start.limits,
+                    temperature=draw.temperature,
+                    top_k=draw.top_k,
+                    top_p=draw.top_p,
+                )
+                for row, hypothesis in zip(found, hypotheses, strict=True):
+                    row.append(hypothesis)
+            return found
+
+        return self._in_batches(sources, find)
 
     def encode(self, texts: Sequence[str], *, too_long: Literal["refuse", "cut"]) -> list[Int[np.ndarray, "_"]]:
         """Source ids with EOS."""
-        longest = self.model.config.max_length
-        encoded = self.tokenizer.encode_batch(texts)
+        longest = self.longest_text
+        encoded = self._ids(texts)
         for text, ids in zip(texts, encoded, strict=True):
-            if len(ids) >= longest and too_long == "refuse":
-                raise ValueError(f"text of {len(ids)} tokens, the model reads at most {longest - 1}: {text[:60]!r}...")
-        return [np.array([*ids[: longest - 1], self.tokenizer.eos_id], dtype=np.int64) for ids in encoded]
+            if len(ids) > longest and too_long == "refuse":
+                raise ValueError(f"text of {len(ids)} tokens, the model reads at most {longest}: {text[:60]!r}...")
+        return [np.array([*ids[:longest], self.tokenizer.eos_id], dtype=np.int64) for ids in encoded]
 
-    @torch.no_grad()
-    def _search(self, sources: Sequence[Int[np.ndarray, "_"]]) -> list[Hypothesis]:
-        assert not self.model.training, "dropout would act in the search"
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, EOS not counted: those with more than `longest_text` do not fit."""
+        return [len(ids) for ids in self._ids(texts)]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer.encode_batch(texts)
+
+    @torch.inference_mode()
+    def _in_batches(
+        self,
+        sources: Sequence[Int[np.ndarray, "_"]],
+        find: "Callable[[Sequence[int], _Start], list[list[Hypothesis]]]",
+    ) -> Iterator[Finished]:
+        filled = np.array([i for i, source in enumerate(sources) if len(source) > 1], dtype=np.int64)
+        if len(filled) < len(sources):
+            nothing = Translation(text="", tokens=(), log_prob=0.0, score=0.0)
+            yield [(i, [nothing]) for i, source in enumerate(sources) if len(source) == 1]
+        if len(filled) == 0:
+            return
+        lengths = np.array([len(sources[i]) for i in filled], dtype=np.int64)
+        batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(lengths.max())))
+        for step in plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0):
+            places: list[int] = filled[step.indices].tolist()
+            start = self._start([sources[i] for i in places])
+            rows = zip(places, find(places, start), start.limits.tolist(), strict=True)
+            yield [(place, [self._translation(one, limit) for one in row]) for place, row, limit in rows]
+
+    def _start(self, sources: Sequence[Int[np.ndarray, "_"]]) -> "_Start":
+        models = (self.model, *self.others)
+        assert not any(model.training for model in models), "dropout would act in the search"
         device = next(self.model.parameters()).device
         src = pad_ids(sources, self.tokenizer.pad_id).to(device)
         mask = pad_mask([np.ones(len(source), dtype=bool) for source in sources]).to(device)
-        match self.model:
-            case Seq2Seq():
-                return self._find(self.model, self.model.start(src, mask), mask)
-            case Recurrent():
-                return self._find(self.model, self.model.start(src, mask), mask)
+        limits = (mask.sum(1) + self.search.max_extra_tokens).clamp(max=self.longest_text + 1)
+        if not self.others:
+            return _Start(self.model, self.model.start(src, mask), limits)
+        members = tuple(Member[Any](model, model.start(src, mask)) for model in models)
+        return _Start(Ensemble(), EnsembleState(members), limits)
 
-    def _find(self, model: StepModel[S], state: S, src_mask: Bool[Tensor, "B S"]) -> list[Hypothesis]:
-        search, bos, eos = self.search, self.tokenizer.bos_id, self.tokenizer.eos_id
-        max_lengths = (src_mask.sum(1) + search.max_extra_tokens).clamp(max=self.model.config.max_length)
-        if search.beam_size == 1:
-            return greedy_search(model, state, bos=bos, eos=eos, max_lengths=max_lengths)
-        found = beam_search(
-            model,
-            state,
-            bos=bos,
-            eos=eos,
-            max_lengths=max_lengths,
-            beam_size=search.beam_size,
-            num_best=1,
-            normalisation=search.normalisation,
-            length_penalty=search.length_penalty,
+    def _translation(self, found: Hypothesis, limit: int) -> Translation:
+        return Translation(
+            text=self.tokenizer.decode(found.tokens),
+            tokens=found.tokens,
+            log_prob=found.log_prob,
+            score=found.score,
+            at_limit=len(found.tokens) + 1 >= limit,
         )
-        return [hypotheses[0] for hypotheses in found]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A batch whose sources are read."""
+
+    model: StepModel[Any]
+    state: Any
+    limits: Int[Tensor, "B"]
+    """Longest translation of each source in tokens, EOS included."""
 
 
 def save_translator(folder: Path, translator: Translator) -> None:
     """Publishes a model folder in Hugging Face layout, with the settings of the search in generation_config.json."""
+    assert not translator.others, "a folder holds one model"
     model, search = translator.model, translator.search
     settings = marian_generation_settings(
         model.config, num_beams=search.beam_size, length_penalty=search.length_penalty
     )
-    own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens}
+    own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens, "stop": search.stop}
     with publish(folder) as temporary:
         save_model(temporary, *translation_to_huggingface(model))
         translator.tokenizer.save(temporary)
@@ -178,5 +286,18 @@ def open_translator(folder: Path) -> Translator:
         normalisation=settings.get("normalisation", "length"),
         length_penalty=settings.get("length_penalty", 1.0),
         max_extra_tokens=settings.get("max_extra_tokens", 50),
+        stop=settings.get("stop", "proven"),
     )
     return Translator(model.eval(), tokenizer, search, load_form(folder))
+
+
+def open_ensemble(folders: Sequence[Path]) -> Translator:
+    """The translators of several folders as one, which searches as the first recommends.
+
+    ValueError names two folders whose tokenizers differ: their models do not mean the same by the same token.
+    """
+    first, *rest = [open_translator(folder) for folder in folders]
+    for folder, other in zip(folders[1:], rest, strict=True):
+        if (other.tokenizer.hash, other.form) != (first.tokenizer.hash, first.form):
+            raise ValueError(f"{folder}: its tokenizer is not that of {folders[0]}: an ensemble shares one tokenizer")
+    return replace(first, others=tuple(other.model for other in rest))

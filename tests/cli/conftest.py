@@ -15,6 +15,7 @@ from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.stages.handover import save_gpt, save_reward
 from pipeline.stages.translation import SearchConfig, Translator, save_translator
 from pipeline.stages.word_folder import save_words
+from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
 from pipeline.text.words import Vocabulary
 
@@ -38,7 +39,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_gpt(models / stage, GPT(shape), bpe)
     save_reward(models / "reward", RewardModel(GPT(shape)), bpe)
     _save_berts(models)
-    _save_translator(models / "translate/transformer")
+    tokenizer = train_translation_bpe(TEXTS, vocab_size=120)
+    for name in ("transformer", "second"):
+        _save_translator(models / "translate" / name, tokenizer)
+    _save_translator(models / "translate/stranger", train_translation_bpe(TEXTS[:2], vocab_size=60))
     words = ("cat", "dog", "door", "mat")
     matrix = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.5, 0.5]], dtype=np.float32)
     counts = np.array([4, 3, 2, 1])
@@ -69,8 +73,7 @@ def _save_berts(models: Path) -> None:
             tokenizer.save(target)
 
 
-def _save_translator(folder: Path) -> None:
-    tokenizer = train_translation_bpe(TEXTS, vocab_size=120)
+def _save_translator(folder: Path, tokenizer: Tokenizer) -> None:
     shape = TransformerConfig(
         kind="transformer",
         vocab_size=tokenizer.vocab_size,
@@ -83,4 +86,10 @@ def _save_translator(folder: Path) -> None:
         dropout=0.0,
     )
     search = SearchConfig(beam_size=2, normalisation="length", length_penalty=1.0, max_extra_tokens=5)
-    save_translator(folder, Translator(Seq2Seq(shape).eval(), tokenizer, search))
+    model = Seq2Seq(shape)
+    # As they come, random weights give every sentence the same translation.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(3.0)
+    save_translator(folder, Translator(model.eval(), tokenizer, search))

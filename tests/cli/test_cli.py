@@ -126,6 +126,7 @@ def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.
         (["generate", *GREEDY, "q" * 59], "a text has 60 tokens, the context of 64 leaves 59 beside max_new_tokens 5"),
         (["chat", *GREEDY, "q" * 57], "a text has 60 tokens, the context of 64 leaves 59 beside max_new_tokens 5"),
         (["translate", "the cat " * 40], "the model reads at most 31: 'the cat the cat"),
+        (["classify", "the \udcff cat"], "an argument is not UTF-8: 'the \\udcff cat'"),
         (["results"], "reports/tiny/metrics.json: no report yet; make it with: dvc repro"),
     ],
 )

@@ -10,8 +10,9 @@ import math
 import pytest
 import torch
 from torch import Tensor, tensor
+from torch.testing import assert_close
 
-from pipeline.decoding.beam import Hypothesis, Normalisation, beam_search, greedy_search
+from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, _best, beam_search, greedy_search
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from tests.decoding.toy import ToyModel, ToyState
 
@@ -78,9 +79,19 @@ def _enumerated(
 
 
 def _plain_beam(
-    model: ToyModel, source: int, max_length: int, beam_size: int, normalisation: Normalisation, alpha: float
+    model: ToyModel,
+    source: int,
+    max_length: int,
+    beam_size: int,
+    normalisation: Normalisation,
+    alpha: float,
+    *,
+    stop: Stop = "proven",
 ) -> list[Hypothesis]:
-    """The definition in a loop: K best continuations, the ended ones leave, the beam is refilled; never stops early."""
+    """The definition in a loop: K best continuations, the ended ones leave, the beam is refilled.
+
+    It never stops early, or, with `filled`, as soon as K have ended.
+    """
     beam: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     finished: list[Hypothesis] = []
     for length in range(1, max_length + 1):
@@ -97,6 +108,8 @@ def _plain_beam(
             if tokens[-1] == EOS:
                 finished.append(Hypothesis(tokens[:-1], log_prob, _normalised(log_prob, length, normalisation, alpha)))
         beam = [(log_prob, tokens) for log_prob, tokens in continued if tokens[-1] != EOS][:beam_size]
+        if stop == "filled" and len(finished) >= beam_size:
+            break
     return sorted(finished, key=lambda hypothesis: -hypothesis.score)
 
 
@@ -133,6 +146,42 @@ def test_a_narrow_beam_finds_what_the_plain_beam_finds_without_early_stopping(
         _assert_same(hypotheses, expected)
 
 
+@pytest.mark.parametrize("beam_size", [1, 3, 8])
+@pytest.mark.parametrize("vocab_size", [2, 3, 17, 64, 5999])
+def test_the_best_continuations_are_those_of_sorting_all_of_them(vocab_size: int, beam_size: int) -> None:
+    generator = torch.Generator().manual_seed(vocab_size)
+    log_probs = torch.randn(7 * beam_size, vocab_size, generator=generator).log_softmax(1)
+    open_log_probs = torch.randn(7, beam_size, generator=generator)
+    open_log_probs[3, 1:] = -torch.inf
+    found = _best(log_probs, open_log_probs, num_best=2 * beam_size)
+    sums = (log_probs.view(7, beam_size, -1) + open_log_probs[:, :, None]).flatten(1)
+    expected, places = sums.topk(min(2 * beam_size, sums.shape[1]), dim=1)
+    assert_close(found.log_probs, expected)
+    is_possible = expected > -torch.inf  # minus infinity is the same everywhere
+    assert torch.equal((found.parents * vocab_size + found.tokens)[is_possible], places[is_possible])
+
+
+@pytest.mark.parametrize("beam_size", [1, 2, 5])
+def test_a_search_that_stops_when_filled_finds_what_the_plain_beam_finds_until_then(beam_size: int) -> None:
+    model = ToyModel(vocab_size=8)
+    lengths = [12, 9, 3, 1, 15, 2, 10, 7]
+
+    def search(stop: Stop) -> list[list[Hypothesis]]:
+        model.rows_of_steps.clear()
+        return beam_search(
+            model, _state(SOURCES), bos=BOS, eos=EOS, max_lengths=tensor(lengths), beam_size=beam_size,
+            num_best=1, normalisation="length", length_penalty=1.0, stop=stop,
+        )  # fmt: skip
+
+    search("proven")
+    num_rows = sum(model.rows_of_steps)
+    found = search("filled")
+    assert sum(model.rows_of_steps) < num_rows
+    for source, length, hypotheses in zip(SOURCES, lengths, found, strict=True):
+        expected = _plain_beam(model, source, length, beam_size, "length", 1.0, stop="filled")
+        _assert_same(hypotheses, expected[:1])
+
+
 def test_the_search_goes_on_after_the_first_finished_hypothesis() -> None:
     # Length-normalised, a longer target wins in at least one row although a shorter one ended before it.
     model = ToyModel(vocab_size=8)
@@ -157,8 +206,9 @@ def test_what_is_found_for_a_row_does_not_depend_on_the_batch() -> None:
 def test_finished_rows_leave_the_batch_and_the_search_stops_before_the_longest_length() -> None:
     model = ToyModel(vocab_size=8)
     _search(model, SOURCES, [60] * 8, beam_size=3)
-    assert model.rows_of_steps[0] == 24
-    assert model.rows_of_steps == sorted(model.rows_of_steps, reverse=True)
+    first, *others = model.rows_of_steps
+    assert (first, others[0]) == (8, 24), "all begin with one hypothesis"
+    assert others == sorted(others, reverse=True)
     assert model.rows_of_steps[-1] < 24
     assert len(model.rows_of_steps) < 60
 

@@ -55,6 +55,29 @@ def test_case_counts_unless_lowercased() -> None:
     assert "case:lc" in lowered.signature
 
 
+def test_compounds_are_split_at_hyphens_between_words_after_moses_and_before_bleu() -> None:
+    # What get_ende_bleu.sh makes of them, by hand: the quotes become ASCII and then &quot;, the comma stands alone,
+    # and a-b-c is split once, since the letter between its hyphens belongs to the first match.
+    hypothesis, reference = "Ein „E-Mail-Text“, rich-text a-b-c", "Ein E-Mail Text, rich-text a-b-c"
+    split_hypothesis = (
+        "Ein &quot; E ##AT##-##AT## Mail ##AT##-##AT## Text &quot; , rich ##AT##-##AT## text a ##AT##-##AT## b-c"
+    )
+    split_reference = "Ein E ##AT##-##AT## Mail Text , rich ##AT##-##AT## text a ##AT##-##AT## b-c"
+    found = moses_bleu([hypothesis], [reference], language="de", split_compounds=True)
+    assert found.value == pytest.approx(tokenised_bleu([split_hypothesis], [split_reference]).value)
+    assert found.value != pytest.approx(tokenised_bleu([hypothesis], [reference]).value)
+    assert "tok:moses-de-compounds-split" in found.signature and "tok:none" not in found.signature
+
+
+def test_splitting_compounds_raises_the_score_of_a_compound_that_is_half_right() -> None:
+    hypotheses, references = ["a b c d well-made e f"], ["a b c d well-done e f"]
+    # Whole: 6 of 7 words, 4/6, 2/5, 1/4. Split, 9 words: 8/9, 6/8, 4/7, 3/6.
+    assert tokenised_bleu(hypotheses, references).value == pytest.approx(100 * (6 / 7 * 4 / 6 * 2 / 5 * 1 / 4) ** 0.25)
+    assert moses_bleu(hypotheses, references, language="en", split_compounds=True).value == pytest.approx(
+        100 * (8 / 9 * 6 / 8 * 4 / 7 * 3 / 6) ** 0.25
+    )
+
+
 def test_perfect_translations_have_full_chrf_and_no_edits() -> None:
     assert chrf(REFERENCES, REFERENCES).value == pytest.approx(100.0)
     assert ter(REFERENCES, REFERENCES).value == 0.0

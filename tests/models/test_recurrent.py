@@ -3,12 +3,14 @@
 import math
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from pipeline.config import load
 from pipeline.models.dropout import Dropout
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.translation import TokenProjection
@@ -262,6 +264,21 @@ def test_pad_has_no_score_and_its_row_no_gradient() -> None:
 def test_choices_that_do_not_fit_together_are_refused(variant: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RecurrentConfig.model_validate(BASE | variant)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "mistakes"),
+    [
+        ("1.5", ["dropout: Input should be less than 1, found 1.5"]),
+        ("{embedding: 0.3, memory: 2, readout: 0.5}", ["dropout.memory: Input should be less than 1, found 2"]),
+    ],
+)
+def test_a_mistake_in_dropout_is_told_once(dropout: str, mistakes: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in (BASE | {"dropout": dropout}).items()))
+    with pytest.raises(ValueError) as found:
+        load(path, RecurrentConfig)
+    assert [line.strip() for line in str(found.value).splitlines()[1:]] == mistakes
 
 
 def test_a_source_longer_than_the_model_is_refused_with_both_numbers() -> None:

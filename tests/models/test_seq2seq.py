@@ -95,6 +95,43 @@ def test_steps_equal_teacher_forcing_also_after_rows_are_selected(
         assert_close(logits, full[rows, t], atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "choices",
+    [
+        [[0, 0, 1, 1, 2, 2], [1, 0, 3, 3, 4, 5]],  # beams of two, re-ordered within their sources
+        [[0, 0, 1, 1, 2, 2], [0, 0, 5, 4]],  # the second source is done
+        [[0, 0, 1, 1, 2, 2], [3, 0, 1, 2, 2]],  # rows of one source that are not neighbours
+        [[2, 2, 2], [1], [0, 0]],
+    ],
+)
+def test_rows_that_share_a_source_or_not_are_continued_as_teacher_forcing_says(choices: list[list[int]]) -> None:
+    model, src, tgt = tiny(), ids(3, 5), ids(3, 8)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]).bool()
+    state, prefix, sources = model.start(src, mask), tgt[:, :0], torch.arange(3)
+    for t, choice in enumerate(choices):
+        rows = torch.tensor(choice)
+        state, prefix, sources = state.select(rows), prefix[rows], sources[rows]
+        for _ in range(2):
+            # A token of each row's own, so that no two hypotheses are alike.
+            tokens = (torch.arange(len(rows)) * 5 + 2 * t + prefix.size(1)) % PAD
+            prefix = torch.cat([prefix, tokens[:, None]], dim=1)
+            logits, state = model.step(tokens, state)
+            expected = model.logits(model(src[sources], mask[sources], prefix))[:, -1]
+            assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_beam_reads_one_memory_that_is_not_copied_while_its_source_is_open() -> None:
+    model, src = tiny(), ids(3, 5)
+    state = model.start(src, torch.ones_like(src).bool())
+    beams = state.select(torch.arange(3).repeat_interleave(4)).select(
+        torch.tensor([3, 2, 1, 0] * 3) + torch.arange(12) // 4 * 4
+    )
+    assert all(one is other for one, other in zip(beams.memories, state.memories, strict=True))
+    assert [len(memory.keys) for memory in beams.select(torch.arange(4, 8)).memories] == [1, 1]
+
+
 def test_without_positions_the_encoder_would_not_know_the_order() -> None:
     model, src = tiny(), ids(1, 5)
     order = torch.tensor([3, 1, 4, 0, 2])

@@ -99,7 +99,7 @@ def metrics() -> dict[str, dict[str, Any]]:
             },
         },
         "translate/transformer": _translation(21.0),
-        "translate/gru": _translation(14.0),
+        "translate/gru": {**_translation(14.0), "gradient_by_distance": [0.5, 0.25, 0.125]},
         "sft": {
             "response": {"base": _responses(80.0), "sft": _responses(40.0)},
             "greedy": {

@@ -1,6 +1,7 @@
 """Drawings: the same bytes for the same numbers, coloured by the page, and no point that was not measured."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,21 @@ def test_drawings_take_their_colours_and_their_font_from_the_page() -> None:
         assert re.findall(r"#[0-9a-f]{6}", drawing) == []
         assert "font-family" not in drawing and "<style" not in drawing
         assert 'width="' not in drawing[: drawing.index(">")]
+
+
+def test_on_a_logarithmic_scale_what_halves_each_step_is_a_straight_line() -> None:
+    heights = {}
+    for scale in ("linear", "log"):
+        drawing = line_chart(
+            "a", [Line("b", range(5), [2.0**-k for k in range(5)])], x_label="", y_label="", y_scale=scale
+        )
+        (path,) = re.findall(
+            r'<path d="(M [^"]*?)" clip-path="[^"]*" style="fill: none; stroke: var\(--series', drawing
+        )
+        heights[scale] = [float(y) for y in re.findall(r"[ML] \S+ (\S+)", path)]
+    steps = {scale: [b - a for a, b in pairwise(y)] for scale, y in heights.items()}
+    assert steps["log"] == pytest.approx([steps["log"][0]] * 4, rel=1e-3)
+    assert steps["linear"][0] == pytest.approx(8 * steps["linear"][3], rel=1e-3)
 
 
 def test_a_long_curve_becomes_the_means_of_equal_stretches() -> None:

@@ -101,6 +101,15 @@ def test_results_stand_beside_their_baselines_and_samples_are_text_not_markup(fo
         assert shown in page.text
 
 
+def test_the_reach_of_the_gradient_is_drawn_for_recurrent_models_and_only_for_them(folder: Path) -> None:
+    write_run(folder)
+    assert "Reach of the gradient" in (text := report(folder).text)
+    assert "d decoder state over validation sentences: GRU with attention." in text
+    write_run(folder, stages={name: one for name, one in metrics().items() if name != "translate/gru"})
+    (folder / "metrics/cpu/translate/gru.json").unlink()
+    assert "Reach of the gradient" not in report(folder).text
+
+
 def test_a_partial_run_is_a_report_with_stages_that_have_not_run(folder: Path) -> None:
     chosen = {stage: values for stage, values in metrics().items() if stage in ("fetch", "prepare", "pretrain_gpt")}
     write_run(folder, stages=chosen)

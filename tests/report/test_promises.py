@@ -49,6 +49,7 @@ PROMISES: list[tuple[str, str, tuple[str, ...]]] = [
         ("Save changes", "reference", "Änderungen speichern", "Transformer", "GRU with attention", "Ändern"),
     ),
     ("Translation", "drawing: Attention to the source", ("changes", "speichern", "changes → Änderungen: 0.80")),
+    ("Translation", "drawing: Reach of the gradient", ("target tokens back", "gradient, of that at 0")),
     ("Instructions", "drawing: Supervised fine-tuning", CURVE),
     ("Instructions", "table: Perplexity of held-out responses, by source", ("before", "after", "80.0", "40.0")),
     (

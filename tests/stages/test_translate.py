@@ -21,7 +21,9 @@ from pipeline.data.batches import TranslationBatch
 from pipeline.data.records import Pair, write_records
 from pipeline.data.translation import TokenRows, TranslationExamples, translation_examples
 from pipeline.evaluation.bleu import bleu, chrf
+from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.models.attention import CrossAttention
+from pipeline.models.recurrent import Recurrent
 from pipeline.models.source_attention import SourceAttention
 from pipeline.stages.source_weights import attention_map
 from pipeline.stages.tokenize import encode_pairs
@@ -345,6 +347,10 @@ def test_the_figures_of_the_stage_are_those_of_its_folder_on_the_whole_test_set(
     valid = examples(pairs(SPLITS["valid"]))
     (terms,) = module.objective(valid.collate(np.arange(len(valid.src)), 0))
     assert metrics["valid"]["nll"] == pytest.approx(terms.loss_sum.item() / terms.num_targets, rel=1e-4)
+    assert ("gradient_by_distance" in metrics) == isinstance(opened.model, Recurrent)
+    if isinstance(opened.model, Recurrent):
+        norms = decoder_gradients(opened.model, valid.collate(np.arange(len(valid.src)), 0), longest=20)
+        assert len(norms) > 3 and metrics["gradient_by_distance"] == pytest.approx(norms, rel=1e-3)
 
     rows = json.loads((root / f"metrics/tiny/samples/translate/{kind}.json").read_text())
     assert [row["beam"] for row in rows] == found[::4]

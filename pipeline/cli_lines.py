@@ -1,0 +1,100 @@
+"""Lines in and lines out: what the commands read and write, as streams, with every fault named.
+
+A line ends at a line feed and nowhere else: a text may hold any other sign that some programs take for a line's end.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+STANDARD_INPUT = "standard input"
+
+
+def lines_of(file: Path | None) -> Iterator[str]:
+    """The lines of a file or of standard input; ValueError names the line that is not UTF-8."""
+    name = str(file) if file else STANDARD_INPUT
+    with file.open("rb") if file else os.fdopen(os.dup(sys.stdin.fileno()), "rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{name}, line {number}: not UTF-8") from error
+
+
+def check_argument(text: str) -> None:
+    """ValueError for an argument whose bytes were no text: Python then hands on half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"an argument is not UTF-8: {text[:60]!r}") from error
+
+
+def count_lines(file: Path | None) -> int | None:
+    """How many lines a file has; None where that takes reading what can be read only once."""
+    if file is None or not file.is_file():
+        return None
+    with file.open("rb") as stream:
+        return sum(1 for _ in stream)
+
+
+def one_line(text: str) -> str:
+    """The text without what would end its line."""
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+@contextmanager
+def written(file: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is there once everything is written, and never in part.
+
+    An error or a signal to end leaves what was there before. A device or a pipe is written to as it stands.
+    """
+    if file is None:
+        yield sys.stdout
+        sys.stdout.flush()
+    elif file.exists() and not file.is_file() and not file.is_dir():
+        with file.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+    else:
+        with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path beside `file` that takes its place when the block ends well, and vanishes when it does not."""
+    target = file.resolve()
+    if not target.parent.is_dir():
+        raise ValueError(f"{file}: no folder {file.parent} to write into")
+    if target.is_dir():
+        raise ValueError(f"{file}: a folder, expected a file to write")
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    with _ended_by_signals():
+        try:
+            yield temporary
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A signal to end raises SystemExit, so that what was begun is cleared away."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+    for number in (int(signal.SIGTERM), int(signal.SIGHUP)):
+        before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

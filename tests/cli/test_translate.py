@@ -1,0 +1,369 @@
+"""The command translate: as many lines as came, in order, whole or named, from a stream of any length."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from pipeline.cli import main
+from pipeline.cli_translate import Tally, Wish, translate_lines
+from pipeline.stages.source_weights import attention_map
+from pipeline.stages.translation import DrawConfig, Translator, open_ensemble, open_translator
+from tests.cli.conftest import ROOT
+
+FOLDER = "models/tiny/translate"
+WORDS = ["the cat", "a dog ran after the cat", "the door", "the mat", "a dog", "the dog sat by the door", "cat"]
+ODD = [
+    "the cat\x0bsat\x0con\x1cthe\x1dmat",
+    "a\x85dog\u2028ran\u2029after",
+    "\x00\x01\x7f the cat",
+    "\u0627\u0644\u0642\u0637 \u202e\u0639\u0644\u0649 cat",
+    "e\u0301\u0323\u0301 cat \U0001f469\u200d\U0001f680",
+    "cat",
+    "\u200b",
+    "<eos> <pad> cat",
+]
+"""Signs that some programs take for a line's end, control characters, right-to-left and combining text, and text that
+spells special tokens."""
+
+
+@pytest.fixture
+def translator(inside: Path) -> Translator:
+    return open_translator(Path(FOLDER, "transformer"))
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], str]:
+    code = main(("translate", *arguments))
+    found = capsys.readouterr()
+    return code, found.out.split("\n")[:-1], found.err
+
+
+def written(path: Path, lines: list[str], *, last: str = "\n") -> str:
+    path.write_bytes(("\n".join(lines) + last).encode())
+    return str(path)
+
+
+def wish(**changes: object) -> Wish:
+    plain = Wish(num_best=0, draw=None, too_long="refuse", lines_at_once=4, name="in.txt")
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def streamed(translator: Translator, lines: list[str], one: Wish) -> tuple[list[str], Tally]:
+    found: list[str] = []
+    tally = Tally()
+    translate_lines(translator, lines, one, found.extend, tally=tally)
+    return found, tally
+
+
+@pytest.mark.parametrize("lines_at_once", [1, 3, 100])
+def test_each_line_gets_the_translation_that_it_gets_alone_in_its_place_and_empty_lines_stay(
+    translator: Translator, lines_at_once: int
+) -> None:
+    lines = ["", *WORDS[:3], "   ", "", *WORDS[3:], "\u3000"]
+    found, _ = streamed(translator, lines, wish(lines_at_once=lines_at_once))
+    assert found == [translator.translate([line])[0].text if line.strip() else "" for line in lines]
+    assert len(set(found)) > 4
+
+
+@pytest.mark.parametrize("last", ["\n", ""])
+def test_as_many_lines_come_out_as_line_feeds_went_in_whatever_else_is_in_the_lines(
+    translator: Translator, tmp_path: Path, last: str
+) -> None:
+    file = written(tmp_path / "in.txt", ["", *ODD, "", "cat"], last=last)
+    output = tmp_path / "out.txt"
+    assert main(["translate", "--file", file, "--output", str(output)]) == 0
+    lines = output.read_bytes().decode().split("\n")
+    assert lines.pop() == ""
+    assert lines == ["", *(one.text for one in translator.translate(ODD)), "", translator.translate(["cat"])[0].text]
+
+
+def test_a_stream_is_answered_group_by_group_and_never_held_as_a_whole(translator: Translator) -> None:
+    taken, answered = [0], [0]
+
+    def lines() -> Iterator[str]:
+        for number in range(40):
+            # Not more than one group is read beyond what is answered.
+            assert number - answered[0] <= 4
+            taken[0] += 1
+            yield WORDS[number % len(WORDS)]
+
+    def write(found: object) -> None:
+        assert isinstance(found, list)
+        answered[0] += len(found)
+
+    translate_lines(translator, lines(), wish(lines_at_once=4), write, tally=Tally())
+    assert taken == answered == [40]
+
+
+def test_a_reader_at_the_other_end_of_a_pipe_gets_each_answer_before_it_asks_again(workspace: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.cli", "translate", "--lines-at-once", "1"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=workspace, env=environment, text=True
+    ) as process:
+        assert process.stdin and process.stdout
+        for text in ("the cat", "", "a dog"):
+            process.stdin.write(f"{text}\n")
+            process.stdin.flush()
+            assert bool(process.stdout.readline().strip()) == bool(text)
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_a_line_that_is_too_long_is_refused_with_file_and_line_and_leaves_no_output(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "in.txt", ["the cat"] * 9 + ["the cat " * 40])
+    before = written(tmp_path / "out.txt", ["as it was"])
+    code, _, error = run(capsys, "--file", file, "--output", before, "--lines-at-once", "4")
+    assert code == 2
+    assert error.startswith(f"error: {file}, line 10: ") and "the model reads at most 31" in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt"]
+    assert Path(before).read_text() == "as it was\n"
+
+
+def test_a_long_line_may_be_cut_which_is_counted_and_said(translator: Translator) -> None:
+    lines = ["cat", "the cat " * 40, "a dog", "the dog " * 50]
+    found, tally = streamed(translator, lines, wish(too_long="cut"))
+    assert found == [one.text for one in translator.translate(lines, too_long="cut")]
+    assert tally.cut == [2, 4]
+    (note,) = (one for one in tally.notes(translator) if one.startswith("cut: "))
+    assert "2 of 4 lines" in note and "31 tokens" in note and "first line 2" in note
+
+
+def test_a_translation_that_was_ended_by_its_longest_length_is_counted_and_said(translator: Translator) -> None:
+    limited = replace(translator, search=translator.search.model_copy(update={"max_extra_tokens": 0}))
+    found = limited.translate(WORDS)
+    sources = limited.encode(WORDS, too_long="refuse")
+    lengths = [len(one.tokens) + 1 for one in found]
+    assert [one.at_limit for one in found] == [a == len(b) for a, b in zip(lengths, sources, strict=True)]
+    _, tally = streamed(limited, WORDS, wish())
+    assert tally.at_limit == [number for number, one in enumerate(found, start=1) if one.at_limit] != []
+    assert f"first line {tally.at_limit[0]}" in tally.notes(limited)[-1]
+
+
+def test_the_n_best_are_listed_as_moses_does_best_first_with_what_the_search_gave(translator: Translator) -> None:
+    four = replace(translator, search=translator.search.model_copy(update={"beam_size": 4}))
+    found, _ = streamed(four, ["the cat", "", "a dog"], wish(num_best=3))
+    rows = [line.split(" ||| ") for line in found]
+    assert [row[0] for row in rows] == ["0"] * 3 + ["1"] + ["2"] * 3
+    assert found[3] == "1 |||  ||| 0.0000 ||| 0.0000"
+    for number, text in ((0, "the cat"), (2, "a dog")):
+        (expected,) = (row for ((_, row),) in four.searched(four.encode([text], too_long="refuse"), num_best=3))
+        assert expected[0] == four.translate([text])[0]
+        listed = [row[1:] for row in rows if row[0] == str(number)]
+        assert listed == [[one.text, f"{one.log_prob:.4f}", f"{one.score:.4f}"] for one in expected]
+        assert [one.score for one in expected] == sorted((one.score for one in expected), reverse=True)
+
+
+def test_beam_and_length_penalty_of_the_command_line_replace_those_of_the_folder(
+    translator: Translator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = translator.search.model_copy(update={"beam_size": 5, "length_penalty": 3.0})
+    (expected,) = replace(translator, search=search).translate(["a dog ran"])
+    arguments = ["--beam", "5", "--length-penalty", "3", "--n-best", "1", "a dog ran"]
+    assert run(capsys, *arguments)[1] == [f"0 ||| {expected.text} ||| {expected.log_prob:.4f} ||| {expected.score:.4f}"]
+    assert expected.score != translator.translate(["a dog ran"])[0].score
+
+
+def test_a_drawn_translation_is_a_function_of_the_seed_and_the_number_of_its_line(translator: Translator) -> None:
+    draw = DrawConfig(temperature=1.5, top_k=0, top_p=0.95, seed=7)
+    lines = [*WORDS, "", *WORDS]
+    found, _ = streamed(translator, lines, wish(draw=draw, lines_at_once=100))
+    assert found == streamed(translator, lines, wish(draw=draw, lines_at_once=2))[0]
+    assert found[8:] != found[:7], "the same texts on other lines are drawn anew"
+    assert streamed(translator, lines[:3], wish(draw=draw))[0] == found[:3]
+    assert streamed(translator, lines, wish(draw=draw.model_copy(update={"seed": 8})))[0] != found
+    several, _ = streamed(translator, WORDS[:1], wish(draw=draw, num_best=4))
+    assert several[0].split(" ||| ")[1] == found[0] and len(set(several)) > 1
+
+
+def test_an_ensemble_of_a_model_with_itself_translates_as_the_model_with_the_same_scores(
+    translator: Translator,
+) -> None:
+    folder = Path(FOLDER, "transformer")
+    together = open_ensemble([folder, folder, folder])
+    for one, two in zip(together.translate(WORDS), translator.translate(WORDS), strict=True):
+        assert one.tokens == two.tokens
+        assert (one.log_prob, one.score) == pytest.approx((two.log_prob, two.score), abs=1e-4)
+
+
+def test_an_ensemble_of_two_models_gives_each_token_their_mean_probability(inside: Path) -> None:
+    together = open_ensemble([Path(FOLDER, "transformer"), Path(FOLDER, "second")])
+    (found,) = together.translate(["a dog ran after the cat"])
+    (source,) = together.encode(["a dog ran after the cat"], too_long="refuse")
+    src, tokens = torch.from_numpy(source)[None], together.tokenizer
+    tgt = torch.tensor([[tokens.bos_id, *found.tokens]])
+    labels = torch.tensor([*found.tokens, tokens.eos_id])
+    probabilities = [
+        one.logits(one(src, torch.ones_like(src).bool(), tgt)).softmax(-1)[0]
+        for one in (together.model, *together.others)
+    ]
+    mean = (probabilities[0] + probabilities[1]) / 2
+    assert found.log_prob == pytest.approx(mean[range(len(labels)), labels].log().sum().item(), abs=1e-3)
+    assert open_translator(Path(FOLDER, "second")).translate(["a dog ran after the cat"])[0].tokens != found.tokens
+
+
+def test_folders_given_several_times_are_an_ensemble(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [f"{FOLDER}/transformer", f"{FOLDER}/second"]
+    (expected,) = open_ensemble([Path(one) for one in folders]).translate(["a dog ran"])
+    assert run(capsys, "--model", folders[0], "--model", folders[1], "a dog ran")[1] == [expected.text]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_attention_of_each_line_becomes_a_picture(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    file, picture = written(tmp_path / "in.txt", ["the cat", "", "a $dog$"]), tmp_path / f"attention.{suffix}"
+    assert run(capsys, "--file", file, "--attention", str(picture))[0] == 0
+    if suffix == "png":
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        return
+    drawn = ElementTree.fromstring(picture.read_text())
+    shown = ["".join(one.itertext()).strip() for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    translator = open_translator(Path(FOLDER, "transformer"))
+    expected = []
+    for text, translation in zip(("the cat", "a $dog$"), translator.translate(["the cat", "a $dog$"]), strict=True):
+        weights = attention_map(translator, text, translation)
+        expected += [token.replace("▁", "") or "·" for token in (*weights.src_tokens, *weights.tgt_tokens)]
+    assert sorted(shown) == sorted(expected)
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}image"))) == 2
+
+
+def test_a_signal_to_end_leaves_nothing_half_written(workspace: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.txt"
+    command = [sys.executable, "-m", "pipeline.cli", "translate", "--lines-at-once", "1", "--output", str(output)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=workspace, env=environment) as process:
+        assert process.stdin
+        process.stdin.write(b"the cat\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + 120
+        while not any(path.stat().st_size for path in tmp_path.iterdir()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert [path.name for path in tmp_path.iterdir()] != ["out.txt"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_is_written_to_and_not_replaced(inside: Path) -> None:
+    assert main(["translate", "the cat", "--output", "/dev/null"]) == 0
+    assert Path("/dev/null").is_char_device()
+
+
+def test_the_file_behind_a_link_is_replaced_and_may_be_the_input(
+    translator: Translator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path / "in.txt", WORDS)
+    (tmp_path / "link.txt").symlink_to("in.txt")
+    assert run(capsys, "--file", file, "--output", str(tmp_path / "link.txt"))[0] == 0
+    assert (tmp_path / "link.txt").is_symlink()
+    assert Path(file).read_text() == "".join(f"{one.text}\n" for one in translator.translate(WORDS))
+
+
+def test_a_prompt_says_what_is_wrong_with_a_line_and_asks_for_the_next(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = iter(["the cat", "the cat " * 40, "", "a dog"])
+
+    def answer(prompt: str) -> str:
+        assert prompt == "translate> "
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    code, lines, error = run(capsys)
+    expected = [translator.translate([text])[0].text for text in ("the cat", "a dog")]
+    assert (code, lines[:2]) == (0, expected)
+    assert re.match(r"error: standard input, line 2: \d+ tokens, the model reads at most 31", error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--n-best", "3", "x"], "num_best must be in 1..beam_size, found 3 with beam_size 2"),
+        (["--n-best", "-1", "x"], "--n-best: found -1, allowed is 1 or more"),
+        (["--beam", "0", "x"], "beam_size: Input should be greater than 0, found 0"),
+        (["--length-penalty", "-1", "x"], "length_penalty: Input should be greater than or equal to 0, found -1.0"),
+        (["--sample", "--temperature", "0", "x"], "temperature: Input should be greater than 0, found 0.0"),
+        (["--seed", "3", "x"], "--seed is for --sample"),
+        (["--top-k", "0", "x"], "--top-k is for --sample"),
+        (["--lines-at-once", "0", "x"], "--lines-at-once: found 0, allowed is 1 or more"),
+        (["--file", "in.txt", "x"], "texts come as arguments or from --file, found both"),
+        (["--attention", "x.jpg", "x"], "x.jpg: a picture of attention ends in .png or .svg"),
+        (["--attention", "x.png", " "], "x.png: no line with a text"),
+        (["--output", "nowhere/out.txt", "x"], "nowhere/out.txt: no folder nowhere to write into"),
+        (["--output", "models", "x"], "models: a folder, expected a file to write"),
+        (["--model", f"{FOLDER}/transformer", "--model", "models/tiny/dpo", "x"], "this folder holds a GPT"),
+        (
+            ["--model", f"{FOLDER}/transformer", "--model", f"{FOLDER}/stranger", "x"],
+            f"{FOLDER}/stranger: its tokenizer is not that of {FOLDER}/transformer",
+        ),
+        (["the \udcff cat"], "not UTF-8"),
+    ],
+)
+def test_a_fault_is_one_line_and_exit_code_2(
+    inside: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, _, error = run(capsys, *arguments)
+    assert code == 2 and message in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not [path for path in inside.iterdir() if path.name.startswith(("x.", "."))]
+
+
+@pytest.mark.parametrize("damage", ["tokenizer", "weights"])
+def test_a_folder_whose_parts_do_not_fit_is_named_in_one_line(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    def take(folder: str, name: str) -> None:
+        (tmp_path / name).write_bytes((inside / FOLDER / folder / name).read_bytes())
+
+    for path in (inside / FOLDER / "transformer").iterdir():
+        take("transformer", path.name)
+    take("stranger", "tokenizer.json" if damage == "tokenizer" else "model.safetensors")
+    code, lines, error = run(capsys, "--model", str(tmp_path), "cat")
+    assert (code, lines) == (2, [])
+    assert error.startswith(f"error: {tmp_path}: ") and error.count("\n") == 1
+    if damage == "tokenizer":
+        assert "the tokenizer does not fit the model" in error
+
+
+def test_a_bar_is_shown_only_where_it_disturbs_no_translation(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[tuple[bool, int | None]] = []
+
+    def noted(translator: Translator, lines: Iterator[str], *rest: object, **named: object) -> None:
+        assert isinstance(named["total"], int | None)
+        shown.append((bool(named["is_shown"]), named["total"]))
+
+    def terminals(*, out: bool, error: bool) -> Callable[[], None]:
+        monkeypatch.setattr("sys.stdout.isatty", lambda: out)
+        monkeypatch.setattr("sys.stderr.isatty", lambda: error)
+        return lambda: None
+
+    monkeypatch.setattr("pipeline.cli_translate.translate_lines", noted)
+    file, output = written(tmp_path / "in.txt", WORDS, last=""), str(tmp_path / "out.txt")
+    for out, error, more in (
+        (True, True, []),
+        (False, True, []),
+        (True, True, ["--output", output]),
+        (False, False, []),
+    ):
+        terminals(out=out, error=error)
+        assert run(capsys, "--file", file, *more)[0] == 0
+    assert shown == [(False, None), (True, 7), (True, 7), (False, None)]

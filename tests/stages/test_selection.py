@@ -1,0 +1,76 @@
+"""Which weights become the model, and when a training ends early."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import tensor
+from torch.testing import assert_close
+
+from pipeline.stages.reports import History
+from pipeline.stages.selection import Selection, SelectionConfig, Weights
+
+
+def selection(**settings: object) -> Selection:
+    return Selection(SelectionConfig.model_validate(settings), bleu=lambda state: 0.0)
+
+
+def history(key: str, values: dict[int, float]) -> History:
+    """Ten optimizer steps between two validations, which have the given values."""
+    found = History()
+    for update in range(1, max(values) + 1):
+        found.append({"update": float(update), "train/total": 1.0})
+        if update in values:
+            found.add_to_last({key: values[update]})
+    return found
+
+
+LOSSES = history("valid/total", {10: 3.0, 20: 2.0, 30: 2.5, 40: 2.2})
+SCORES = history("valid/bleu", {10: 3.0, 20: 2.0, 30: 2.5, 40: 2.2})
+
+
+def test_the_last_are_chosen_whatever_they_are_worth() -> None:
+    assert selection(num_averaged=1).chosen(LOSSES) == [40]
+    assert selection(num_averaged=3).chosen(LOSSES) == [20, 30, 40]
+    assert selection(num_averaged=9).chosen(LOSSES) == [10, 20, 30, 40]
+
+
+def test_the_best_have_the_lowest_loss_or_the_highest_bleu_in_the_order_of_the_training() -> None:
+    assert selection(choose="best", num_averaged=2).chosen(LOSSES) == [20, 40]
+    assert selection(choose="best", num_averaged=2, metric="bleu").chosen(SCORES) == [10, 30]
+
+
+def test_of_equal_ones_the_earlier_is_better() -> None:
+    equal = history("valid/total", {10: 2.0, 20: 1.0, 30: 1.0})
+    assert selection(choose="best").chosen(equal) == [20]
+    assert selection(patience=1).is_over(equal)
+
+
+@pytest.mark.parametrize(("patience", "is_over"), [(0, False), (1, True), (2, True), (3, False)])
+def test_the_training_is_over_after_so_many_validations_without_a_better_one(patience: int, is_over: bool) -> None:
+    assert selection(patience=patience).is_over(LOSSES) is is_over
+
+
+def test_before_the_first_validation_nothing_is_chosen_and_nothing_is_over() -> None:
+    assert selection(patience=1).chosen(History()) == []
+    assert not selection(patience=1).is_over(History())
+
+
+def test_the_model_is_the_mean_of_the_weights_and_what_is_not_chosen_is_removed(tmp_path: Path) -> None:
+    weights = Weights(tmp_path / "weights")
+    for update, value in ((10, 100.0), (20, 1.0), (30, 4.0)):
+        weights.save(update, {"a": tensor([value, -value]), "n": tensor([update])})
+    weights.keep([20, 30])
+    assert len(list((tmp_path / "weights").iterdir())) == 2
+    mean = weights.mean([20, 30])
+    assert_close(mean["a"], tensor([2.5, -2.5]))
+    assert mean["n"].tolist() == [30] and mean["n"].dtype == torch.int64
+
+
+def test_the_mean_of_many_equal_weights_is_bit_for_bit_the_same(tmp_path: Path) -> None:
+    weights = Weights(tmp_path)
+    state = {"a": torch.randn(1000)}
+    for update in range(3):
+        weights.save(update, state)
+    assert torch.equal(weights.mean([0, 1, 2])["a"], state["a"])
+    assert torch.equal(weights.mean([1])["a"], state["a"])

@@ -1,0 +1,54 @@
+"""The form of the texts that a translation model reads and writes."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.text.forms import PLAIN, MosesText, into_form, load_form, out_of_form, save_form
+
+MOSES = MosesText(kind="moses", src="en", tgt="de", lowercase=True)
+
+
+def test_moses_text_is_normalised_tokenised_and_in_lower_case() -> None:
+    assert into_form("“It\u2019s a U.S. dog,” he said.", MOSES, "src") == '" it \'s a u.s. dog , " he said .'
+    cased = MosesText(kind="moses", src="en", tgt="de", lowercase=False)
+    assert into_form("A man's hat.", cased, "src") == "A man 's hat ."
+
+
+def test_each_side_is_tokenised_as_its_own_language() -> None:
+    french = MosesText(kind="moses", src="en", tgt="fr", lowercase=True)
+    assert into_form("l'arbre", french, "tgt") == "l' arbre"
+    assert into_form("l'arbre", french, "src") == "l 'arbre"
+
+
+def test_tokens_are_put_together_again_as_people_write_them() -> None:
+    assert out_of_form("ein mann , der lacht .", MOSES) == "ein mann, der lacht."
+    french = MosesText(kind="moses", src="en", tgt="fr", lowercase=True)
+    assert out_of_form("l' arbre est grand .", french) == "l'arbre est grand."
+
+
+def test_no_character_is_written_as_an_entity_and_none_is_read_as_one() -> None:
+    assert into_form("R&D [1] | <b>", MOSES, "src") == "r & d [ 1 ] | < b >"
+    assert out_of_form("r &amp; d", MOSES) == "r &amp; d"
+
+
+@pytest.mark.parametrize("text", ["", "Hund", "ein  Text\twith spaces ", "“It\u2019s”"])
+def test_plain_text_is_left_alone(text: str) -> None:
+    assert into_form(text, PLAIN, "src") == text == out_of_form(text, PLAIN)
+
+
+def test_empty_text_stays_empty() -> None:
+    assert into_form("", MOSES, "src") == "" == out_of_form("", MOSES)
+
+
+def test_a_folder_remembers_its_form_and_one_without_a_note_is_plain(tmp_path: Path) -> None:
+    save_form(tmp_path, PLAIN)
+    assert list(tmp_path.iterdir()) == [] and load_form(tmp_path) == PLAIN
+    save_form(tmp_path, MOSES)
+    assert load_form(tmp_path) == MOSES
+
+
+def test_a_damaged_note_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text.json").write_text('{"kind": "moses", "src": "english"}')
+    with pytest.raises(ValueError, match=r"text.json"):
+        load_form(tmp_path)
