@@ -98,6 +98,8 @@ def test_gpt_and_bert_count_what_torch_counts() -> None:
         {"cell": "gru", "attention": "general", "num_layers": 2},
         {"cell": "rnn", "attention": "dot", "bidirectional": False},
         {"cell": "lstm", "attention": "none", "num_layers": 2},
+        {"cell": "gru", "attention": "none", "context": "every"},
+        {"cell": "gru", "attention": "local_p"},
         {"cell": "lstm", "attention": "general", "input_feeding": True},
     ],
     ids=lambda choices: "-".join(str(value) for value in choices.values()),
