@@ -8,8 +8,8 @@ is found, and `filled`, about where the others end. `equal` is the share of sent
 `proven`. In brackets is the time of the processor, which counts where others use the machine.
 
 The FOLDER of the data has a test_2016_flickr.en; without one the sentences are generated. Without a model its weights
-are random: every translation is then as long as allowed, and equal outputs are rare, since of 6,000 tokens that are
-nearly as likely as each other the last digit of a sum decides. CTranslate2 is no dependency of this project; with
+are random: every translation is then as long as allowed, and none is equal, since there ours ends with <eos> and theirs
+as it stands. CTranslate2 is no dependency of this project; with
 `pip install ctranslate2` in an environment of its own, made with `--system-site-packages`, it takes part.
 """
 

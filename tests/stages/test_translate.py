@@ -190,7 +190,10 @@ def test_a_blank_text_stays_blank_and_a_text_that_is_too_long_is_refused_by_name
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_gives_back_the_translator_that_was_saved(kind: str, tmp_path: Path) -> None:
     one = translator(kind)
-    one = replace(one, search=SearchConfig(beam_size=3, normalisation="gnmt", length_penalty=0.6, max_extra_tokens=7))
+    one = replace(
+        one,
+        search=SearchConfig(beam_size=3, normalisation="gnmt", length_penalty=0.6, max_extra_tokens=7, stop="filled"),
+    )
     save_translator(tmp_path / "model", one)
     opened = open_translator(tmp_path / "model")
     assert opened.search == one.search
