@@ -98,8 +98,9 @@ def trained(
         (TRANSFORMER, "reverse", 500, 5e-3),
         (GRU, "copy", 300, 1e-2),
         (GRU, "reverse", 300, 1e-2),
+        (GRU | {"attention": "local_p", "window": 2}, "copy", 300, 1e-2),
     ],
-    ids=["transformer-copy", "transformer-reverse", "gru-copy", "gru-reverse"],
+    ids=["transformer-copy", "transformer-reverse", "gru-copy", "gru-reverse", "local-copy"],
 )
 def test_a_small_model_learns_to_copy_and_to_reverse(
     shape: dict[str, Any], task: str, num_steps: int, lr: float, tokenizer: Tokenizer
