@@ -3,9 +3,9 @@
 python benchmarks/translate_decoding.py [--data FOLDER] [--model FOLDER] [--sentences 1000] [--beam 5] [--threads 1]
 
 All translate the same sentences in fp32 in one run, with as many threads; transformers and CTranslate2 at several batch
-sizes, of which the best counts. Ours is timed with both of its ends of a search: `proven`, until nothing can beat what
-is found, and `filled`, about where the others end. `equal` is the share of sentences that come out as ours do with
-`proven`. In brackets is the time of the processor, which counts where others use the machine.
+sizes, of which the best counts. Ours is timed with each of its ends of a search: `proven`, until nothing can beat what
+is found, `likely`, the rule of transformers, and `filled`, that of CTranslate2. `equal` is the share of sentences that
+come out as ours do with `proven`. In brackets is the time of the processor, which counts where others use the machine.
 
 The FOLDER of the data has a test_2016_flickr.en; without one the sentences are generated. Without a model its weights
 are random: every translation is then as long as allowed, and none is equal, since there ours ends with <eos> and theirs
@@ -23,12 +23,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from transformers import MarianMTModel
 
+from pipeline.decoding.beam import Stop
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.stages.translation import SearchConfig, Translator, open_translator, save_translator
 from pipeline.text.training import train_translation_bpe
@@ -170,8 +171,10 @@ def main() -> None:
         ours.translate(texts[:64], too_long="cut")
         by_transformers(theirs, sources[:64], 64, ours)
 
-        filled = replace(ours, search=ours.search.model_copy(update={"stop": "filled"}))
-        mine, fast = (best_of_two(one, texts) for one in (ours, filled))
+        ends = get_args(Stop)
+        mine = {
+            end: best_of_two(replace(ours, search=ours.search.model_copy(update={"stop": end})), texts) for end in ends
+        }
         runs = {
             f"transformers, batches of {size}": timed(partial(by_transformers, theirs, sources, size, ours))
             for size in BATCHES
@@ -179,16 +182,17 @@ def main() -> None:
         if importlib.util.find_spec("ctranslate2"):
             runs["CTranslate2"] = by_ctranslate2(folder, sources, ours, options.threads)
 
-    print(f"{'':>28} {'seconds':>16} {'x ours, proven':>16} {'x ours, filled':>16} {'equal':>7}")
+    heads = " ".join(f"{f'x ours, {end}':>16}" for end in ends)
+    print(f"{'':>28} {'seconds':>16} {heads} {'equal':>7}")
     print(f"{'(seconds of CPU behind them)':>28}")
-    for name, run in {"ours, proven": mine, "ours, filled": fast, **runs}.items():
-        equal = sum(a == b for a, b in zip(mine.found, run.found, strict=True)) / len(texts)
+    for name, run in {**{f"ours, {end}": mine[end] for end in ends}, **runs}.items():
+        equal = sum(a == b for a, b in zip(mine["proven"].found, run.found, strict=True)) / len(texts)
         ratios = (
-            f"{run.seconds / one.seconds:8.2f} ({run.cpu_seconds / one.cpu_seconds:5.2f})" for one in (mine, fast)
+            f"{run.seconds / one.seconds:8.2f} ({run.cpu_seconds / one.cpu_seconds:5.2f})" for one in mine.values()
         )
         print(f"{name:>28} {run.seconds:8.2f} ({run.cpu_seconds:5.2f})  {'  '.join(ratios)} {equal:7.1%}")
     if options.model:
-        most = max(sum(a == b for a, b in zip(mine.found, run.found, strict=True)) for run in runs.values())
+        most = max(sum(a == b for a, b in zip(mine["proven"].found, run.found, strict=True)) for run in runs.values())
         assert most >= 0.97 * len(texts), "the sides do not compute the same"
 
 

@@ -23,9 +23,13 @@ Normalisation = Literal["gnmt", "length"]
 EOS."""
 
 
-Stop = Literal["proven", "filled"]
-"""When the search of a row ends: once nothing open can enter its B best, or, sooner, once K hypotheses have finished,
-as fairseq and CTranslate2 end it. What is found differs for few rows."""
+Stop = Literal["proven", "likely", "filled"]
+"""When the search of a row ends: once nothing open can enter its B best (proven), whatever its length; sooner, once
+nothing open would enter them if it ended at the length it has (likely), as transformers ends it; or once K hypotheses
+have finished (filled), as fairseq and CTranslate2 end it. What is found differs for few rows."""
+
+
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -129,9 +133,11 @@ def beam_search(
         open_tokens = _take(open_tokens, parents)
         open_tokens[:, :, length - 1] = next_tokens
 
-        # Log-probabilities only fall and penalties only grow: no open hypothesis can get beyond this.
-        bound = open_log_probs[:, 0] / final_penalty
-        is_done = best.scores[:, -1] >= bound
+        # Log-probabilities only fall and penalties only grow: at its longest an open hypothesis cannot be above this.
+        end_penalty = final_penalty
+        if stop == "likely":
+            end_penalty = _penalty(torch.full_like(final_penalty, length), normalisation, length_penalty)
+        is_done = best.scores[:, -1] >= open_log_probs[:, 0] / end_penalty
         if stop == "filled":
             num_finished += (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
             is_done |= num_finished >= beam_size
@@ -177,15 +183,17 @@ def _candidates(
 
     Where there are fewer, the rest are impossible ones.
     """
-    log_probs = logits.float().log_softmax(1)
+    logits = logits.float()
+    totals = _log_totals(logits)
     if len(never):
-        log_probs = log_probs.index_fill(1, never, -torch.inf)
+        logits = logits.index_fill(1, never, -torch.inf)
     if bool(must_end.any()):
         ending = must_end.repeat_interleave(open_log_probs.shape[1])
-        ended = log_probs[ending, eos]
-        log_probs[ending] = -torch.inf
-        log_probs[ending, eos] = ended
-    found = _best(log_probs, open_log_probs, num_best=num_best)
+        ended = logits[ending, eos]
+        logits = logits.clone()
+        logits[ending] = -torch.inf
+        logits[ending, eos] = ended
+    found = _best(logits, open_log_probs - totals.view_as(open_log_probs), num_best=num_best)
     missing = num_best - found.log_probs.shape[1]
     if missing == 0:
         return found
@@ -196,23 +204,28 @@ def _candidates(
     )
 
 
-def _best(log_probs: Float[Tensor, "MK V"], open_log_probs: Float[Tensor, "M K"], *, num_best: int) -> "_Candidates":
-    """The best of the K * V sums of each row.
+def _log_totals(logits: Float[Tensor, "MK V"]) -> Float[Tensor, "MK"]:
+    """log sum exp of each row, some rows at a time: what is passed over twice then stays in the cache."""
+    return torch.cat([some[:, 0] - some.log_softmax(1)[:, 0] for some in torch.split(logits, _ROWS_AT_ONCE)])
+
+
+def _best(scores: Float[Tensor, "MK V"], addends: Float[Tensor, "M K"], *, num_best: int) -> "_Candidates":
+    """The best of the K * V sums, score plus addend, of each row.
 
     They are found in two steps, which look at every number once and sort few of them: tokens fall into V / Q groups of
     Q, and the C best are in the C groups with the highest maxima. The tokens that make no full group come to these.
     """
-    num_rows, beam_size = open_log_probs.shape
-    vocab_size = log_probs.shape[1]
-    offsets = torch.arange(0, beam_size * vocab_size, vocab_size, device=log_probs.device)  # (K,)
+    num_rows, beam_size = addends.shape
+    vocab_size = scores.shape[1]
+    offsets = torch.arange(0, beam_size * vocab_size, vocab_size, device=scores.device)  # (K,)
     group_size = max(1, math.isqrt(vocab_size // num_best))
     num_groups = vocab_size // group_size
-    members = torch.arange(0, num_groups * group_size, num_groups, device=log_probs.device)  # (Q,)
-    rest = torch.arange(num_groups * group_size, vocab_size, device=log_probs.device)
+    members = torch.arange(0, num_groups * group_size, num_groups, device=scores.device)  # (Q,)
+    rest = torch.arange(num_groups * group_size, vocab_size, device=scores.device)
 
     # Group g has the tokens g, g + V / Q, ...: the maxima are then taken over whole vectors.
-    peaks = log_probs[:, : num_groups * group_size].view(-1, group_size, num_groups).amax(1)
-    peaks = (peaks.view(num_rows, beam_size, -1) + open_log_probs[:, :, None]).flatten(1)
+    peaks = scores[:, : num_groups * group_size].reshape(-1, group_size, num_groups).amax(1)
+    peaks = (peaks.view(num_rows, beam_size, -1) + addends[:, :, None]).flatten(1)
     _, groups = peaks.topk(min(num_best, peaks.shape[1]), dim=1)
     firsts = offsets[groups // num_groups] + groups % num_groups
     places = torch.cat(
@@ -222,7 +235,8 @@ def _best(log_probs: Float[Tensor, "MK V"], open_log_probs: Float[Tensor, "M K"]
         ],
         dim=1,
     )
-    sums = log_probs.view(num_rows, -1).gather(1, places) + open_log_probs.gather(1, places // vocab_size)
+    rows = torch.arange(0, num_rows * beam_size, beam_size, device=scores.device)[:, None]
+    sums = scores[rows + places // vocab_size, places % vocab_size] + addends.gather(1, places // vocab_size)
     best, order = sums.topk(min(num_best, sums.shape[1]), dim=1)
     places = places.gather(1, order)
     return _Candidates(best, places // vocab_size, places % vocab_size)

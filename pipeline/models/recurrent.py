@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Discriminator, NonNegativeInt, PositiveInt, Tag, model_validator
 from torch import Tensor, nn
@@ -199,7 +198,7 @@ class Recurrent(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*N E"]) -> Float[Tensor, "*N L"]:
         """Scores of the next token."""
-        scores: Tensor = self.embeddings.output(hidden, F.linear)
+        scores: Tensor = self.embeddings.output(hidden)
         return scores
 
     def start(self, src: Int[Tensor, "N S"], src_mask: Bool[Tensor, "N S"]) -> RecurrentState:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
@@ -178,7 +177,7 @@ class Seq2Seq(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N L"]:
         """Scores of the next token."""
-        scores: Tensor = self.embeddings.output(hidden, F.linear)
+        scores: Tensor = self.embeddings.output(hidden)
         return scores
 
     def start(self, src: Int[Tensor, "N S"], src_mask: Bool[Tensor, "N S"]) -> Seq2SeqState:

@@ -6,9 +6,10 @@ row is zero and stays zero, and <pad> is outside the softmax: a model gives L = 
 """
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, overload
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -31,13 +32,22 @@ class TokenProjection(nn.Module):
         self.weight: Tensor = nn.Parameter(torch.zeros(vocab_size, d_model))
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    def forward(self, hidden: Float[Tensor, "*N D"], apply: Callable[[Tensor, Tensor, Tensor], Result]) -> Result:
-        """`apply(hidden, weight, bias)` with the rows of ids 0 to V - 2: the scores with `F.linear`.
+    @overload
+    def forward(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N L"]: ...
+    @overload
+    def forward(self, hidden: Float[Tensor, "*N D"], apply: Callable[[Tensor, Tensor, Tensor], Result]) -> Result: ...
+    def forward(
+        self, hidden: Float[Tensor, "*N D"], apply: Callable[[Tensor, Tensor, Tensor], Result] | None = None
+    ) -> Float[Tensor, "*N L"] | Result:
+        """The scores of ids 0 to V - 2, or `apply(hidden, weight, bias)` with the rows of these ids.
 
-        Another function may make a sum of the scores without holding them all. It is called in here because ZeRO-3 has
+        Such a function may make a sum of the scores without holding them all. It is called in here because ZeRO-3 has
         the matrices together only while their module runs.
         """
-        return apply(hidden, self.weight[:-1], self.bias[:-1])
+        if apply is not None:
+            return apply(hidden, self.weight[:-1], self.bias[:-1])
+        # V is mostly round and V - 1 odd: a product whose rows have an odd length takes twice as long.
+        return F.linear(hidden, self.weight, self.bias)[..., :-1]
 
 
 class TranslationEmbeddings(nn.Module):

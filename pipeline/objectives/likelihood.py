@@ -172,6 +172,7 @@ class _PickedLogProbs(torch.autograd.Function):
 
 _CHUNK = 3 * 2**19
 """Logits that are held at once by `projected_cross_entropy`: 6 MB of float32."""
+_ALIGNMENT = 16
 _MIN_ROWS = 256
 """Fewest rows of them: with fewer, adding up the gradient of a large weight costs more than the cache saves."""
 
@@ -188,26 +189,32 @@ class _ProjectedLoss(torch.autograd.Function):
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         loss, nll = hidden.new_zeros((), dtype=dtype), hidden.new_zeros((), dtype=dtype)
         num_correct = labels.new_zeros(())
-        grads = (torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)) if needs_grad else ()
         rows = max(_MIN_ROWS, _CHUNK // vocab_size)
+        # Rows of an odd length make the products up to twice as slow: further classes, which are impossible, fill up.
+        extra = -vocab_size % _ALIGNMENT
+        padded_weight, padded_bias = F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra), value=-torch.inf)
+        grads: tuple[Tensor, ...] = ()
+        if needs_grad:
+            grads = (torch.empty_like(hidden), torch.zeros_like(padded_weight), torch.zeros_like(padded_bias))
         for start in range(0, len(labels), rows):
             some, wanted = hidden[start : start + rows], labels[start : start + rows, None]
-            log_probs = torch.log_softmax(F.linear(some, weight, bias), dim=-1, dtype=dtype)
+            log_probs = torch.log_softmax(F.linear(some, padded_weight, padded_bias), dim=-1, dtype=dtype)
             picked = log_probs.gather(1, wanted)
             nll -= picked.sum()
             loss -= (1.0 - label_smoothing) * picked.sum()
             if label_smoothing > 0.0:
-                loss -= label_smoothing / vocab_size * log_probs.sum()
+                loss -= label_smoothing / vocab_size * log_probs[:, :vocab_size].sum()
             num_correct += (picked >= log_probs.amax(1, keepdim=True)).sum()
             if grads:
                 # d loss / d logits = p - ((1 - smoothing) * onehot + smoothing / V)
-                grad = log_probs.exp_().sub_(label_smoothing / vocab_size)
+                grad = log_probs.exp_()
+                grad[:, :vocab_size] -= label_smoothing / vocab_size
                 grad.scatter_add_(1, wanted, torch.full_like(picked, label_smoothing - 1.0))
                 grad = grad.to(some.dtype)
-                grads[0][start : start + rows] = grad @ weight.to(some.dtype)
+                grads[0][start : start + rows] = grad @ padded_weight.to(some.dtype)
                 grads[1].addmm_(grad.t().to(weight.dtype), some.to(weight.dtype))
                 grads[2].add_(grad.sum(0).to(bias.dtype))
-        ctx.save_for_backward(*grads)
+        ctx.save_for_backward(*(grads and (grads[0], grads[1][:vocab_size], grads[2][:vocab_size])))
         ctx.mark_non_differentiable(nll, num_correct)
         return loss, nll, num_correct
 

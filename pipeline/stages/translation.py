@@ -52,7 +52,8 @@ class SearchConfig(Config):
     max_extra_tokens: NonNegativeInt
     """Longest translation: the tokens of its source and so many more (Vaswani et al. 2017, section 6.1: 50)."""
     stop: Stop = "proven"
-    """proven: it ends when nothing open can become the best; filled: sooner, when `beam_size` hypotheses have ended."""
+    """proven: the search ends when nothing open can become the best; likely: sooner, when nothing open is better than
+    the best as it is; filled: when `beam_size` hypotheses have ended."""
 
     @property
     def greedy(self) -> "SearchConfig":

@@ -90,7 +90,7 @@ def _plain_beam(
 ) -> list[Hypothesis]:
     """The definition in a loop: K best continuations, the ended ones leave, the beam is refilled.
 
-    It never stops early, or, with `filled`, as soon as K have ended.
+    It never stops early, or, with `filled`, as soon as K have ended, with `likely` when none is better as it is.
     """
     beam: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     finished: list[Hypothesis] = []
@@ -109,6 +109,9 @@ def _plain_beam(
                 finished.append(Hypothesis(tokens[:-1], log_prob, _normalised(log_prob, length, normalisation, alpha)))
         beam = [(log_prob, tokens) for log_prob, tokens in continued if tokens[-1] != EOS][:beam_size]
         if stop == "filled" and len(finished) >= beam_size:
+            break
+        best = max((hypothesis.score for hypothesis in finished), default=-math.inf)
+        if stop == "likely" and beam and best >= _normalised(beam[0][0], length, normalisation, alpha):
             break
     return sorted(finished, key=lambda hypothesis: -hypothesis.score)
 
@@ -161,8 +164,9 @@ def test_the_best_continuations_are_those_of_sorting_all_of_them(vocab_size: int
     assert torch.equal((found.parents * vocab_size + found.tokens)[is_possible], places[is_possible])
 
 
+@pytest.mark.parametrize("sooner", ["likely", "filled"])
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
-def test_a_search_that_stops_when_filled_finds_what_the_plain_beam_finds_until_then(beam_size: int) -> None:
+def test_a_search_that_stops_sooner_finds_what_the_plain_beam_finds_until_then(beam_size: int, sooner: Stop) -> None:
     model = ToyModel(vocab_size=8)
     lengths = [12, 9, 3, 1, 15, 2, 10, 7]
 
@@ -175,10 +179,10 @@ def test_a_search_that_stops_when_filled_finds_what_the_plain_beam_finds_until_t
 
     search("proven")
     num_rows = sum(model.rows_of_steps)
-    found = search("filled")
+    found = search(sooner)
     assert sum(model.rows_of_steps) < num_rows
     for source, length, hypotheses in zip(SOURCES, lengths, found, strict=True):
-        expected = _plain_beam(model, source, length, beam_size, "length", 1.0, stop="filled")
+        expected = _plain_beam(model, source, length, beam_size, "length", 1.0, stop=sooner)
         _assert_same(hypotheses, expected[:1])
 
 
