@@ -1,7 +1,7 @@
 """Floating-point operations of the models, counted from their shapes.
 
 Legend: N sequences; S source length, T target length, both with EOS or BOS; D model size, F width of the feed-forward
-networks, V vocabulary.
+networks, V vocabulary, in translation with <pad>, whose row is multiplied though never used.
 A product of an m x k and a k x n matrix counts 2 m k n. Matrix products are all that counts: vocabulary projection and
 attention scores are in, of causal attention the masked half too; lookups, norms, activations and softmax are out.
 A backward pass costs two forward passes: each product has two gradients of its own size.
@@ -86,7 +86,7 @@ def _transformer(
         "encoder": 2.0 * encoder * own * src.sum(),
         "decoder": 2.0 * decoder * ((own + 2 * d * d) * tgt.sum() + 2 * d * d * src.sum()),
         "attention": 4.0 * d * scores,
-        "vocabulary": 2.0 * d * (config.vocab_size - 1) * tgt.sum(),
+        "vocabulary": 2.0 * d * config.vocab_size * tgt.sum(),
     }
 
 
@@ -122,5 +122,5 @@ def _recurrent(
         "encoder": 2.0 * (encoder * src.sum() + bridges * len(src)),
         "decoder": 2.0 * (decoder + attended * e) * tgt.sum(),
         "attention": 2.0 * (keys * src.sum() + queries * tgt.sum() + (compared + attended) * (src @ tgt)),
-        "vocabulary": 2.0 * e * (config.vocab_size - 1) * tgt.sum(),
+        "vocabulary": 2.0 * e * config.vocab_size * tgt.sum(),
     }

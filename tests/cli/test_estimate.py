@@ -32,10 +32,10 @@ def test_the_paper_spent_a_few_times_what_its_models_need(path: Path, published:
 
 def test_a_step_of_base_costs_six_operations_for_each_weight_that_a_token_passes() -> None:
     """823 pairs of 30 and 30 tokens are 24,690 of each side. A source token passes 6 x 3,145,728 weights of the encoder
-    and 6 x 524,288 of the decoder, a target token 6 x 3,670,016 and the 512 x 36,999 scores.
+    and 6 x 524,288 of the decoder, a target token 6 x 3,670,016 and the 512 x 37,000 weights of the scores.
     """
     found = workload(BASE, sentence_length=30)
-    weights = 6 * (3_145_728 + 524_288) + 6 * 3_670_016 + 512 * 36_999
+    weights = 6 * (3_145_728 + 524_288) + 6 * 3_670_016 + 512 * 37_000
     assert found.step_flops - found.flops["attention"] == pytest.approx(6 * 24_690 * weights)
     assert found.flops["attention"] == pytest.approx(3 * 4 * 512 * 823 * (6 + 6 + 6) * 30**2)
     assert found.num_parameters == 63_119_496

@@ -54,13 +54,13 @@ def test_a_transformer_of_one_layer_counts_what_its_products_count() -> None:
     """By hand, D = 4, F = 8, S = 3, T = 2, V = 11, in multiplications.
 
     Encoder 3 x (4 x 16 + 2 x 32) = 384; decoder 2 x (4 x 16 + 2 x 32 + 2 x 16) = 320 at target positions and
-    3 x 2 x 16 = 96 at source positions; attention 2 x 4 x (9 + 4 + 6) = 152; vocabulary 2 x 4 x 10 = 80.
+    3 x 2 x 16 = 96 at source positions; attention 2 x 4 x (9 + 4 + 6) = 152; vocabulary 2 x 4 x 11 = 88.
     """
     small = {"vocab_size": 11, "d_model": 4, "d_ff": 8, "num_encoder_layers": 1, "num_decoder_layers": 1}
     config = TRANSFORMER.model_copy(update=small)
     parts = forward_flops(config, 3, 2)
-    assert parts == {"encoder": 2 * 384, "decoder": 2 * 416, "attention": 2 * 152, "vocabulary": 2 * 80}
-    assert model_flops(config, 3, 2) == 3 * 2 * (384 + 416 + 152 + 80)
+    assert parts == {"encoder": 2 * 384, "decoder": 2 * 416, "attention": 2 * 152, "vocabulary": 2 * 88}
+    assert model_flops(config, 3, 2) == 3 * 2 * (384 + 416 + 152 + 88)
 
 
 def test_pairs_add_up() -> None:
