@@ -1,7 +1,6 @@
 """The stage translate: its loss, its folder, its search, its figures and what it refuses."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -394,40 +393,3 @@ def test_the_paper_profile_has_the_published_sizes(item: str, millions: float) -
         model = build_model(config.model)
     # Vaswani et al. 2017, table 3, count 65 and 213 million for a vocabulary of about 37,000.
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
-
-
-def test_a_test_source_that_is_too_long_is_translated_without_its_end_counted_and_told(
-    tmp_path: Path, code: Path
-) -> None:
-    made = workspace(tmp_path / "workspace", code, "transformer", settings("transformer"))
-    file = made.root / "data/tiny/prepared/translation/test.jsonl"
-    first, *others = pairs(SPLITS["test"])
-    long = replace(first, src=" ".join([first.src] * 40))
-    write_records(file, [long, *others])
-    log = made.run("cpu").log
-    assert f"1 of {len(others) + 1} test sources have more than the 47 tokens that the model reads" in log
-    metrics = read_json(made.root / "metrics/tiny/translate/transformer.json")
-    assert metrics["test"] == {"num_pairs": len(others) + 1, "num_src_too_long": 1}
-
-
-def test_an_empty_reference_is_refused_before_any_training(tmp_path: Path, code: Path) -> None:
-    made = workspace(tmp_path / "workspace", code, "transformer", settings("transformer"))
-    file = made.root / "data/tiny/prepared/translation/test.jsonl"
-    first, second, *others = pairs(SPLITS["test"])
-    write_records(file, [first, replace(second, tgt=" "), *others])
-    assert "test.jsonl:2: the target is empty" in made.run("cpu", expect=(2,)).log
-    assert not list(made.root.glob(".pipeline/**/step-*"))
-
-
-def test_a_corpus_of_one_pair_is_trained_on_and_translated(tmp_path: Path, code: Path) -> None:
-    config = settings("transformer")
-    config["num_attention_maps"] = 1
-    made = workspace(tmp_path / "workspace", code, "transformer", config)
-    folder = made.root / "data/tiny"
-    for split in SPLITS:
-        write_records(folder / f"prepared/translation/{split}.jsonl", pairs(range(1)))
-    shutil.rmtree(folder / "tokens/translation/pairs")
-    encode_pairs(folder / "prepared/translation", folder / "tokens/translation/pairs", tokenizer())
-    made.run("cpu")
-    metrics = read_json(made.root / "metrics/tiny/translate/transformer.json")
-    assert metrics["training"]["num_pairs"] == 1 and metrics["test"]["num_pairs"] == 1

@@ -1,0 +1,55 @@
+"""What the stage translate makes of data that is unusual or at fault."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.artifacts import read_json
+from pipeline.data.records import write_records
+from pipeline.stages.tokenize import encode_pairs
+from tests.stages.test_translate import SPLITS, pairs, settings, tokenizer, workspace
+from tests.training.harness import snapshot
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return snapshot(tmp_path_factory.mktemp("code"))
+
+
+def test_a_test_source_that_is_too_long_is_translated_without_its_end_counted_and_told(
+    tmp_path: Path, code: Path
+) -> None:
+    made = workspace(tmp_path / "workspace", code, "transformer", settings("transformer"))
+    file = made.root / "data/tiny/prepared/translation/test.jsonl"
+    first, *others = pairs(SPLITS["test"])
+    long = replace(first, src=" ".join([first.src] * 40))
+    write_records(file, [long, *others])
+    log = made.run("cpu").log
+    assert f"1 of {len(others) + 1} test sources have more than the 47 tokens that the model reads" in log
+    metrics = read_json(made.root / "metrics/tiny/translate/transformer.json")
+    assert metrics["test"] == {"num_pairs": len(others) + 1, "num_src_too_long": 1}
+
+
+def test_an_empty_reference_is_refused_before_any_training(tmp_path: Path, code: Path) -> None:
+    made = workspace(tmp_path / "workspace", code, "transformer", settings("transformer"))
+    file = made.root / "data/tiny/prepared/translation/test.jsonl"
+    first, second, *others = pairs(SPLITS["test"])
+    write_records(file, [first, replace(second, tgt=" "), *others])
+    assert "test.jsonl:2: the target is empty" in made.run("cpu", expect=(2,)).log
+    assert not list(made.root.glob(".pipeline/**/step-*"))
+
+
+def test_a_corpus_of_one_pair_is_trained_on_and_translated(tmp_path: Path, code: Path) -> None:
+    config = settings("transformer")
+    config["num_attention_maps"] = 1
+    made = workspace(tmp_path / "workspace", code, "transformer", config)
+    folder = made.root / "data/tiny"
+    for split in SPLITS:
+        write_records(folder / f"prepared/translation/{split}.jsonl", pairs(range(1)))
+    shutil.rmtree(folder / "tokens/translation/pairs")
+    encode_pairs(folder / "prepared/translation", folder / "tokens/translation/pairs", tokenizer())
+    made.run("cpu")
+    metrics = read_json(made.root / "metrics/tiny/translate/transformer.json")
+    assert metrics["training"]["num_pairs"] == 1 and metrics["test"]["num_pairs"] == 1
