@@ -98,8 +98,11 @@ class CheckpointFolder:
             with disk_faults(temporary):
                 yield temporary
         except (OSError, RuntimeError) as error:
-            if not is_main and not temporary.exists():
-                reason = "rank 0 gave this checkpoint up, and says why"
+            is_given_up = not temporary.exists()
+            # Every rank does it: one may still write, or make the folder again, while another removes it.
+            shutil.rmtree(temporary, ignore_errors=True)
+            if is_given_up:
+                reason = "another rank gave this checkpoint up, and says why"
                 raise ConnectionAbortedError(errno.ECONNABORTED, reason, str(temporary)) from error
             raise
         finally:

@@ -207,8 +207,19 @@ def test_a_rank_that_writes_into_a_folder_that_rank_0_has_removed_says_so_whatev
     tmp_path: Path,
 ) -> None:
     folder = CheckpointFolder(tmp_path, "key")
-    gone = pytest.raises(ConnectionAbortedError, match="rank 0 gave this checkpoint up")
+    gone = pytest.raises(ConnectionAbortedError, match="another rank gave this checkpoint up")
     with gone, folder.writing(5, is_main=False):
         raise RuntimeError("Parent directory does not exist.")
     with pytest.raises(RuntimeError, match="another reason"), folder.writing(5, is_main=True):
         raise RuntimeError("another reason")
+
+
+def test_nothing_is_left_when_a_rank_makes_the_folder_again_that_rank_0_has_removed(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, "key")
+    with pytest.raises(OSError, match="full"), folder.writing(5, is_main=False) as late:
+        with pytest.raises(OSError, match="full"), folder.writing(5, is_main=True):
+            raise OSError(28, "full")
+        late.mkdir(parents=True)
+        (late / "part").write_text("x")
+        raise OSError(28, "full")
+    assert list(folder.folder.iterdir()) == []
