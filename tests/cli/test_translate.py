@@ -163,7 +163,10 @@ def test_the_n_best_are_listed_as_moses_does_best_first_with_what_the_search_gav
         (expected,) = (row for ((_, row),) in four.searched(four.encode([text], too_long="refuse"), num_best=3))
         assert expected[0] == four.translate([text])[0]
         listed = [row[1:] for row in rows if row[0] == str(number)]
-        assert listed == [[one.text, f"{one.log_prob:.4f}", f"{one.score:.4f}"] for one in expected]
+        assert [row[0] for row in listed] == [one.text for one in expected]
+        # In a batch the last digits may be others.
+        for row, one in zip(listed, expected, strict=True):
+            assert [float(value) for value in row[1:]] == pytest.approx([one.log_prob, one.score], abs=2e-4)
         assert [one.score for one in expected] == sorted((one.score for one in expected), reverse=True)
 
 
