@@ -7,6 +7,7 @@ size, F width of the feed-forward networks, V vocabulary.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -169,10 +170,7 @@ def _translation(path: Path, sentence_length: int) -> Workload:
 
 def _gpt(path: Path) -> Workload:
     config = load(path, PretrainGPTConfig)
-    tokenizer = load(path.with_name("tokenize.yaml"), TokenizeConfig).byte_bpe
-    if tokenizer is None:
-        raise ValueError(f"{path.with_name('tokenize.yaml')}: byte_bpe: missing key")
-    shape = GPTConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
+    shape = GPTConfig(vocab_size=_vocab_size(path, "byte_bpe"), **config.model.model_dump())
     lengths = [shape.max_length] * _rows(config.training, shape.max_length)
     num_tokens = float(sum(lengths))
     with torch.device("meta"):
@@ -190,10 +188,7 @@ def _gpt(path: Path) -> Workload:
 
 def _bert(path: Path) -> Workload:
     config = load(path, PretrainBertConfig)
-    tokenizer = load(path.with_name("tokenize.yaml"), TokenizeConfig).wordpiece
-    if tokenizer is None:
-        raise ValueError(f"{path.with_name('tokenize.yaml')}: wordpiece: missing key")
-    shape = BertConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
+    shape = BertConfig(vocab_size=_vocab_size(path, "wordpiece"), **config.model.model_dump())
     lengths = [shape.max_length] * _rows(config.training, shape.max_length)
     num_tokens = float(sum(lengths))
     num_masked = round(config.masking.mask_share * num_tokens)
@@ -208,6 +203,16 @@ def _bert(path: Path) -> Workload:
         tokens={"text": num_tokens},
         activations=num_tokens * a_token + num_masked * _kept_scores(shape.vocab_size),
     )
+
+
+def _vocab_size(path: Path, kind: Literal["byte_bpe", "wordpiece"]) -> int:
+    """Ids of a tokenizer of the same profile; ValueError where the profile trains none."""
+    file = path.with_name("tokenize.yaml")
+    config = load(file, TokenizeConfig)
+    tokenizer = config.byte_bpe if kind == "byte_bpe" else config.wordpiece
+    if tokenizer is None:
+        raise ValueError(f"{file}: {kind}: missing key")
+    return tokenizer.vocab_size
 
 
 def _rows(training: TrainingConfig, length: int) -> int:

@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import Field
 
-from pipeline.artifacts import read_json, write_json, write_text
+from pipeline.artifacts import read_json, write_json
 from pipeline.config import Config, load
 from pipeline.layout import Layout
+from pipeline.report.table import write_between
 
 CONFIGURATIONS = Path("conf/numbers")
 REPORTS = Path("reports/numbers")
@@ -164,9 +165,4 @@ def _cells(report: Mapping[str, Any]) -> tuple[str, ...]:
 
 def write_readme(readme: Path) -> None:
     """Puts the table of all reports between the markers of a file; ValueError when they are missing."""
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme}: expected the lines {BEGIN!r} and {END!r}")
-    write_text(readme, f"{before}{BEGIN}\n{markdown_table(read_reports())}\n{END}{after}")
+    write_between(readme, BEGIN, markdown_table(read_reports()), END)

@@ -40,12 +40,16 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def write_readme(readme: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Puts the table between the markers; ValueError when they are missing."""
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme}: expected the lines {BEGIN!r} and {END!r}")
-    write_text(readme, f"{before}{BEGIN}\n{markdown_table(rows)}\n{END}{after}")
+    write_between(readme, BEGIN, markdown_table(rows), END)
+
+
+def write_between(file: Path, begin: str, text: str, end: str) -> None:
+    """Replaces what stands between two lines of a file; ValueError when they are missing."""
+    before, found_begin, rest = file.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"{file}: expected the lines {begin!r} and {end!r}")
+    write_text(file, f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
