@@ -13,7 +13,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.artifacts import read_json, write_json
@@ -146,8 +147,12 @@ def run_stage(path: Path, keep: Callable[[float], None]) -> int:
 
 
 def versions() -> dict[str, str]:
-    """What the figures were measured with."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    """What the figures were measured with; deepspeed is not installed everywhere."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.artifacts import disk_faults
+from pipeline.artifacts import disk_faults, fsync
 from pipeline.config import Config
 from pipeline.runtime import RuntimeConfig, full_state
 from pipeline.stages.base import StageModule
@@ -36,14 +36,19 @@ class SelectionConfig(Config):
     patience: NonNegativeInt = 0
     """Training ends after so many validations without a better `metric`; 0 never ends it early."""
 
+    @property
+    def is_end(self) -> bool:
+        """Whether the model is what the training ends with, so that no weights need to be kept."""
+        return self.choose == "last" and self.num_averaged == 1
+
 
 @dataclass(frozen=True)
 class Selection:
     """A configuration at work."""
 
     config: SelectionConfig
-    bleu: Callable[[Mapping[str, Tensor]], float]
-    """BLEU of the model with these weights on the validation set; called on rank 0 where `metric` is bleu."""
+    bleu: Callable[[Mapping[str, Tensor]], float] | None
+    """BLEU of the model with these weights on the validation set, for rank 0; none where `metric` is not bleu."""
 
     def values(self, history: History) -> dict[int, float]:
         """The metric of each validation so far by its optimizer step; higher is better."""
@@ -80,8 +85,10 @@ class Weights:
         final = self._file(update)
         partial = final.with_suffix(".partial")
         with disk_faults(partial):
-            save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, partial)
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial)
+            fsync(partial)
         partial.replace(final)
+        fsync(self.folder)
 
     def keep(self, updates: list[int]) -> None:
         """Removes all other files."""
@@ -119,20 +126,23 @@ class Select(StepCallback):
         """Every rank takes part in gathering the weights, and all learn the score."""
         if "valid/total" not in module.history[-1]:
             return
-        state = full_state(self.runtime, module.model)
-        if self.selection.config.metric == "bleu":
-            module.history.add_to_last({"valid/bleu": self._score(trainer, module, state)})
-        if trainer.is_global_zero:
-            self.weights.save(update, state)
-            self.weights.keep(self.selection.chosen(module.history))
+        bleu, keeps_weights = self.selection.bleu, not self.selection.config.is_end
+        if bleu or keeps_weights:
+            state = full_state(self.runtime, module.model)
+            if bleu:
+                value = bleu(state) if trainer.is_global_zero else 0.0
+                module.history.add_to_last({"valid/bleu": _from_rank_0(value, module.device)})
+            if keeps_weights and trainer.is_global_zero:
+                self.weights.save(update, state)
+                self.weights.keep(self.selection.chosen(module.history))
         if self.selection.is_over(module.history):
             module.num_steps = update
             trainer.should_stop = True
 
-    def _score(self, trainer: Trainer, module: StageModule[Any], state: Mapping[str, Tensor]) -> float:
-        score = torch.zeros((), dtype=torch.float64, device=module.device)
-        if trainer.is_global_zero:
-            score.fill_(self.selection.bleu(state))
-        if dist.is_available() and dist.is_initialized():
-            dist.broadcast(score, src=0)
-        return float(score)
+
+def _from_rank_0(value: float, device: torch.device) -> float:
+    """The number that rank 0 has, on every rank."""
+    shared = torch.tensor(value, dtype=torch.float64, device=device)
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast(shared, src=0)
+    return float(shared)

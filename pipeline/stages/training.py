@@ -93,7 +93,7 @@ def fit(
     if selection:
         callbacks.append(Select(selection, weights, runtime))
     train_module(run, module, loader, found, callbacks)
-    if selection is None:
+    if selection is None or selection.config.is_end:
         return {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
     chosen = selection.chosen(module.history)
     _log.info("%s: the model is the mean of the weights after the steps %s", run.layout.stage, chosen)

@@ -41,7 +41,7 @@ from pipeline.stages.selection import Selection, SelectionConfig
 from pipeline.stages.source_weights import attention_map
 from pipeline.stages.training import fit
 from pipeline.stages.translation import SearchConfig, Translation, Translator, save_translator
-from pipeline.text.forms import Language, MosesText, PlainText, load_form, out_of_form
+from pipeline.text.forms import Language, MosesText, PlainText, has_no_case, load_form, out_of_form
 from pipeline.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class TranslationTraining(StageModule[TranslationBatch]):
             projected_cross_entropy, labels=labels, label_smoothing=self.label_smoothing if is_training else 0.0
         )
         loss_sum, nll, num_correct = self.model.embeddings.output(hidden[batch.is_target], loss)
-        report = {"nll": nll.detach(), "accuracy": num_correct}
+        report = {"nll": nll, "accuracy": num_correct}
         return (LossTerms(loss_sum=loss_sum, num_targets=len(labels), report=report),)
 
 
@@ -161,14 +161,19 @@ def main(path: Path) -> None:
         texts = {split: [pair.src for pair in pairs[split]] for split in pairs}
         _refuse_empty_references(pairs["test"], pairs_folder / "test.jsonl")
         form = load_form(pairs_folder)
-        scorer = Translator(copy.deepcopy(module.model).to(run.device).eval(), tokenizer, config.search.greedy, form)
+        bleu_of_weights = None
+        if config.selection.metric == "bleu":
+            # A plain copy: a strategy may take the trained module to pieces.
+            plain = copy.deepcopy(module.model).to(run.device).eval()
+            scorer = Translator(plain, tokenizer, config.search.greedy, form)
+            bleu_of_weights = partial(bleu_with, scorer=scorer, pairs=pairs["valid"])
         started = time.monotonic()
         validation = fit(
             run,
             module,
             train=train,
             valid=valid,
-            selection=Selection(config.selection, lambda state: bleu_with(state, scorer, pairs["valid"])),
+            selection=Selection(config.selection, bleu_of_weights),
         )
         speeds = {"train": module.num_targets / (time.monotonic() - started)}
 
@@ -228,7 +233,13 @@ def bleu_with(state: Mapping[str, Tensor], scorer: Translator, pairs: Sequence[P
     """BLEU of the scorer's model with other weights."""
     scorer.model.load_state_dict(state)
     found = scorer.translate([pair.src for pair in pairs], too_long="cut")
-    return scored([one.text for one in found], pairs, scorer.form)["bleu"].value
+    return bleu(*as_plain([one.text for one in found], pairs, scorer.form), lowercase=has_no_case(scorer.form)).value
+
+
+def as_plain(texts: Sequence[str], pairs: Sequence[Pair], form: PlainText | MosesText) -> tuple[list[str], list[str]]:
+    """Translations put together again, and the references as people wrote them."""
+    plain = [out_of_form(text, form) for text in texts]
+    return plain, [pair.reference or out_of_form(pair.tgt, form) for pair in pairs]
 
 
 def scored(
@@ -242,9 +253,8 @@ def scored(
     The tokens are compared with the tokenised references, as in the papers that report them; the text put together
     again with the references as people wrote them, without case where the model has none.
     """
-    lowercase = isinstance(form, MosesText) and form.lowercase
-    plain = [out_of_form(text, form) for text in texts]
-    references = [pair.reference or out_of_form(pair.tgt, form) for pair in pairs]
+    plain, references = as_plain(texts, pairs, form)
+    lowercase = has_no_case(form)
     result = {
         "bleu": bleu(plain, references, lowercase=lowercase),
         "chrf": chrf(plain, references, lowercase=lowercase),

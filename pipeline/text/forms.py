@@ -57,6 +57,11 @@ def load_form(folder: Path) -> PlainText | MosesText:
     return load(folder / _FILE, MosesText) if (folder / _FILE).is_file() else PLAIN
 
 
+def has_no_case(form: PlainText | MosesText) -> bool:
+    """Whether everything in this form is in lower case."""
+    return isinstance(form, MosesText) and form.lowercase
+
+
 def into_form(text: str, form: PlainText | MosesText, side: Side) -> str:
     """A text as the model reads it."""
     match form:

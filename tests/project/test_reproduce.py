@@ -24,7 +24,7 @@ from pipeline.numbers import (
     read_reports,
     write_readme,
 )
-from pipeline.reproduce import ORDER, reproduce
+from pipeline.reproduce import ORDER, reproduce, versions
 
 ROOT = Path(__file__).parents[2]
 NUMBER = {"source": "A paper", "metric": "BLEU", "key": "bleu.beam", "reported": 30.0, "reach": 31.0}
@@ -119,6 +119,11 @@ def test_an_unknown_number_and_a_figure_that_is_not_there_are_named(folder: Path
     write_yaml(folder / "conf/numbers/toy/nothing.yaml", {})
     with pytest.raises(ValueError, match=r"nothing.yaml"):
         open_number("toy", ORDER)
+
+
+def test_a_package_that_this_machine_does_not_have_is_left_out_of_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.reproduce._PACKAGES", ("torch", "a-package-that-nobody-has"))
+    assert versions().keys() == {"python", "torch"}
 
 
 def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:

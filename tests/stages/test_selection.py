@@ -74,3 +74,9 @@ def test_the_mean_of_many_equal_weights_is_bit_for_bit_the_same(tmp_path: Path) 
         weights.save(update, state)
     assert torch.equal(weights.mean([0, 1, 2])["a"], state["a"])
     assert torch.equal(weights.mean([1])["a"], state["a"])
+
+
+def test_only_the_weights_at_the_end_need_no_file() -> None:
+    assert selection().config.is_end and selection(patience=3, metric="bleu").config.is_end
+    assert not selection(choose="best").config.is_end
+    assert not selection(num_averaged=2).config.is_end
