@@ -74,6 +74,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         "PIPELINE_TRACKING": "local",
         "PIPELINE_RUNTIME": "cpu",
         "OMP_NUM_THREADS": "1",
+        # dvc takes it if SHELL is not set. Unlike bash it stays beside a command that it was not told to exec.
+        "SHELL": "/bin/sh",
         "DVC_SITE_CACHE_DIR": str(root.parent / "site"),
     }
     clone = Clone(root, environment)

@@ -72,7 +72,7 @@ CASES = [(stage, item, profile) for stage in STAGES for item in _items(stage) fo
 def test_a_stage_runs_its_module_on_the_configuration_that_it_tracks(stage: str, item: str, profile: str) -> None:
     config = f"conf/{profile}/{stage}/{item}.yaml" if item else f"conf/{profile}/{stage}.yaml"
     command = _fill(STAGES[stage]["cmd"], profile, item)
-    assert command == f'PATH="$PWD/.venv/bin:$PATH" python -m pipeline.stages.{stage} {config}'
+    assert command == f'exec env PATH="$PWD/.venv/bin:$PATH" python -m pipeline.stages.{stage} {config}'
     assert _paths(stage, "params", profile, item) == {config}
     assert load(Path(config), schema_of(stage))
 
