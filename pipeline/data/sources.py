@@ -98,8 +98,9 @@ def fetch(
             origin = {"package": source.package, "version": source.version, "archive": source.archive}
             origin["sha256"] = source.sha256
         case HubSource():
-            _load_hub(source, folder)
-            origin = {"dataset": source.dataset, "config": source.config, "version": source.revision}
+            commit = _commit_of(source)
+            _load_hub(source, commit or source.revision, folder)
+            origin = {"dataset": source.dataset, "config": source.config, "version": source.revision, "commit": commit}
         case FolderSource():
             _copy(source, folder)
             origin = {}
@@ -176,14 +177,27 @@ def _find(name: str, source: GivenSource, folder: Path) -> None:
         shutil.copyfile(right, folder / file)
 
 
-def _load_hub(source: HubSource, folder: Path) -> None:
+def _commit_of(source: HubSource) -> str:
+    """The commit that a branch or tag of the hub stands for now; empty for a folder, and where the hub is not asked."""
+    import huggingface_hub
+
+    if Path(source.dataset).exists() or huggingface_hub.constants.HF_HUB_OFFLINE:
+        return ""
+    try:
+        return huggingface_hub.HfApi().dataset_info(source.dataset, revision=source.revision).sha or ""
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"hub data set {source.dataset} at {source.revision} is not to be had: {reason}") from error
+
+
+def _load_hub(source: HubSource, revision: str, folder: Path) -> None:
     """Writes each split as JSON lines, one row at a time."""
     import datasets  # takes seconds to import, and only this kind of source needs it
 
     folder.mkdir(parents=True, exist_ok=True)
     for split in source.splits:
         try:
-            rows = datasets.load_dataset(source.dataset, source.config, split=split, revision=source.revision)
+            rows = datasets.load_dataset(source.dataset, source.config, split=split, revision=revision)
         except (OSError, ConnectionError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"hub data set {source.dataset} ({split}) cannot be loaded: {reason}") from error

@@ -53,6 +53,8 @@ class TransformerConfig(Config):
     """Dropout of the attention weights; other than 0 it gives up the fused attention kernel."""
     activation_dropout: Fraction = 0.0
     """Dropout inside the feed-forward networks."""
+    word_dropout: Fraction = 0.0
+    """Share of source and target tokens whose vectors are dropped whole (Gal & Ghahramani 2016), for little data."""
     norm: NormPlacement = "post"
     """Layer norm after each sub-layer, as published, or before it."""
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
@@ -110,6 +112,7 @@ class Seq2Seq(nn.Module):
         self.embeddings = TranslationEmbeddings(config.vocab_size, config.d_model, config.tied_embeddings)
         self.source_positions = Positions(config)
         self.target_positions = Positions(config)
+        self.word_dropout = Dropout(config.word_dropout)
         self.dropout = Dropout(config.dropout)
         self.encoder: Layers[EncoderLayer] = Layers(
             EncoderLayer(
@@ -207,7 +210,8 @@ class Seq2Seq(nn.Module):
         if length > self.config.max_length:
             raise ValueError(f"{length} tokens exceed the longest sequence of this model, {self.config.max_length}")
         scale = self.config.d_model**0.5 if self.config.scale_embedding else 1.0
-        embedded: Tensor = self.dropout(embedding(tokens) * scale + positions(offset, length))
+        scales = self.word_dropout(embedding.weight.new_full((*tokens.shape, 1), scale))
+        embedded: Tensor = self.dropout(embedding(tokens) * scales + positions(offset, length))
         return embedded
 
 

@@ -7,15 +7,15 @@ translation/pairs/ the pairs. Pairs are read, and encoded, some at a time.
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, assert_never
 
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from tqdm import tqdm
 
 from pipeline.artifacts import publish, write_json
-from pipeline.config import Config, load
+from pipeline.config import Config, Fraction, load
 from pipeline.data.pair_arrays import EncodedPairs, write_pair_arrays
 from pipeline.data.prepared import read_conversations, read_documents, read_rated, stream_pairs
 from pipeline.data.records import SPLITS, Document
@@ -24,6 +24,7 @@ from pipeline.layout import Layout
 from pipeline.progress import progress
 from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
+from pipeline.text.bpe_dropout import BpeDropout
 from pipeline.text.normalise import sentences
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
@@ -50,6 +51,18 @@ class TranslationTokenizerConfig(Config):
     """Ids, special tokens included."""
     given: str = ""
     """A folder with a tokenizer.json to take as it is; empty to train one."""
+    bpe_dropout: Fraction = 0.0
+    """Share of the merges that are left out at random where training pairs are segmented (Provilkov et al. 2020)."""
+    num_segmentations: PositiveInt = 1
+    """Times that each training pair is written, each time segmented anew; an epoch goes through all of them."""
+
+    @model_validator(mode="after")
+    def _are_different(self) -> "TranslationTokenizerConfig":
+        if self.num_segmentations > 1 and not self.bpe_dropout:
+            raise ValueError(
+                f"num_segmentations: {self.num_segmentations} equal ones without bpe_dropout; allowed is 1"
+            )
+        return self
 
 
 class TokenizeConfig(Config):
@@ -151,7 +164,10 @@ def _write_translation(
         tokenizer = train_translation_bpe(PairTexts(prepared / "train.jsonl"), vocab_size=config.vocab_size)
     folder.mkdir()
     tokenizer.save(folder)
-    encode_pairs(prepared, folder / "pairs", tokenizer)
+    segmented = None
+    if config.bpe_dropout:
+        segmented = Segmentations(config.num_segmentations, BpeDropout(tokenizer, dropout=config.bpe_dropout, seed=0))
+    encode_pairs(prepared, folder / "pairs", tokenizer, segmented)
     return _statistics(tokenizer, list(PairTexts(prepared / "test.jsonl")))
 
 
@@ -169,17 +185,30 @@ def _given(folder: Path, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def encode_pairs(prepared: Path, folder: Path, tokenizer: Tokenizer) -> None:
-    """Writes the prepared pairs of every split in the ids of their tokenizer."""
+@dataclass(frozen=True)
+class Segmentations:
+    """How training pairs are segmented at random."""
+
+    number: int
+    """Times that each pair is segmented."""
+    encoder: BpeDropout
+
+
+def encode_pairs(prepared: Path, folder: Path, tokenizer: Tokenizer, training: Segmentations | None = None) -> None:
+    """Writes the prepared pairs of every split in the ids of their tokenizer, those of training as `training` says."""
     for split in SPLITS:
-        chunks = _encoded(prepared / f"{split}.jsonl", tokenizer)
+        file = prepared / f"{split}.jsonl"
+        if training is not None and split == "train":
+            chunks: Iterator[EncodedPairs] = chain.from_iterable(_encoded(file, training.encoder) for _ in range(training.number))
+        else:
+            chunks = _encoded(file, tokenizer)
         write_pair_arrays(folder / split, chunks, vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash)
 
 
-def _encoded(file: Path, tokenizer: Tokenizer) -> Iterator[EncodedPairs]:
+def _encoded(file: Path, encoder: Tokenizer | BpeDropout) -> Iterator[EncodedPairs]:
     pairs = progress(stream_pairs(file), name=f"encoding: {file.stem}", unit="pairs")
     while chunk := list(islice(pairs, _PAIRS_AT_ONCE)):
-        yield tokenizer.encode_batch([pair.src for pair in chunk]), tokenizer.encode_batch([pair.tgt for pair in chunk])
+        yield encoder.encode_batch([pair.src for pair in chunk]), encoder.encode_batch([pair.tgt for pair in chunk])
 
 
 def _whole(documents: Sequence[Document], tokenizer: Tokenizer) -> list[list[list[int]]]:

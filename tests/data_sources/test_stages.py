@@ -10,8 +10,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import HfApi
 
 from pipeline.stages import fetch, launch, prepare
 
@@ -298,6 +300,26 @@ def test_a_hub_data_set_is_written_row_by_row(project: Path) -> None:
     card = json.loads(Path("data/own/raw/h/card.json").read_text())
     assert card["version"] == "abc123"
     assert card["counts"] == {"files": 1, "bytes": Path("data/own/raw/h/train.jsonl").stat().st_size}
+
+
+def test_a_branch_of_the_hub_is_read_and_noted_at_its_commit(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def info(self: HfApi, repo_id: str, *, revision: str) -> SimpleNamespace:
+        return SimpleNamespace(sha=f"commit of {repo_id} at {revision}")
+
+    def load(path: str, name: str | None, *, split: str, revision: str) -> list[dict[str, str]]:
+        read.append(revision)
+        return [{"text": split}]
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "dataset_info", info)
+    monkeypatch.setattr("datasets.load_dataset", load)
+    config = "sources: {h: {kind: hub, dataset: own/set, revision: main, splits: [train, test], licence: MIT}}"
+    fetch.main(configure(project, "fetch", config))
+    card = json.loads(Path("data/own/raw/h/card.json").read_text())
+    assert (card["version"], card["commit"]) == ("main", "commit of own/set at main")
+    assert read == ["commit of own/set at main"] * 2
 
 
 def test_the_card_holds_the_checksum_of_every_file(project: Path) -> None:

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from pipeline.models.attention_maps import attention_maps
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
-from pipeline.models.transformer import NormPlacement, sinusoidal_positions
+from pipeline.models.transformer import Layers, NormPlacement, sinusoidal_positions
 from pipeline.models.translation import TiedEmbeddings, pad_id
 
 V, PAD = 23, 22
@@ -210,3 +210,23 @@ def test_attention_maps_are_the_weights_that_the_decoder_used() -> None:
     model(src, mask, tgt)
     values = attention.project_memory(model.encode(src, mask)).values
     assert_close((maps[:, 0] @ values).transpose(1, 2).flatten(2), used[0], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_word_dropout_drops_whole_tokens_of_source_and_target_in_training_alone() -> None:
+    plain = tiny()
+    config = plain.config.model_copy(update={"word_dropout": 0.5, "dropout": 0.0})
+    model = Seq2Seq(config).eval()
+    model.load_state_dict(plain.state_dict())
+    src, tgt = ids(1, 8), ids(1, 8)
+    mask = torch.ones_like(src).bool()
+    assert torch.equal(model(src, mask, tgt), plain(src, mask, tgt))
+    model.train()
+    model.encoder, model.decoder = Layers(), Layers()
+    embedded = model.encode(src, mask)[0]
+    positions = model.source_positions(0, 8)
+    scaled = 2 * model.embeddings.source(src[0]) * config.d_model**0.5
+    is_dropped = (embedded - positions).abs().amax(1) < 1e-6
+    assert 0 < is_dropped.sum() < 8
+    assert_close(embedded[~is_dropped], (scaled + positions)[~is_dropped])
+    assert not torch.equal(model.decode(tgt, embedded[None], mask), model.decode(tgt, embedded[None], mask))

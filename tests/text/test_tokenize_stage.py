@@ -158,3 +158,23 @@ def test_a_given_tokenizer_of_another_size_or_convention_is_refused(texts: tuple
     prepare(texts, "translation: {vocab_size: 320, given: data/own/tokens/bpe}")
     with pytest.raises(ValueError, match=r"bpe: a tokenizer of translation has the ids .*'eos': 0.*found .*'eos': 2"):
         main(CONFIG)
+
+
+def test_training_pairs_are_written_in_several_segmentations_and_the_others_in_one(texts: tuple[str, ...]) -> None:
+    prepare(texts, "translation: {vocab_size: 100, bpe_dropout: 0.3, num_segmentations: 4}")
+    main(CONFIG)
+    tokenizer = load_tokenizer(Path("data/own/tokens/translation"))
+    pairs = Path("data/own/tokens/translation/pairs")
+    train = read_pair_arrays(pairs / "train", tokenizer_hash=tokenizer.hash)
+    rows = [train.src.row(i).tolist() for i in range(len(train.src))]
+    assert [tokenizer.decode(ids) for ids in rows] == [texts[0]] * 4
+    assert len({tuple(ids) for ids in rows}) > 1
+    for split in ("valid", "test"):
+        held_out = read_pair_arrays(pairs / split, tokenizer_hash=tokenizer.hash)
+        assert [held_out.src.row(i).tolist() for i in range(len(held_out.src))] == [tokenizer.encode(texts[0])]
+
+
+def test_several_equal_segmentations_are_refused(texts: tuple[str, ...]) -> None:
+    prepare(texts, "translation: {vocab_size: 100, num_segmentations: 4}")
+    with pytest.raises(ValueError, match="num_segmentations: 4 equal ones without bpe_dropout; allowed is 1"):
+        main(CONFIG)
