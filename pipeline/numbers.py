@@ -36,6 +36,8 @@ class NumberConfig(Config):
     """The published figure."""
     reach: float
     """The figure that our mean has to reach."""
+    needs: str = ""
+    """Another number, whose models this one goes on with; its stages run first."""
     needs_gpu: bool = False
     """Whether a processor alone would take weeks."""
     note: str = ""
@@ -50,6 +52,8 @@ class Number:
     config: NumberConfig
     stages: tuple[Path, ...]
     """Configuration of each stage; the last ones are one training a seed, or the only one."""
+    needs: "Number | None" = None
+    """The number that is made first."""
 
     @property
     def report(self) -> Path:
@@ -73,8 +77,11 @@ def all_numbers() -> list[str]:
     return sorted(path.parent.name for path in CONFIGURATIONS.glob("*/number.yaml"))
 
 
-def open_number(name: str, order: Sequence[str]) -> Number:
-    """Reads one number, its stages sorted by `order`; ValueError for an unknown id, or a file of no stage."""
+def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] = ()) -> Number:
+    """Reads one number, its stages sorted by `order`, and those that it needs.
+
+    ValueError for an unknown id, a file of no stage, and numbers that need each other.
+    """
     folder = CONFIGURATIONS / name
     if name not in all_numbers():
         raise ValueError(f"{name}: no such number; there are {', '.join(all_numbers()) or 'none'}")
@@ -83,11 +90,15 @@ def open_number(name: str, order: Sequence[str]) -> Number:
     if foreign or not stages:
         raise ValueError(f"{folder}: expected files of the stages {', '.join(order)}; found {foreign or 'none'}")
     stages.sort(key=lambda path: (order.index(stage_of(path)), path))
-    return Number(name, load(folder / "number.yaml", NumberConfig), tuple(stages))
+    config = load(folder / "number.yaml", NumberConfig)
+    if name in needed_by:
+        raise ValueError(f"{folder / 'number.yaml'}: needs: {' needs '.join([*needed_by, name])}, itself")
+    needs = open_number(config.needs, order, needed_by=(*needed_by, name)) if config.needs else None
+    return Number(name, config, tuple(stages), needs)
 
 
 def write_report(number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Writes the figures of the runs that have finished; `seconds` are what each stage took."""
+    """Writes the figures of the runs that have finished; `seconds` are what each stage took, needed ones included."""
     config = number.config
     finished = [path for path in number.runs if path in seconds]
     metrics = {path.stem: read_json(Layout.of(path).metrics) for path in finished}
@@ -109,12 +120,18 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
         "command": f"make reproduce NUMBER={number.id} DATA=FOLDER",
         "flops": sum(float(values["training"]["flops"]) for values in metrics.values()),
         "seconds": sum(seconds.values()),
-        "seconds_by_stage": {Layout.of(path).stage: round(value, 1) for path, value in seconds.items()},
+        "seconds_by_stage": {_label(path, number): round(value, 1) for path, value in seconds.items()},
         "versions": dict(versions),
         "note": config.note,
     }
     write_json(number.report, report)
     return report
+
+
+def _label(path: Path, number: Number) -> str:
+    """A stage's name, that of its number before it when this is another one."""
+    layout = Layout.of(path)
+    return layout.stage if layout.profile == number.id else f"{layout.profile}/{layout.stage}"
 
 
 def _at(values: Any, key: str, file: Path) -> Any:

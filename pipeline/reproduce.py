@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,6 +33,7 @@ ORDER = (
     "finetune",
     "pretrain_gpt",
     "translate",
+    "ensemble",
     "sft",
     "reward",
     "reference",
@@ -78,12 +80,33 @@ def reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], int
     `run` gets a stage's configuration and where to note the seconds that it took so far, and returns its exit code; the
     first one that is not 0 ends the whole and is returned.
     """
-    seconds: dict[Path, float] = {}
-    before = ""
+    done = _Done()
+    code = _reproduce(number, run, done)
+    if not code:
+        write_readme(Path("README.md"))
+    return code
+
+
+@dataclass
+class _Done:
+    """What is up to date."""
+
+    seconds: dict[Path, float] = field(default_factory=dict)
+    """What each stage took."""
+    key: str = ""
+    """Stands for all stages so far."""
+
+
+def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], int], done: _Done) -> int:
+    """The stages of one number behind those that it needs; returns the exit code."""
+    if number.needs is not None:
+        code = _reproduce(number.needs, run, done)
+        if code:
+            return code
     for paths in _by_stage(number).values():
         keys = []
         for path in paths:
-            key = _key(path, before)
+            key = _key(path, done.key)
             keys.append(key)
             note = Layout.of(path).local.with_suffix(".reproduced.json")
             known = read_json(note) if note.is_file() else {}
@@ -102,14 +125,13 @@ def reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], int
                     return code
                 known = read_json(note) | {"done": True}
                 write_json(note, known)
-            seconds[path] = known["seconds"]
+            done.seconds[path] = known["seconds"]
             if path in number.runs:
-                report = write_report(number, seconds, versions())
+                report = write_report(number, done.seconds, versions())
                 sys.stderr.write(
                     f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {report['reported']}\n"
                 )
-        before = hashlib.sha256(" ".join([before, *keys]).encode()).hexdigest()
-    write_readme(Path("README.md"))
+        done.key = hashlib.sha256(" ".join([done.key, *keys]).encode()).hexdigest()
     return 0
 
 

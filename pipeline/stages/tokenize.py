@@ -199,7 +199,9 @@ def encode_pairs(prepared: Path, folder: Path, tokenizer: Tokenizer, training: S
     for split in SPLITS:
         file = prepared / f"{split}.jsonl"
         if training is not None and split == "train":
-            chunks: Iterator[EncodedPairs] = chain.from_iterable(_encoded(file, training.encoder) for _ in range(training.number))
+            chunks: Iterator[EncodedPairs] = chain.from_iterable(
+                _encoded(file, training.encoder) for _ in range(training.number)
+            )
         else:
             chunks = _encoded(file, tokenizer)
         write_pair_arrays(folder / split, chunks, vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash)

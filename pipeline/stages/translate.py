@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_pairs
 from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, choose_examples
-from pipeline.evaluation.bleu import CorpusScore, bleu, chrf, moses_bleu, paired_bootstrap, tokenised_bleu
+from pipeline.evaluation.bleu import bleu
 from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.layout import Layout
 from pipeline.models.flops import model_flops
@@ -38,25 +38,23 @@ from pipeline.stages.base import StageModule
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
 from pipeline.stages.selection import Selection, SelectionConfig
-from pipeline.stages.source_weights import attention_map
 from pipeline.stages.training import fit
-from pipeline.stages.translation import SearchConfig, Translation, Translator, save_translator
-from pipeline.text.forms import Language, MosesText, PlainText, has_no_case, load_form, out_of_form
+from pipeline.stages.translation import SearchConfig, Translator, save_translator
+from pipeline.stages.translation_scores import (
+    MosesBleuConfig,
+    as_plain,
+    refuse_empty_references,
+    samples,
+    scored,
+    scores,
+)
+from pipeline.text.forms import has_no_case, load_form
 from pipeline.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
 
 _GRADIENT_SENTENCES = 32
 _GRADIENT_DISTANCE = 20
-
-
-class MosesBleuConfig(Config):
-    """The score of papers before sacreBLEU: of plain text after Moses' tokenizer."""
-
-    language: Language
-    """Language of the targets, as `de`."""
-    split_compounds: bool
-    """Split words at their hyphens, as papers on English-German do."""
 
 
 class TranslateConfig(Config):
@@ -159,7 +157,7 @@ def main(path: Path) -> None:
             label_smoothing=config.label_smoothing,
         )
         texts = {split: [pair.src for pair in pairs[split]] for split in pairs}
-        _refuse_empty_references(pairs["test"], pairs_folder / "test.jsonl")
+        refuse_empty_references(pairs["test"], pairs_folder / "test.jsonl")
         form = load_form(pairs_folder)
         bleu_of_weights = None
         if config.selection.metric == "bleu":
@@ -218,15 +216,15 @@ def main(path: Path) -> None:
                 **gradients(module.model, valid),
             },
             history=module.history,
-            samples=samples(pairs["test"], found, greedily, translator, config),
+            samples=samples(
+                pairs["test"],
+                found,
+                greedily,
+                translator,
+                num_samples=config.num_samples,
+                num_attention_maps=config.num_attention_maps,
+            ),
         )
-
-
-def _refuse_empty_references(test: Sequence[Pair], file: Path) -> None:
-    """ValueError names the first test pair without a target: nothing could be compared with it."""
-    for number, pair in enumerate(test, start=1):
-        if not pair.tgt.strip():
-            raise ValueError(f"{file}:{number}: the target is empty: a translation is compared with it")
 
 
 def bleu_with(state: Mapping[str, Tensor], scorer: Translator, pairs: Sequence[Pair]) -> float:
@@ -234,64 +232,6 @@ def bleu_with(state: Mapping[str, Tensor], scorer: Translator, pairs: Sequence[P
     scorer.model.load_state_dict(state)
     found = scorer.translate([pair.src for pair in pairs], too_long="cut")
     return bleu(*as_plain([one.text for one in found], pairs, scorer.form), lowercase=has_no_case(scorer.form)).value
-
-
-def as_plain(texts: Sequence[str], pairs: Sequence[Pair], form: PlainText | MosesText) -> tuple[list[str], list[str]]:
-    """Translations put together again, and the references as people wrote them."""
-    plain = [out_of_form(text, form) for text in texts]
-    return plain, [pair.reference or out_of_form(pair.tgt, form) for pair in pairs]
-
-
-def scored(
-    texts: Sequence[str],
-    pairs: Sequence[Pair],
-    form: PlainText | MosesText,
-    moses: MosesBleuConfig | None = None,
-) -> dict[str, CorpusScore]:
-    """Corpus scores of translations: of plain text, and where the model writes Moses tokens, of these as well.
-
-    The tokens are compared with the tokenised references, as in the papers that report them; the text put together
-    again with the references as people wrote them, without case where the model has none.
-    """
-    plain, references = as_plain(texts, pairs, form)
-    lowercase = has_no_case(form)
-    result = {
-        "bleu": bleu(plain, references, lowercase=lowercase),
-        "chrf": chrf(plain, references, lowercase=lowercase),
-    }
-    if isinstance(form, MosesText):
-        result["tokenised_bleu"] = tokenised_bleu(texts, [pair.tgt for pair in pairs])
-    if moses:
-        result["moses_bleu"] = moses_bleu(
-            plain, references, language=moses.language, split_compounds=moses.split_compounds
-        )
-    return result
-
-
-def scores(
-    test: Sequence[Pair],
-    found: Sequence[Translation],
-    greedily: Sequence[Translation],
-    form: PlainText | MosesText,
-    moses: MosesBleuConfig | None,
-) -> dict[str, Any]:
-    """Corpus scores of the search, of greedy search, and of leaving the source as it is, with their signatures."""
-    systems = {
-        "beam": [one.text for one in found],
-        "greedy": [one.text for one in greedily],
-        "copy": [pair.src for pair in test],
-    }
-    by_system = {system: scored(texts, test, form, moses) for system, texts in systems.items()}
-    result: dict[str, Any] = {
-        name: {
-            **{system: by_name[name].value for system, by_name in by_system.items()},
-            "signature": by_system["beam"][name].signature,
-        }
-        for name in by_system["beam"]
-    }
-    references = [pair.tgt for pair in test]
-    result["beam_over_greedy"] = asdict(paired_bootstrap(systems["beam"], systems["greedy"], references, seed=0))
-    return result
 
 
 def training_flops(
@@ -333,34 +273,6 @@ def gradients(model: Seq2Seq | Recurrent, valid: TranslationExamples) -> dict[st
         return {}
     batch = valid.collate(np.arange(min(_GRADIENT_SENTENCES, len(valid.src))), 0).to(next(model.parameters()).device)
     return {"gradient_by_distance": decoder_gradients(model, batch, longest=_GRADIENT_DISTANCE)}
-
-
-def samples(
-    test: Sequence[Pair],
-    found: Sequence[Translation],
-    greedily: Sequence[Translation],
-    translator: Translator,
-    config: TranslateConfig,
-) -> list[dict[str, Any]]:
-    """Test sentences spread over the test set with their translations, the first of them with an attention map."""
-    step = max(1, len(test) // config.num_samples)
-    rows: list[dict[str, Any]] = []
-    for i in range(0, len(test), step)[: config.num_samples]:
-        row: dict[str, Any] = {
-            "source": test[i].src,
-            "reference": test[i].tgt,
-            "beam": found[i].text,
-            "greedy": greedily[i].text,
-        }
-        if len(rows) < config.num_attention_maps:
-            attention = attention_map(translator, test[i].src, found[i])
-            row["attention"] = {
-                "src_tokens": list(attention.src_tokens),
-                "tgt_tokens": list(attention.tgt_tokens),
-                "weights": [[round(weight, 4) for weight in weights] for weights in attention.weights.tolist()],
-            }
-        rows.append(row)
-    return rows
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Stages:
         keep(100.0)
         if stage in self.codes:
             return self.codes[stage]
-        score = self.scores.pop(0) if stage.startswith("translate") else 0.0
+        score = self.scores.pop(0) if stage.startswith(("translate", "ensemble")) else 0.0
         values = {"bleu": {"beam": score, "signature": "nrefs:1"}, "training": {"flops": 1e12}}
         write_json(Layout.of(path).metrics, values)
         return 0
@@ -94,6 +94,33 @@ def test_a_second_call_runs_nothing_and_a_changed_configuration_runs_what_follow
     all_after = Stages(30.0, 33.0)
     reproduce(open_number("toy", ORDER), all_after)
     assert all_after.ran == ["tokenize", "translate/seed-1", "translate/seed-2"]
+
+
+def test_what_a_number_needs_is_made_first_and_counts_among_its_costs(folder: Path) -> None:
+    write_yaml(folder / "conf/numbers/both/number.yaml", NUMBER | {"needs": "toy"})
+    write_yaml(folder / "conf/numbers/both/ensemble.yaml", {"a": 1})
+    stages = Stages(30.0, 33.0, 35.0)
+    assert reproduce(open_number("both", ORDER), stages) == 0
+    assert stages.ran == ["fetch", "tokenize", "translate/seed-1", "translate/seed-2", "ensemble"]
+    both, toy = read_reports()
+    assert (both["id"], both["ours"], both["seconds"]) == ("both", [35.0], 500.0)
+    assert (toy["id"], toy["ours"], toy["seconds"]) == ("toy", [30.0, 33.0], 400.0)
+    assert set(both["seconds_by_stage"]) == {"ensemble", *(f"toy/{stage}" for stage in toy["seconds_by_stage"])}
+    again = Stages()
+    assert reproduce(open_number("toy", ORDER), again) == 0 and again.ran == []
+    write_yaml(folder / "conf/numbers/toy/translate/seed-2.yaml", {"a": 2})
+    changed = Stages(34.0, 36.0)
+    assert reproduce(open_number("both", ORDER), changed) == 0
+    assert changed.ran == ["translate/seed-2", "ensemble"]
+
+
+def test_a_number_that_needs_itself_or_an_unknown_one_is_refused(folder: Path) -> None:
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"needs": "toy"})
+    with pytest.raises(ValueError, match="needs: toy needs toy, itself"):
+        open_number("toy", ORDER)
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"needs": "tay"})
+    with pytest.raises(ValueError, match="tay: no such number; there are toy"):
+        open_number("toy", ORDER)
 
 
 def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
@@ -140,6 +167,8 @@ def test_every_number_of_this_project_can_be_opened_and_its_seeds_differ_in_noth
     for name in all_numbers():
         number = open_number(name, ORDER)
         assert isinstance(number.config, NumberConfig)
+        if len(number.runs) == 1:
+            continue
         runs = [yaml.safe_load(path.read_text()) for path in number.runs]
         seeds = [run["training"].pop("seed") for run in runs]
         assert len(set(seeds)) == len(seeds) and all(run == runs[0] for run in runs)
@@ -224,3 +253,24 @@ def test_a_number_is_reproduced_from_the_files_of_its_benchmark(tmp_path: Path) 
     assert read_json(root / "runs/toy/models/translate/seed-1/text.json") == form
     assert {"bleu", "tokenised_bleu", "nll"} <= run["valid"].keys()
     assert report["flops"] > 0 and report["seconds"] > 0
+
+    # A number that goes on with its models: two that are the same one decide as this one does.
+    models, metrics = "runs/toy/models/translate/seed-1", "runs/toy/metrics/translate/seed-1.json"
+    both = root / "conf/numbers/both"
+    write_yaml(both / "number.yaml", {**NUMBER, "key": "tokenised_bleu.beam", "needs": "toy"})
+    ensemble = {
+        "models": [models] * 2,
+        "metrics": [metrics] * 2,
+        "pairs": "runs/toy/data/prepared/translation",
+        "search": translate["search"],
+        "num_samples": 4,
+    }
+    write_yaml(both / "ensemble.yaml", ensemble)
+    command[3] = "both"
+    done = subprocess.run([*command, str(data)], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "conf/numbers/toy/translate/seed-1.yaml: up to date" in done.stderr
+    found = read_json(root / "reports/numbers/both.json")
+    assert found["ours"] == report["ours"] and found["flops"] == 2 * report["flops"]
+    (together,) = found["runs"].values()
+    assert {name: together[name] for name in ("bleu", "chrf")} == {name: run[name] for name in ("bleu", "chrf")}
