@@ -98,7 +98,10 @@ def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] =
 
 
 def write_report(number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Writes the figures of the runs that have finished; `seconds` are what each stage took, needed ones included."""
+    """Writes the figures of the runs that have finished.
+
+    `seconds` are what each stage took, needed ones included; `versions` what the last of the runs was measured with.
+    """
     config = number.config
     finished = [path for path in number.runs if path in seconds]
     metrics = {path.stem: read_json(Layout.of(path).metrics) for path in finished}
@@ -113,7 +116,7 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
         "ours": ours,
         "mean": fmean(ours),
         "spread": stdev(ours) if len(ours) > 1 else None,
-        "reached": fmean(ours) >= config.reach,
+        "reached": fmean(ours) >= config.reach if len(finished) == len(number.runs) else None,
         "num_runs": {"finished": len(finished), "planned": len(number.runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
@@ -168,7 +171,9 @@ def _cells(report: Mapping[str, Any]) -> tuple[str, ...]:
     spread = "" if report["spread"] is None else f" ± {report['spread']:.2f}"
     runs = report["num_runs"]
     count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
-    verdict = "reached" if report["reached"] else f"missed by {report['reach'] - report['mean']:.2f}"
+    verdict = "not all seeds yet"
+    if report["reached"] is not None:
+        verdict = "reached" if report["reached"] else f"missed by {report['reach'] - report['mean']:.2f}"
     longest = max(report["seconds_by_stage"].values()) / 3600
     return (
         f"`{report['id']}`: {report['metric']}",

@@ -123,11 +123,11 @@ def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], in
                 code = run(path, keep)
                 if code:
                     return code
-                known = read_json(note) | {"done": True}
+                known = read_json(note) | {"done": True, "versions": versions()}
                 write_json(note, known)
             done.seconds[path] = known["seconds"]
             if path in number.runs:
-                report = write_report(number, done.seconds, versions())
+                report = write_report(number, done.seconds, known["versions"])
                 sys.stderr.write(
                     f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {report['reported']}\n"
                 )

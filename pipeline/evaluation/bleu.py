@@ -50,9 +50,15 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: boo
     return bleu_of(hypotheses, references, kind="13a", lowercase=lowercase)
 
 
-def tokenised_bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
-    """BLEU (Papineni et al. 2002) on text that is already tokenised: words are what spaces separate."""
-    return bleu_of(hypotheses, references, kind="tokenised", lowercase=lowercase)
+def tokenised_bleu(
+    hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False, tokens: str = "none"
+) -> CorpusScore:
+    """BLEU (Papineni et al. 2002) on text that is already tokenised: words are what spaces separate.
+
+    `tokens` is what the signature says of who tokenised it.
+    """
+    score = bleu_of(hypotheses, references, kind="tokenised", lowercase=lowercase)
+    return CorpusScore(score.value, score.signature.replace("tok:none", f"tok:{tokens}"))
 
 
 def bleu_of(hypotheses: Sequence[str], references: Sequence[str], *, kind: BleuKind, lowercase: bool) -> CorpusScore:
@@ -78,9 +84,11 @@ def moses_bleu(
         words: str = tokenizer.tokenize(punctuation.replace_unicode_punct(text), return_str=True)
         return _HYPHEN.sub(r"\1 ##AT##-##AT## \2", words) if split_compounds else words
 
-    score = tokenised_bleu([words_of(text) for text in hypotheses], [words_of(text) for text in references])
-    kind = f"tok:moses-{language}{'-compounds-split' if split_compounds else ''}"
-    return CorpusScore(score.value, score.signature.replace("tok:none", kind))
+    return tokenised_bleu(
+        [words_of(text) for text in hypotheses],
+        [words_of(text) for text in references],
+        tokens=f"moses-{language}{'-compounds-split' if split_compounds else ''}",
+    )
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:

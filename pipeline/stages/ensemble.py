@@ -16,13 +16,7 @@ from pipeline.data.prepared import read_pairs
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
 from pipeline.stages.translation import SearchConfig, open_ensemble
-from pipeline.stages.translation_scores import (
-    MosesBleuConfig,
-    refuse_empty_references,
-    samples,
-    scored,
-    scores,
-)
+from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, refuse_empty_references
 from pipeline.text.forms import load_form
 
 
@@ -56,20 +50,16 @@ def main(path: Path) -> None:
             raise ValueError(f"{config.pairs}: text in the form {form}, the models have {translator.form}")
         valid, test = (read_pairs(config.pairs / f"{split}.jsonl") for split in ("valid", "test"))
         refuse_empty_references(test, config.pairs / "test.jsonl")
-        texts = [pair.src for pair in test]
-        found = translator.translate(texts, too_long="cut")
-        greedily = replace(translator, search=config.search.greedy).translate(texts, too_long="cut")
-        on_valid = translator.translate([pair.src for pair in valid], too_long="cut")
-        run.finish(
-            {
-                **scores(test, found, greedily, form, config.moses_bleu),
-                "valid": {
-                    name: score.value for name, score in scored([one.text for one in on_valid], valid, form).items()
-                },
-                "training": _cost([read_json(file) for file in config.metrics]),
-            },
-            samples=samples(test, found, greedily, translator, num_samples=config.num_samples, num_attention_maps=0),
+        evaluation = evaluate(
+            translator,
+            valid=valid,
+            test=test,
+            moses=config.moses_bleu,
+            num_samples=config.num_samples,
+            num_attention_maps=0,
         )
+        cost = _cost([read_json(file) for file in config.metrics])
+        run.finish({**evaluation.metrics, "training": cost}, samples=evaluation.samples)
 
 
 def _cost(trainings: list[Mapping[str, Any]]) -> dict[str, float]:

@@ -4,6 +4,7 @@ At every validation the weights go into a file beside the resume checkpoints, an
 are removed. What is chosen is a function of the history, so a resumed training chooses the same.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,12 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.artifacts import disk_faults, fsync
-from pipeline.config import Config
+from pipeline.config import Config, TrainingConfig
 from pipeline.runtime import RuntimeConfig, full_state
 from pipeline.stages.base import StageModule
 from pipeline.stages.callbacks import StepCallback
@@ -36,6 +37,15 @@ class SelectionConfig(Config):
     patience: NonNegativeInt = 0
     """Training ends after so many validations without a better `metric`; 0 never ends it early."""
 
+    @model_validator(mode="after")
+    def _goes_back(self) -> "SelectionConfig":
+        if self.patience and self.is_end:
+            raise ValueError(
+                f"patience: {self.patience} hands on weights that are {self.patience} validations past the best; "
+                "with it, set choose: best, or num_averaged to more than 1"
+            )
+        return self
+
     @property
     def is_end(self) -> bool:
         """Whether the model is what the training ends with, so that no weights need to be kept."""
@@ -49,6 +59,15 @@ class Selection:
     config: SelectionConfig
     bleu: Callable[[Mapping[str, Tensor]], float] | None
     """BLEU of the model with these weights on the validation set, for rank 0; none where `metric` is not bleu."""
+
+    def check(self, training: TrainingConfig, *, num_steps: int) -> None:
+        """ValueError for a training with fewer validations than weights are asked for."""
+        num_validations = math.ceil(num_steps / training.validate_every)
+        if self.config.num_averaged > num_validations:
+            raise ValueError(
+                f"selection.num_averaged: {self.config.num_averaged}, but {num_steps} steps with validate_every "
+                f"{training.validate_every} have {num_validations} validations; allowed is 1 to {num_validations}"
+            )
 
     def values(self, history: History) -> dict[int, float]:
         """The metric of each validation so far by its optimizer step; higher is better."""

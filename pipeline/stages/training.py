@@ -71,6 +71,8 @@ def fit(
     for step in first:
         check_cut(step, place)
     module.num_steps = plan.num_steps
+    if selection:
+        selection.check(config, num_steps=plan.num_steps)
     if place.rank == 0:
         _log.info(
             "%s: %d steps, padding %.1f%%, %.2f M parameters",
@@ -97,6 +99,8 @@ def fit(
         return {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
     chosen = selection.chosen(module.history)
     _log.info("%s: the model is the mean of the weights after the steps %s", run.layout.stage, chosen)
+    if len(chosen) < selection.config.num_averaged:
+        _log.warning("%d weights were to be averaged: the training ended sooner", selection.config.num_averaged)
     module.model.load_state_dict(weights.mean(chosen))
     # The other ranks have ended: rank 0 validates on its own.
     place = Cut(rank=0, world_size=1, accumulation=place.parts)

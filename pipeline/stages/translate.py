@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -43,10 +43,8 @@ from pipeline.stages.translation import SearchConfig, Translator, save_translato
 from pipeline.stages.translation_scores import (
     MosesBleuConfig,
     as_plain,
+    evaluate,
     refuse_empty_references,
-    samples,
-    scored,
-    scores,
 )
 from pipeline.text.forms import has_no_case, load_form
 from pipeline.text.tokenizer import load_tokenizer
@@ -77,6 +75,8 @@ class TranslateConfig(Config):
     """How the test set is translated, and what the model folder recommends."""
     moses_bleu: MosesBleuConfig | None = None
     """A further score of plain text, for comparison with older papers; none where it is left out."""
+    reads_test: bool = True
+    """Whether the test set is translated; false while hyper-parameters are chosen, which the validation set decides."""
     num_samples: PositiveInt
     """Test sentences that are shown with their translations."""
     num_attention_maps: NonNegativeInt
@@ -150,80 +150,57 @@ def main(path: Path) -> None:
             encoded["train"], tokenizer, max_length=config.model.max_length, too_long="drop"
         )
         valid, _ = choose_examples(encoded["valid"], tokenizer, max_length=config.model.max_length, too_long="cut")
-        pairs = {split: read_pairs(pairs_folder / f"{split}.jsonl") for split in ("valid", "test")}
+        valid_pairs = read_pairs(pairs_folder / "valid.jsonl")
+        test_pairs = read_pairs(pairs_folder / "test.jsonl") if config.reads_test else None
+        refuse_empty_references(test_pairs or [], pairs_folder / "test.jsonl")
         module = TranslationTraining(
             build_model(config.model, residual_init=config.residual_init),
             config.training,
             label_smoothing=config.label_smoothing,
         )
-        texts = {split: [pair.src for pair in pairs[split]] for split in pairs}
-        refuse_empty_references(pairs["test"], pairs_folder / "test.jsonl")
         form = load_form(pairs_folder)
         bleu_of_weights = None
         if config.selection.metric == "bleu":
             # A plain copy: a strategy may take the trained module to pieces.
             plain = copy.deepcopy(module.model).to(run.device).eval()
             scorer = Translator(plain, tokenizer, config.search.greedy, form)
-            bleu_of_weights = partial(bleu_with, scorer=scorer, pairs=pairs["valid"])
+            bleu_of_weights = partial(bleu_with, scorer=scorer, pairs=valid_pairs)
+        selection = Selection(config.selection, bleu_of_weights)
         started = time.monotonic()
-        validation = fit(
-            run,
-            module,
-            train=train,
-            valid=valid,
-            selection=Selection(config.selection, bleu_of_weights),
-        )
-        speeds = {"train": module.num_targets / (time.monotonic() - started)}
+        validation = fit(run, module, train=train, valid=valid, selection=selection)
+        speeds = {"training_with_validations": module.num_targets / (time.monotonic() - started)}
 
         translator = Translator(module.model, tokenizer, config.search, form)
-        too_long = [length for length in translator.lengths(texts["test"]) if length > translator.longest_text]
-        if too_long:
-            _log.warning(
-                "%d of %d test sources have more than the %d tokens that the model reads: their ends are cut off",
-                len(too_long),
-                len(texts["test"]),
-                translator.longest_text,
-            )
-        started = time.monotonic()
-        found = translator.translate(texts["test"], too_long="cut")
-        speeds["beam"] = sum(len(one.tokens) + 1 for one in found) / (time.monotonic() - started)
-        greedily = replace(translator, search=config.search.greedy).translate(texts["test"], too_long="cut")
-        on_valid = translator.translate(texts["valid"], too_long="cut")
+        evaluation = evaluate(
+            translator,
+            valid=valid_pairs,
+            test=test_pairs,
+            moses=config.moses_bleu,
+            num_samples=config.num_samples,
+            num_attention_maps=config.num_attention_maps,
+        )
+        speeds["search"] = evaluation.tokens_per_second
         _log.info("target tokens in a second: %s", {name: round(speed) for name, speed in speeds.items()})
         run.tracker.metrics({f"tokens_per_second/{name}": speed for name, speed in speeds.items()}, module.num_steps)
 
         save_translator(run.layout.output, translator)
+        loss = {"nll": validation["loss"], "perplexity": math.exp(validation["loss"])}
         run.finish(
             {
-                **scores(pairs["test"], found, greedily, form, config.moses_bleu),
-                "valid": {
-                    "nll": validation["loss"],
-                    "perplexity": math.exp(validation["loss"]),
-                    **{
-                        name: score.value
-                        for name, score in scored([one.text for one in on_valid], pairs["valid"], form).items()
-                    },
-                },
-                # Their ends are not translated: none is left out.
-                "test": {"num_pairs": len(pairs["test"]), "num_src_too_long": len(too_long)},
+                **evaluation.metrics,
+                "valid": loss | evaluation.metrics["valid"],
                 "training": {
                     **asdict(report),
                     "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
                     "num_steps": module.num_steps,
+                    "num_averaged": len(selection.chosen(module.history)),
                     "padding_share": padding_share(train, config.training),
                     "flops": training_flops(config.model, train, config.training, num_steps=module.num_steps),
                 },
                 **gradients(module.model, valid),
             },
             history=module.history,
-            samples=samples(
-                pairs["test"],
-                found,
-                greedily,
-                translator,
-                num_samples=config.num_samples,
-                num_attention_maps=config.num_attention_maps,
-            ),
+            samples=evaluation.samples,
         )
 
 

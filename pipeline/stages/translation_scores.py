@@ -1,7 +1,9 @@
-"""What translations of a test set are worth: scores of the corpus beside their baselines, and samples for people."""
+"""What a translator is worth: scores of whole corpora beside their baselines, and samples for people."""
 
+import logging
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from pipeline.stages.source_weights import attention_map
 from pipeline.stages.translation import Translation, Translator
 from pipeline.text.forms import Language, MosesText, PlainText, has_no_case, out_of_form
 
+_log = logging.getLogger(__name__)
+
 
 class MosesBleuConfig(Config):
     """The score of papers before sacreBLEU: of plain text after Moses' tokenizer."""
@@ -20,6 +24,61 @@ class MosesBleuConfig(Config):
     """Language of the targets, as `de`."""
     split_compounds: bool
     """Split words at their hyphens, as papers on English-German do."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found."""
+
+    metrics: dict[str, Any]
+    """Scores of the test set by name, where there is one, and under `valid` those of the validation set."""
+    samples: list[dict[str, Any]]
+    """Sentences with their translations, of the test set where there is one."""
+    tokens_per_second: float
+    """Tokens of the targets that the search found in a second, EOS counted."""
+
+
+def evaluate(
+    translator: Translator,
+    *,
+    valid: Sequence[Pair],
+    test: Sequence[Pair] | None,
+    moses: MosesBleuConfig | None,
+    num_samples: int,
+    num_attention_maps: int,
+) -> Evaluation:
+    """Translates the validation set, and the test set, of which no sentence is left out: long ones lose their ends."""
+    on_valid, seconds = _timed(translator, valid)
+    found, pairs = on_valid, valid
+    metrics: dict[str, Any] = {}
+    if test is not None:
+        found, seconds = _timed(translator, test)
+        pairs = test
+        greedily, _ = _timed(replace(translator, search=translator.search.greedy), test)
+        metrics = scores(test, found, greedily, translator.form, moses)
+        lengths = translator.lengths([pair.src for pair in test])
+        num_too_long = sum(length > translator.longest_text for length in lengths)
+        if num_too_long:
+            _log.warning(
+                "%d of %d test sources have more than the %d tokens that the model reads: their ends are cut off",
+                num_too_long,
+                len(test),
+                translator.longest_text,
+            )
+        metrics["test"] = {"num_pairs": len(test), "num_src_too_long": num_too_long}
+    texts = [one.text for one in on_valid]
+    metrics["valid"] = {name: score.value for name, score in scored(texts, valid, translator.form).items()}
+    return Evaluation(
+        metrics=metrics,
+        samples=samples(pairs, found, translator, num_samples=num_samples, num_attention_maps=num_attention_maps),
+        tokens_per_second=sum(len(one.tokens) + 1 for one in found) / seconds,
+    )
+
+
+def _timed(translator: Translator, pairs: Sequence[Pair]) -> tuple[list[Translation], float]:
+    started = time.monotonic()
+    found = translator.translate([pair.src for pair in pairs], too_long="cut")
+    return found, time.monotonic() - started
 
 
 def refuse_empty_references(test: Sequence[Pair], file: Path) -> None:
@@ -53,7 +112,9 @@ def scored(
         "chrf": chrf(plain, references, lowercase=lowercase),
     }
     if isinstance(form, MosesText):
-        result["tokenised_bleu"] = tokenised_bleu(texts, [pair.tgt for pair in pairs])
+        result["tokenised_bleu"] = tokenised_bleu(
+            texts, [pair.tgt for pair in pairs], lowercase=lowercase, tokens=f"moses-{form.tgt}"
+        )
     if moses:
         result["moses_bleu"] = moses_bleu(
             plain, references, language=moses.language, split_compounds=moses.split_compounds
@@ -82,32 +143,33 @@ def scores(
         }
         for name in by_system["beam"]
     }
-    references = [pair.tgt for pair in test]
-    result["beam_over_greedy"] = asdict(paired_bootstrap(systems["beam"], systems["greedy"], references, seed=0))
+    (beam, references), (greedy, _) = (as_plain(systems[name], test, form) for name in ("beam", "greedy"))
+    result["beam_over_greedy"] = asdict(paired_bootstrap(beam, greedy, references, seed=0, lowercase=has_no_case(form)))
     return result
 
 
 def samples(
-    test: Sequence[Pair],
+    pairs: Sequence[Pair],
     found: Sequence[Translation],
-    greedily: Sequence[Translation],
     translator: Translator,
     *,
     num_samples: int,
     num_attention_maps: int,
 ) -> list[dict[str, Any]]:
-    """Test sentences spread over the test set with their translations, the first of them with an attention map."""
-    step = max(1, len(test) // num_samples)
+    """Sentences spread over all with their translations, the first of them with an attention map."""
+    places = range(0, len(pairs), max(1, len(pairs) // num_samples))[:num_samples]
+    greedy = replace(translator, search=translator.search.greedy)
+    greedily = greedy.translate([pairs[i].src for i in places], too_long="cut")
     rows: list[dict[str, Any]] = []
-    for i in range(0, len(test), step)[:num_samples]:
+    for i, simplest in zip(places, greedily, strict=True):
         row: dict[str, Any] = {
-            "source": test[i].src,
-            "reference": test[i].tgt,
+            "source": pairs[i].src,
+            "reference": pairs[i].tgt,
             "beam": found[i].text,
-            "greedy": greedily[i].text,
+            "greedy": simplest.text,
         }
         if len(rows) < num_attention_maps:
-            attention = attention_map(translator, test[i].src, found[i])
+            attention = attention_map(translator, pairs[i].src, found[i])
             row["attention"] = {
                 "src_tokens": list(attention.src_tokens),
                 "tgt_tokens": list(attention.tgt_tokens),

@@ -123,6 +123,15 @@ def test_a_number_that_needs_itself_or_an_unknown_one_is_refused(folder: Path) -
         open_number("toy", ORDER)
 
 
+def test_the_versions_are_those_that_a_figure_was_measured_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "1"})
+    reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+    monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "2"})
+    reproduce(open_number("toy", ORDER), Stages())
+    (report,) = read_reports()
+    assert report["versions"] == {"torch": "1"}
+
+
 def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
     cut = Stages(30.0)
     cut.codes["translate/seed-2"] = 143
@@ -130,6 +139,8 @@ def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time
     (report,) = read_reports()
     assert report["ours"] == [30.0] and report["spread"] is None
     assert report["num_runs"] == {"finished": 1, "planned": 2}
+    # 30 is below 31, but the other seed may still bring the mean up.
+    assert report["reached"] is None and "not all seeds yet" in markdown_table([report])
     rest = Stages(33.0)
     assert reproduce(open_number("toy", ORDER), rest) == 0
     assert rest.ran == ["translate/seed-2"]
@@ -245,7 +256,7 @@ def test_a_number_is_reproduced_from_the_files_of_its_benchmark(tmp_path: Path) 
     report = read_json(root / "reports/numbers/toy.json")
     (run,) = report["runs"].values()
     assert report["ours"] == [run["tokenised_bleu"]["beam"]]
-    assert "tok:none" in report["signatures"]["tokenised_bleu"] and "case:lc" in report["signatures"]["bleu"]
+    assert "tok:moses-en" in report["signatures"]["tokenised_bleu"] and "case:lc" in report["signatures"]["bleu"]
     assert "tok:13a" in report["signatures"]["bleu"]
     # The references of the second score are as people wrote them.
     test = (root / "runs/toy/data/prepared/translation/test.jsonl").read_text().splitlines()

@@ -43,17 +43,17 @@ def test_the_best_have_the_lowest_loss_or_the_highest_bleu_in_the_order_of_the_t
 def test_of_equal_ones_the_earlier_is_better() -> None:
     equal = history("valid/total", {10: 2.0, 20: 1.0, 30: 1.0})
     assert selection(choose="best").chosen(equal) == [20]
-    assert selection(patience=1).is_over(equal)
+    assert selection(choose="best", patience=1).is_over(equal)
 
 
 @pytest.mark.parametrize(("patience", "is_over"), [(0, False), (1, True), (2, True), (3, False)])
 def test_the_training_is_over_after_so_many_validations_without_a_better_one(patience: int, is_over: bool) -> None:
-    assert selection(patience=patience).is_over(LOSSES) is is_over
+    assert selection(choose="best", patience=patience).is_over(LOSSES) is is_over
 
 
 def test_before_the_first_validation_nothing_is_chosen_and_nothing_is_over() -> None:
-    assert selection(patience=1).chosen(History()) == []
-    assert not selection(patience=1).is_over(History())
+    assert selection(choose="best", patience=1).chosen(History()) == []
+    assert not selection(choose="best", patience=1).is_over(History())
 
 
 def test_the_model_is_the_mean_of_the_weights_and_what_is_not_chosen_is_removed(tmp_path: Path) -> None:
@@ -77,6 +77,12 @@ def test_the_mean_of_many_equal_weights_is_bit_for_bit_the_same(tmp_path: Path) 
 
 
 def test_only_the_weights_at_the_end_need_no_file() -> None:
-    assert selection().config.is_end and selection(patience=3, metric="bleu").config.is_end
+    assert selection().config.is_end and selection(metric="bleu").config.is_end
     assert not selection(choose="best").config.is_end
     assert not selection(num_averaged=2).config.is_end
+
+
+def test_patience_that_would_hand_on_worse_weights_is_refused() -> None:
+    with pytest.raises(ValueError, match="patience: 3 hands on weights that are 3 validations past the best"):
+        selection(patience=3)
+    assert selection(patience=3, num_averaged=2).config.patience == 3

@@ -53,3 +53,25 @@ def test_a_corpus_of_one_pair_is_trained_on_and_translated(tmp_path: Path, code:
     made.run("cpu")
     metrics = read_json(made.root / "metrics/tiny/translate/transformer.json")
     assert metrics["training"]["num_pairs"] == 1 and metrics["test"]["num_pairs"] == 1
+
+
+def test_while_hyper_parameters_are_chosen_the_test_set_is_not_opened(tmp_path: Path, code: Path) -> None:
+    made = workspace(tmp_path / "workspace", code, "transformer", settings("transformer") | {"reads_test": False})
+    (made.root / "data/tiny/prepared/translation/test.jsonl").write_text("no pairs")
+    made.run("cpu")
+    metrics = read_json(made.root / "metrics/tiny/translate/transformer.json")
+    assert {"bleu", "nll"} <= metrics["valid"].keys() and not {"bleu", "chrf", "test"} & metrics.keys()
+    rows = read_json(made.root / "metrics/tiny/samples/translate/transformer.json")
+    assert {row["reference"] for row in rows} <= {pair.tgt for pair in pairs(SPLITS["valid"])}
+
+
+def test_a_mean_of_more_weights_than_there_are_validations_is_refused_before_any_training(
+    tmp_path: Path, code: Path
+) -> None:
+    config = settings("transformer") | {"selection": {"num_averaged": 4}}
+    config["training"] |= {"duration": {"kind": "steps", "num_steps": 9}, "validate_every": 3}
+    made = workspace(tmp_path / "workspace", code, "transformer", config)
+    assert (
+        "selection.num_averaged: 4, but 9 steps with validate_every 3 have 3 validations"
+        in made.run("cpu", expect=(2,)).log
+    )

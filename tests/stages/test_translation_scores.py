@@ -1,0 +1,51 @@
+"""What translations of a test set are worth, in both conventions."""
+
+import pytest
+
+from pipeline.data.records import Pair
+from pipeline.evaluation.bleu import bleu, tokenised_bleu
+from pipeline.stages.translation import Translation
+from pipeline.stages.translation_scores import scores
+from pipeline.text.forms import PLAIN, MosesText, PlainText
+
+MOSES = MosesText(kind="moses", src="en", tgt="de", lowercase=True)
+TOKENS = ["ein mann , der läuft .", "zwei hunde & quot ; spielen am strand .", "eine frau im roten kleid ."]
+PLAIN_TEXT = ["Ein Mann, der läuft.", 'Zwei Hunde " spielen am Strand.', "Eine Frau im roten Kleid."]
+BEAM = ["ein mann , der läuft .", "zwei hunde spielen am strand .", "eine frau im kleid ."]
+GREEDY = ["ein mann läuft .", "hunde spielen am strand .", "eine frau im roten kleid"]
+
+
+def found(texts: list[str]) -> list[Translation]:
+    return [Translation(text=text, tokens=(1,), log_prob=-1.0, score=-1.0) for text in texts]
+
+
+def pairs(form: PlainText | MosesText) -> list[Pair]:
+    """Three pairs, in Moses tokens with the untouched references beside them, or plain."""
+    rows = zip(TOKENS, PLAIN_TEXT, strict=True)
+    if isinstance(form, MosesText):
+        return [Pair(tokens, "a source", tokens, "own", tokens, plain) for tokens, plain in rows]
+    return [Pair(plain, "a source", plain, "own", plain) for _, plain in rows]
+
+
+def test_tokens_are_compared_with_tokens_and_plain_text_with_what_people_wrote() -> None:
+    result = scores(pairs(MOSES), found(BEAM), found(GREEDY), MOSES, None)
+    assert result["tokenised_bleu"]["beam"] == tokenised_bleu(BEAM, TOKENS).value
+    plain = ["ein mann, der läuft.", "zwei hunde spielen am strand.", "eine frau im kleid."]
+    assert result["bleu"]["beam"] == bleu(plain, PLAIN_TEXT, lowercase=True).value
+
+
+def test_the_signature_says_whose_tokens_they_are_and_that_case_is_gone() -> None:
+    result = scores(pairs(MOSES), found(BEAM), found(GREEDY), MOSES, None)
+    assert "case:lc" in result["tokenised_bleu"]["signature"]
+    assert "tok:moses-de" in result["tokenised_bleu"]["signature"]
+    assert "tok:13a" in result["bleu"]["signature"] and "case:lc" in result["bleu"]["signature"]
+    cased = MOSES.model_copy(update={"lowercase": False})
+    assert "case:mixed" in scores(pairs(cased), found(BEAM), found(GREEDY), cased, None)["tokenised_bleu"]["signature"]
+
+
+@pytest.mark.parametrize("form", [PLAIN, MOSES])
+def test_the_bootstrap_compares_the_two_bleu_that_stand_beside_it(form: PlainText | MosesText) -> None:
+    result = scores(pairs(form), found(BEAM), found(GREEDY), form, None)
+    bleu = result["bleu"]
+    assert bleu["beam"] != bleu["greedy"]
+    assert result["beam_over_greedy"]["difference"] == pytest.approx(bleu["beam"] - bleu["greedy"])
