@@ -75,12 +75,17 @@ def _recorded(model: Seq2Seq | Recurrent) -> Iterator[list[Tensor]]:
 
 
 def _of_heads(
-    attention: CrossAttention, hidden: Float[Tensor, "N T D"], memory: KeyValueCache, mask: Bool[Tensor, "N 1 1 S"]
+    attention: CrossAttention,
+    hidden: Float[Tensor, "N T D"],
+    memory: KeyValueCache,
+    mask: Bool[Tensor, "N 1 1 S"] | None,
 ) -> Float[Tensor, "N T S"]:
     """The mean weights of all heads (Vaswani et al. 2017, eq. 1)."""
     queries = attention.query(hidden).unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
     scores = (queries * queries.size(-1) ** -0.5) @ memory.keys.transpose(-2, -1)  # (N, H, T, S)
-    weights: Tensor = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    weights: Tensor = scores.softmax(dim=-1)
     return weights.mean(1)
 
 

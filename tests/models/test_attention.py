@@ -17,7 +17,9 @@ def test_segment_mask_allows_the_same_segment_up_to_oneself() -> None:
 
 
 def test_key_mask_hides_padding_from_every_query() -> None:
-    assert key_mask(torch.tensor([[True, False]])).tolist() == [[[[True, False]]]]
+    mask = key_mask(torch.tensor([[True, False], [True, True]]))
+    assert mask is not None and mask.tolist() == [[[[True, False]]], [[[True, True]]]]
+    assert key_mask(torch.tensor([[True, True]])) is None
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
@@ -93,6 +95,21 @@ def test_a_cache_selects_rows() -> None:
     keys = torch.arange(3.0).view(3, 1, 1, 1)
     cache = KeyValueCache.of(keys, -keys).select(torch.tensor([2, 2, 0]))
     assert cache.keys.flatten().tolist() == [2, 2, 0] and cache.values.flatten().tolist() == [-2, -2, 0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 7, 48, 60])
+def test_one_query_takes_from_a_cache_what_attention_says(length: int) -> None:
+    """Of a short past and of a long one, which another kernel computes; with spare room and rows that moved."""
+    generator = torch.Generator().manual_seed(length)
+    keys, values = (torch.randn(3, 2, length, 8, generator=generator) for _ in range(2))
+    queries, rows = torch.randn(4, 2, 1, 8, generator=generator), torch.tensor([2, 0, 0, 1])
+    cache = KeyValueCache.of(keys[:, :, :1], values[:, :, :1])
+    for t in range(1, length):
+        cache = cache.append(keys[:, :, t : t + 1], values[:, :, t : t + 1])
+    found = cache.select(rows).attend_from(queries, None)
+    weights = (queries @ keys[rows].transpose(2, 3) / 8**0.5).softmax(-1)
+    assert_close(found, (weights @ values[rows]).transpose(1, 2).flatten(2), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
