@@ -16,7 +16,8 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from jaxtyping import Int
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
@@ -32,6 +33,7 @@ from pipeline.layout import Layout
 from pipeline.models.flops import model_flops
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
+from pipeline.objectives.consistency import consistent_cross_entropy
 from pipeline.objectives.likelihood import projected_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
@@ -69,6 +71,9 @@ class TranslateConfig(Config):
     section 3)."""
     label_smoothing: Fraction
     """Probability that the training spreads evenly over all tokens (Szegedy et al. 2016)."""
+    consistency: NonNegativeFloat = 0.0
+    """Weight of the divergence between two passes of a step with different dropout (R-Drop, Liang et al. 2021; half of
+    their alpha), for little data; 0 makes one pass, anything else costs two."""
     selection: SelectionConfig = SelectionConfig()
     """Which weights become the model, and whether the training may end early."""
     search: SearchConfig
@@ -82,12 +87,20 @@ class TranslateConfig(Config):
     num_attention_maps: NonNegativeInt
     """How many of these are shown with the attention of the model to the source."""
 
+    @property
+    def num_passes(self) -> int:
+        """How often a step runs through the model."""
+        return 2 if self.consistency else 1
+
     @model_validator(mode="after")
     def _has_attention(self) -> "TranslateConfig":
         if isinstance(self.model, RecurrentConfig) and self.model.attention == "none" and self.num_attention_maps:
             raise ValueError(f"a model with attention none has no attention maps, found {self.num_attention_maps}")
         if isinstance(self.model, RecurrentConfig) and self.residual_init != 1.0:
             raise ValueError(f"residual_init is for a Transformer, found {self.residual_init} for a recurrent model")
+        rates = [rate for key, rate in self.model.model_dump().items() if key.endswith("dropout")]
+        if self.consistency and not any(any(rate.values()) if isinstance(rate, dict) else rate for rate in rates):
+            raise ValueError(f"consistency: {self.consistency} compares passes that differ by dropout, and all are 0")
         return self
 
 
@@ -96,23 +109,52 @@ class TranslationTraining(StageModule[TranslationBatch]):
 
     model: Seq2Seq | Recurrent
 
-    def __init__(self, model: Seq2Seq | Recurrent, training: TrainingConfig, *, label_smoothing: float) -> None:
+    def __init__(
+        self,
+        model: Seq2Seq | Recurrent,
+        training: TrainingConfig,
+        *,
+        label_smoothing: float,
+        consistency: float = 0.0,
+    ) -> None:
         super().__init__(model, training)
         self.label_smoothing = label_smoothing
+        self.consistency = consistency
         self.num_targets = 0
         """Target tokens that this process has trained on: for its speed, not for any result."""
 
     def objective(self, batch: TranslationBatch) -> tuple[LossTerms, ...]:
-        """Cross entropy of the target tokens, EOS included; smoothed in training alone."""
-        hidden = self.model(batch.src, batch.src_mask, batch.tgt)
+        """Cross entropy of the target tokens, EOS included; smoothed, and of two passes, in training alone."""
         labels = batch.labels[batch.is_target]
         is_training = self.model.training
         self.num_targets += len(labels) if is_training else 0
-        loss = partial(
-            projected_cross_entropy, labels=labels, label_smoothing=self.label_smoothing if is_training else 0.0
-        )
+        smoothing = self.label_smoothing if is_training else 0.0
+        if is_training and self.consistency:
+            return self._twice(batch, labels)
+        hidden = self.model(batch.src, batch.src_mask, batch.tgt)
+        loss = partial(projected_cross_entropy, labels=labels, label_smoothing=smoothing)
         loss_sum, nll, num_correct = self.model.embeddings.output(hidden[batch.is_target], loss)
         report = {"nll": nll, "accuracy": num_correct}
+        return (LossTerms(loss_sum=loss_sum, num_targets=len(labels), report=report),)
+
+    def _twice(self, batch: TranslationBatch, labels: Int[Tensor, "N"]) -> tuple[LossTerms, ...]:
+        """The batch in two passes side by side, each with a dropout of its own."""
+        src, src_mask, tgt = (tensor.repeat(2, 1) for tensor in (batch.src, batch.src_mask, batch.tgt))
+        first, second = (hidden[batch.is_target] for hidden in self.model(src, src_mask, tgt).chunk(2))
+
+        def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            return consistent_cross_entropy(
+                hidden,
+                second,
+                weight,
+                bias,
+                labels=labels,
+                label_smoothing=self.label_smoothing,
+                consistency=self.consistency,
+            )
+
+        loss_sum, nll, num_correct, divergence = self.model.embeddings.output(first, loss)
+        report = {"nll": nll, "accuracy": num_correct, "divergence": divergence}
         return (LossTerms(loss_sum=loss_sum, num_targets=len(labels), report=report),)
 
 
@@ -157,6 +199,7 @@ def main(path: Path) -> None:
             build_model(config.model, residual_init=config.residual_init),
             config.training,
             label_smoothing=config.label_smoothing,
+            consistency=config.consistency,
         )
         form = load_form(pairs_folder)
         bleu_of_weights = None
@@ -195,7 +238,8 @@ def main(path: Path) -> None:
                     "num_steps": module.num_steps,
                     "num_averaged": len(selection.chosen(module.history)),
                     "padding_share": padding_share(train, config.training),
-                    "flops": training_flops(config.model, train, config.training, num_steps=module.num_steps),
+                    "flops": config.num_passes
+                    * training_flops(config.model, train, config.training, num_steps=module.num_steps),
                 },
                 **gradients(module.model, valid),
             },

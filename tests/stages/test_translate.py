@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 from torch.testing import assert_close
@@ -17,7 +16,6 @@ from transformers import AutoTokenizer, MarianMTModel
 
 from pipeline.artifacts import read_json
 from pipeline.config import load
-from pipeline.data.batches import TranslationBatch
 from pipeline.data.records import Pair, write_records
 from pipeline.data.translation import TokenRows, TranslationExamples, translation_examples
 from pipeline.evaluation.bleu import bleu, chrf
@@ -80,65 +78,6 @@ def examples(texts: list[Pair]) -> TranslationExamples:
 
 def rows(sentences: Sequence[Sequence[int]], tokens: Tokenizer) -> TokenRows:
     return TokenRows.of(sentences, max_length=48, eos_id=tokens.eos_id)
-
-
-def training(kind: str, **changes: Any) -> TranslationTraining:
-    config = TranslateConfig.model_validate(settings(kind, dropout=0.0) | changes)
-    torch.manual_seed(1)
-    return TranslationTraining(build_model(config.model), config.training, label_smoothing=config.label_smoothing)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_training_smooths_labels_over_all_tokens_but_padding_and_validation_does_not(kind: str) -> None:
-    module = training(kind, label_smoothing=0.3)
-    batch = examples(pairs(range(6))).collate(np.arange(6), 0)
-    logits = module.model.logits(module.model(batch.src, batch.src_mask, batch.tgt))
-    assert logits.shape[-1] == tokenizer().vocab_size - 1
-    losses = {}
-    for smoothing in (0.3, 0.0):
-        each = F.cross_entropy(
-            logits.flatten(0, 1),
-            batch.labels.flatten(),
-            label_smoothing=smoothing,
-            ignore_index=tokenizer().pad_id,
-            reduction="sum",
-        )
-        losses[smoothing] = each
-    (terms,) = module.objective(batch)
-    assert_close(terms.loss_sum, losses[0.3], rtol=1e-5, atol=1e-4)
-    assert_close(terms.report["nll"], losses[0.0].detach(), rtol=1e-5, atol=1e-4)
-    module.model.eval()
-    (terms,) = module.objective(batch)
-    assert_close(terms.loss_sum, losses[0.0], rtol=1e-5, atol=1e-4)
-    assert terms.num_targets == sum(len(tokenizer().encode(pair.tgt)) + 1 for pair in pairs(range(6)))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_neither_the_amount_nor_the_content_of_padding_changes_the_loss(kind: str) -> None:
-    module = training(kind)
-    batch = examples(pairs(range(6))).collate(np.arange(6), 0)
-    (plain,) = module.objective(batch)
-    random = torch.Generator().manual_seed(3)
-
-    def widened(ids: Tensor, real: Tensor) -> Tensor:
-        rubbish = torch.randint(0, tokenizer().vocab_size - 1, (len(ids), ids.shape[1] + 4), generator=random)
-        rubbish[:, : ids.shape[1]][real] = ids[real]
-        return rubbish
-
-    def longer(mask: Tensor) -> Tensor:
-        return F.pad(mask, (0, 4))
-
-    assert not batch.src_mask.all() and not batch.is_target.all()
-    padded = TranslationBatch(
-        src=widened(batch.src, batch.src_mask),
-        src_mask=longer(batch.src_mask),
-        tgt=widened(batch.tgt, batch.is_target),
-        labels=widened(batch.labels, batch.is_target),
-        is_target=longer(batch.is_target),
-    )
-    (wide,) = module.objective(padded)
-    assert wide.num_targets == plain.num_targets
-    assert_close(wide.loss_sum, plain.loss_sum, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("beam_size", [1, 4])
@@ -281,7 +220,7 @@ def test_the_padding_share_counts_both_sides() -> None:
             pad_id=89,
             bos_id=89,
         )
-        shares.append(padding_share(data, training("transformer").training_config))
+        shares.append(padding_share(data, TranslateConfig.model_validate(settings("transformer")).training))
     assert shares == [0.0, 0.25]
 
 
