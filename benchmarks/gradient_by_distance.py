@@ -82,7 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'':>20} {'at 0':>9} " + " ".join(f"{k:>8}" for k in SHOWN))
     for axis, num_steps in zip(axes, (0, options.steps), strict=True):
         when = f"{num_steps} steps" if num_steps else "random weights"
-        axis.set(title=f"Decoder gradients, {when}", xlabel="target tokens back", yscale="log")
+        axis.set(
+            title=f"Decoder gradients, {when}",
+            xlabel="target tokens back",
+            yscale="log",
+            xticks=range(0, LONGEST + 1, 5),
+        )
         for cell in CELLS:
             model = new(cell, tokenizer.vocab_size).eval()
             loss = f"  loss {train(model, examples, num_steps):.3f}" if num_steps else ""
@@ -93,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     axes[0].set_ylabel("|d loss / d state|, of that at distance 0")
     axes[0].legend()
     options.picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.picture, dpi=90)
+    figure.savefig(options.picture, dpi=80)
     print(options.picture)
 
 

@@ -5,11 +5,12 @@ python -m benchmarks.translate_decoding [--data FOLDER] [--model FOLDER] [--sent
 
 All translate the same sentences in fp32 in one run, with as many threads; transformers and CTranslate2 at several batch
 sizes, of which the best counts. Ours is timed with each of its ends of a search: `proven`, until nothing can beat what
-is found, `likely`, the rule of transformers, and `filled`, that of CTranslate2. `equal` is the share of sentences that
-come out as ours do with `proven`. In brackets is the time of the processor, which counts where others use the machine.
+is found, `likely`, until nothing open is ahead of the best, and `filled`, the rule of CTranslate2. `equal` is the share
+of sentences that come out as ours do, and with which end: the one that most resembles; ours are compared with `proven`.
+In brackets is the time of the processor, which counts where others use the machine.
 
-With a model, greedy search follows: the same weights have to give the same tokens, so that fewer than 99.5% equal
-sentences (two logits may be nearly equal) end the program with an error.
+With a model, greedy search follows: the same weights have to give the same tokens, as far as the length that ours may
+have, so that fewer than 99.5% equal sentences (two logits may be nearly equal) end the program with an error.
 
 The sentences are those of test_2016_flickr.LANGUAGE in the FOLDER of the data, the language being the one that the
 model reads, or of a FILE with a sentence a line; without either they are generated. Without a model its weights are
@@ -47,7 +48,7 @@ BATCHES = (16, 32, 64, 128)
 RANDOM_LENGTH = 26
 """Longest source and target of a model with random weights."""
 EQUAL_BEAM, EQUAL_GREEDY = 0.97, 0.995
-"""Least share of sentences that a peer has to translate as we do. A beam ends by another rule there."""
+"""Least share of sentences that a peer has to translate as we do; no end of ours is exactly that of a peer's beam."""
 
 Ids = tuple[int, ...]
 
@@ -194,11 +195,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             return
         greedy = replace(ours, search=ours.search.greedy)
         expected = by_us(greedy, texts)
-        shares = {name: share(expected, translate(sources, 32, greedy)) for name, translate in peers.items()}
+        shares = {
+            name: share(expected, cut(translate(sources, 32, greedy), sources, ours))
+            for name, translate in peers.items()
+        }
 
     for name, equal in shares.items():
         print(f"greedy search: {equal:.1%} of the sentences come out of {name} as of ours")
-    beams = {name: max(share(mine["proven"].found, runs[one].found) for one in runs if name in one) for name in peers}
+    beams = {name: max(closest(mine, run)[0] for one, run in runs.items() if name in one) for name in peers}
     wrong = [f"greedy, {name}: {equal:.1%} equal" for name, equal in shares.items() if equal < EQUAL_GREEDY]
     wrong += [f"beam, {name}: {equal:.1%} equal" for name, equal in beams.items() if equal < EQUAL_BEAM]
     if wrong:
@@ -224,9 +228,23 @@ def choose_texts(data: Path | None, file: Path | None, trained: Translator | Non
     return read_lines(file or Path(data or "", f"{TEST}.{language}"))[:count]
 
 
+def cut(found: Sequence[Ids], sources: Sequence[np.ndarray], ours: Translator) -> list[Ids]:
+    """Translations as long as ours may be: the others limit a batch, or all of them alike, and may go on for longer."""
+    longest, extra = ours.model.config.max_length, ours.search.max_extra_tokens
+    return [
+        ids[: min(longest, len(source) + extra) - 1]  # ours counts <eos>
+        for ids, source in zip(found, sources, strict=True)
+    ]
+
+
 def share(expected: Sequence[Ids], found: Sequence[Ids]) -> float:
     """How many of the translations are the same, of all."""
     return sum(a == b for a, b in zip(expected, found, strict=True)) / len(expected)
+
+
+def closest(mine: dict[Stop, Run], run: Run) -> tuple[float, Stop]:
+    """The end of our search that finds most of what another found, and the share of it."""
+    return max(((share(one.found, run.found), end) for end, one in mine.items()), key=lambda found: found[0])
 
 
 def report(mine: dict[Stop, Run], runs: dict[str, Run]) -> None:
@@ -234,12 +252,12 @@ def report(mine: dict[Stop, Run], runs: dict[str, Run]) -> None:
     heads = " ".join(f"{f'x ours, {end}':>16}" for end in mine)
     print(f"{'':>28} {'seconds':>16} {heads} {'equal':>7}")
     print(f"{'(seconds of CPU behind them)':>28}")
-    for name, run in {**{f"ours, {end}": one for end, one in mine.items()}, **runs}.items():
-        equal = share(mine["proven"].found, run.found)
+    rows = {f"ours, {end}": (one, (share(mine["proven"].found, one.found), "proven")) for end, one in mine.items()}
+    for name, (run, (equal, end)) in {**rows, **{one: (run, closest(mine, run)) for one, run in runs.items()}}.items():
         ratios = (
             f"{run.seconds / one.seconds:8.2f} ({run.cpu_seconds / one.cpu_seconds:5.2f})" for one in mine.values()
         )
-        print(f"{name:>28} {run.seconds:8.2f} ({run.cpu_seconds:5.2f})  {'  '.join(ratios)} {equal:7.1%}")
+        print(f"{name:>28} {run.seconds:8.2f} ({run.cpu_seconds:5.2f})  {'  '.join(ratios)} {equal:7.1%} {end}")
 
 
 if __name__ == "__main__":
