@@ -7,6 +7,10 @@ TORCH_INDEX ?=
 # Which published number to reproduce, a folder of conf/numbers, and the folder with the files of its benchmark.
 NUMBER ?=
 DATA ?=
+# What `make bench` measures with besides DATA: a trained Transformer, the Python that has JoeyNMT, threads.
+MODEL ?=
+JOEYNMT ?=
+THREADS ?=
 
 VENV := $(CURDIR)/.venv
 INSTALLED := $(VENV)/.installed
@@ -45,14 +49,14 @@ test: $(INSTALLED) ## run the tests
 check: $(INSTALLED) ## format, lint, types, import contracts
 	ruff format --check .
 	ruff check .
-	mypy pipeline tests $(wildcard benchmarks/*.py)
+	mypy pipeline tests benchmarks
 	lint-imports
 
 reproduce: $(INSTALLED) ## reproduce a published number beside the chain: NUMBER=ID DATA=FOLDER; lists them without
 	@python -m pipeline.reproduce $(NUMBER) $(if $(DATA),--data '$(DATA)')
 
-bench: $(INSTALLED) ## measure against peers: both sides in one run
-	@for script in benchmarks/*.py; do test ! -f $$script || PYTHONPATH=. python $$script || exit; done
+bench: $(INSTALLED) ## measure against peers, both sides in one run: DATA=FOLDER MODEL=FOLDER JOEYNMT=PYTHON THREADS=N
+	@python -m benchmarks $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model '$(MODEL)') $(if $(JOEYNMT),--joeynmt '$(JOEYNMT)') $(if $(THREADS),--threads '$(THREADS)')
 
 ui: $(INSTALLED) ## show the MLflow runs on http://127.0.0.1:5000
 	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow ui --host 127.0.0.1 --port 5000

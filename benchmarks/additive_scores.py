@@ -1,16 +1,16 @@
 """Our scores of additive attention beside the equation as it stands: forward and backward, both in one run.
 
-python benchmarks/additive_scores.py [threads]
+python -m benchmarks.additive_scores [--threads N]
 """
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import process_time
 
 import torch
 from torch import Tensor
 
+from benchmarks.shared.options import parser
 from pipeline.models.additive_scores import additive_scores
 
 SHAPES = [(85, 16, 16, 256), (56, 24, 24, 256), (150, 16, 16, 256), (80, 30, 30, 1000)]
@@ -30,8 +30,9 @@ def milliseconds(scores: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: lis
     return 1e3 * median(times)
 
 
-def main() -> None:
-    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser("additive_scores", __doc__, "threads").parse_args(arguments)
+    torch.set_num_threads(options.threads)
     print(f"{'B x T x S x H':>18} {'plain ms':>9} {'ours ms':>8} {'ratio':>6}")
     for rows, length, num_keys, width in SHAPES:
         sizes = ((rows, length, width), (rows, num_keys, width), (width,))

@@ -1,10 +1,9 @@
 """Our dropout beside PyTorch's on a CPU: forward and backward, both in one run, ratio printed.
 
-python benchmarks/dropout.py [threads]
+python -m benchmarks.dropout [--threads N]
 """
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter
 
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.shared.options import parser
 from pipeline.models.dropout import dropout
 
 SHAPES = [(64, 128, 128), (32, 128, 512), (16, 256, 768)]
@@ -27,8 +27,9 @@ def milliseconds(apply: Callable[[Tensor], Tensor], values: Tensor) -> float:
     return 1e3 * median(times)
 
 
-def main() -> None:
-    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser("dropout", __doc__, "threads").parse_args(arguments)
+    torch.set_num_threads(options.threads)
     print(f"{'shape':>16} {'PyTorch ms':>11} {'ours ms':>8} {'ratio':>6}")
     for shape in SHAPES:
         values = torch.randn(shape, requires_grad=True)

@@ -1,13 +1,13 @@
-"""How far the gradient of a token's loss reaches back through the decoder: tanh network, GRU and LSTM in one run.
+"""How far the gradient of a token's loss reaches back through the decoder: tanh network, LSTM and GRU in one run.
 
-Each translates without attention, before and after some training on the pairs of a run; a table of the mean norms by
-distance, beside that at distance 0, and a picture of them.
+python -m benchmarks.gradient_by_distance [--data FOLDER] [--picture FILE] [--steps N] [--threads N]
 
-python benchmarks/gradient_by_distance.py data/PROFILE picture.png [steps]
+Each translates without attention, before and after some training; a table of the mean norms by distance, beside that at
+distance 0, and a picture of them. The FOLDER has train.en and train.de, whose last pairs are held out for the
+measurement; without one, they are generated.
 """
 
-import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Literal
 
 import matplotlib
@@ -17,21 +17,25 @@ import torch
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+from benchmarks.shared.options import parser, positive
+from benchmarks.shared.sentences import read_pairs
 from pipeline.config import ByTokens
 from pipeline.data.plan import plan_epoch
-from pipeline.data.prepared import read_pairs
+from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.objectives.likelihood import token_cross_entropy
-from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.training import train_translation_bpe
 
-CELLS: tuple[Literal["rnn", "gru", "lstm"], ...] = ("rnn", "gru", "lstm")
+Cell = Literal["rnn", "lstm", "gru"]
+CELLS: tuple[Cell, ...] = ("rnn", "lstm", "gru")
 LONGEST = 20
 SHOWN = (1, 2, 3, 5, 8, 12, 16, 20)
+NUM_HELD_OUT = 64
 
 
-def new(cell: Literal["rnn", "gru", "lstm"], vocab_size: int) -> Recurrent:
+def new(cell: Cell, vocab_size: int) -> Recurrent:
     torch.manual_seed(0)
     return Recurrent(
         RecurrentConfig(
@@ -60,31 +64,42 @@ def train(model: Recurrent, examples: TranslationExamples, num_steps: int) -> fl
     return loss.item()
 
 
-def main() -> None:
-    data, picture = Path(sys.argv[1]), Path(sys.argv[2])
-    num_steps = int(sys.argv[3]) if len(sys.argv) > 3 else 200
-    tokenizer = load_tokenizer(data / "tokens/translation")
-    examples, valid = (
-        translation_examples(
-            read_pairs(data / f"prepared/translation/{split}.jsonl"), tokenizer, max_length=128, too_long="drop"
-        )[0]
-        for split in ("train", "valid")
+def main(arguments: Sequence[str] | None = None) -> None:
+    choices = parser("gradient_by_distance", __doc__, "data", "picture", "threads")
+    choices.add_argument("--steps", type=positive, default=200, help="optimizer steps; default %(default)s")
+    options = choices.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    pairs = read_pairs(options.data)
+    tokenizer = train_translation_bpe([text for pair in pairs for text in pair], vocab_size=8000)
+    rows = [Pair(id=str(i), src=src, tgt=tgt, source="", group="") for i, (src, tgt) in enumerate(pairs)]
+    examples, held_out = (
+        translation_examples(some, tokenizer, max_length=128, too_long="drop")[0]
+        for some in (rows[:-NUM_HELD_OUT], rows[-NUM_HELD_OUT:])
     )
-    batch = valid.collate(np.arange(min(64, len(valid.src))), 0)
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    batch = held_out.collate(np.arange(len(held_out.src)), 0)
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
+    print("Mean norm of d loss / d state, and by tokens back its share of that at 0:")
     print(f"{'':>20} {'at 0':>9} " + " ".join(f"{k:>8}" for k in SHOWN))
-    for axis, when in zip(axes, ("random weights", f"{num_steps} steps"), strict=True):
-        axis.set(title=f"Decoder gradients, {when}", xlabel="target tokens back", yscale="log")
+    for axis, num_steps in zip(axes, (0, options.steps), strict=True):
+        when = f"{num_steps} steps" if num_steps else "random weights"
+        axis.set(
+            title=f"Decoder gradients, {when}",
+            xlabel="target tokens back",
+            yscale="log",
+            xticks=range(0, LONGEST + 1, 5),
+        )
         for cell in CELLS:
             model = new(cell, tokenizer.vocab_size).eval()
-            loss = train(model, examples, num_steps) if when != "random weights" else None
+            loss = f"  loss {train(model, examples, num_steps):.3f}" if num_steps else ""
             norms = decoder_gradients(model, batch, longest=LONGEST)
-            axis.plot([norm / norms[0] for norm in norms], marker="o", markersize=3, label=cell)
+            axis.plot([norm / norms[0] for norm in norms], marker="o", markersize=3, label=cell.upper())
             row = " ".join(f"{norms[k] / norms[0]:8.5f}" if k < len(norms) else " " * 8 for k in SHOWN)
-            print(f"{cell + ', ' + when:>20} {norms[0]:9.6f} {row}" + (f"  loss {loss:.3f}" if loss else ""))
+            print(f"{cell + ', ' + when:>20} {norms[0]:9.6f} {row}{loss}", flush=True)
     axes[0].set_ylabel("|d loss / d state|, of that at distance 0")
     axes[0].legend()
-    figure.savefig(picture, dpi=120)
+    options.picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.picture, dpi=80)
+    print(options.picture)
 
 
 if __name__ == "__main__":

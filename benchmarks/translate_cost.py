@@ -1,14 +1,12 @@
 """What training a small translation Transformer costs: against the number of pairs, and against their length.
 
-python -m benchmarks.translate_cost [FOLDER] [--picture FILE.png] [--threads N]
+python -m benchmarks.translate_cost [--data FOLDER] [--picture FILE.png] [--threads N]
 
 The first curve is the time of one pass over 1,000 to 29,000 pairs, which should grow as the pairs do; the second the
 time of a target token when all sentences have 8 to 96 tokens, which grows with attention. FOLDER holds train.en and
 train.de, as Multi30k has them; without it, sentences are generated.
 """
 
-import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from time import process_time
@@ -17,7 +15,9 @@ import matplotlib
 import numpy as np
 import torch
 
-from benchmarks.translate_training import LR, SHAPE, model_config, prepare, read_pairs
+from benchmarks.shared.options import parser
+from benchmarks.shared.sentences import read_pairs
+from benchmarks.shared.task import LR, SHAPE, TOKENS_PER_STEP, model_config, prepare
 from pipeline.config import ByTokens
 from pipeline.data.plan import Step, plan_epoch
 from pipeline.data.translation import TokenRows, TranslationExamples
@@ -26,18 +26,13 @@ from pipeline.objectives.likelihood import token_cross_entropy
 
 COUNTS = (1000, 2000, 4000, 8000, 16000, 29000)
 LENGTHS = (8, 16, 32, 64, 96)
-TOKENS_PER_STEP = 2800
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--picture", type=Path, default=Path("runs/benchmarks/translate_cost.png"))
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser("translate_cost", __doc__, "data", "picture", "threads").parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    task = prepare(read_pairs(options.folder), 0)
+    task = prepare(read_pairs(options.data), 0)
     vocab_size = task.tokenizer.vocab_size
     sizes = [count for count in COUNTS if count <= len(task.examples.src)]
     passes = [one_pass(chosen(task.examples, count), vocab_size) for count in sizes]

@@ -1,22 +1,28 @@
-"""Our beam search beside `generate` of transformers, and CTranslate2 where it is installed, with the same weights.
+"""Our search beside `generate` of transformers, and CTranslate2 where it is installed, with the same weights.
 
-python benchmarks/translate_decoding.py [--data FOLDER] [--model FOLDER] [--sentences 1000] [--beam 5] [--threads 1]
+python -m benchmarks.translate_decoding [--data FOLDER] [--model FOLDER] [--sentences-file FILE] [--sentences N]
+    [--beam N] [--threads N]
 
 All translate the same sentences in fp32 in one run, with as many threads; transformers and CTranslate2 at several batch
 sizes, of which the best counts. Ours is timed with each of its ends of a search: `proven`, until nothing can beat what
-is found, `likely`, the rule of transformers, and `filled`, that of CTranslate2. `equal` is the share of sentences that
-come out as ours do with `proven`. In brackets is the time of the processor, which counts where others use the machine.
+is found, `likely`, until nothing open is ahead of the best, and `filled`, the rule of CTranslate2. `equal` is the share
+of sentences that come out as ours do, and with which end: the one that most resembles; ours are compared with `proven`.
+In brackets is the time of the processor, which counts where others use the machine.
 
-The FOLDER of the data has a test_2016_flickr.en; without one the sentences are generated. Without a model its weights
-are random: every translation is then as long as allowed, and none is equal, since there ours ends with <eos> and theirs
-as it stands. CTranslate2 is no dependency of this project; with
-`pip install ctranslate2` in an environment of its own, made with `--system-site-packages`, it takes part.
+With a model, greedy search follows: the same weights have to give the same tokens, as far as the length that ours may
+have, so that fewer than 99.5% equal sentences (two logits may be nearly equal) end the program with an error.
+
+The sentences are those of test_2016_flickr.LANGUAGE in the FOLDER of the data, the language being the one that the
+model reads, or of a FILE with a sentence a line; without either they are generated. Without a model its weights are
+random: every translation is then as long as allowed, and none is equal, since there ours ends with <eos> and theirs as
+it stands. CTranslate2 is no dependency of this project. To let it take part, in the project's environment:
+
+    pip install --no-deps --target FOLDER ctranslate2
+    PYTHONPATH=FOLDER python -m benchmarks.translate_decoding --model MODEL
 """
 
-import argparse
 import importlib
 import importlib.util
-import random
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,15 +35,20 @@ import numpy as np
 import torch
 from transformers import MarianMTModel
 
+from benchmarks.shared.options import parser, positive
+from benchmarks.shared.sentences import TEST, generated_sentences, read_lines
 from pipeline.decoding.beam import Stop
+from pipeline.models.huggingface.marian import is_marian
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.stages.translation import SearchConfig, Translator, open_translator, save_translator
+from pipeline.text.forms import MosesText
 from pipeline.text.training import train_translation_bpe
 
-TEST = "test_2016_flickr.en"
 BATCHES = (16, 32, 64, 128)
 RANDOM_LENGTH = 26
 """Longest source and target of a model with random weights."""
+EQUAL_BEAM, EQUAL_GREEDY = 0.97, 0.995
+"""Least share of sentences that a peer has to translate as we do; no end of ours is exactly that of a peer's beam."""
 
 Ids = tuple[int, ...]
 
@@ -57,23 +68,17 @@ def timed(translate: Callable[[], list[Ids]]) -> Run:
     return Run(found, perf_counter() - wall, process_time() - cpu)
 
 
+def by_us(translator: Translator, texts: Sequence[str]) -> list[Ids]:
+    return [one.tokens for one in translator.translate(texts, too_long="cut")]
+
+
 def best_of_two(translator: Translator, texts: Sequence[str]) -> Run:
-    runs = [timed(lambda: [one.tokens for one in translator.translate(texts, too_long="cut")]) for _ in range(2)]
-    return min(runs, key=lambda run: run.seconds)
-
-
-def generated(count: int) -> list[str]:
-    """Sentences of 4 to 22 words, frequent ones more often."""
-    drawn = random.Random(0)
-    syllables = [a + b for a in "bdfgklmnprstvw" for b in ("a", "e", "i", "o", "u", "an", "er", "il", "or", "us")]
-    words = ["".join(drawn.choices(syllables, k=drawn.randint(1, 3))) for _ in range(6000)]
-    weights = [1 / (rank + 10) for rank in range(len(words))]
-    return [" ".join(drawn.choices(words, weights, k=drawn.randint(4, 22))) for _ in range(count)]
+    return min((timed(partial(by_us, translator, texts)) for _ in range(2)), key=lambda run: run.seconds)
 
 
 def random_translator(texts: Sequence[str], beam: int) -> Translator:
     """The shape of the small published Transformers for this data, 4 + 4 layers."""
-    tokenizer = train_translation_bpe([*texts, *generated(20_000)], vocab_size=6000)
+    tokenizer = train_translation_bpe([*texts, *generated_sentences(20_000)], vocab_size=6000)
     torch.manual_seed(0)
     shape = TransformerConfig(
         kind="transformer",
@@ -119,81 +124,140 @@ def by_transformers(model: Any, sources: Sequence[np.ndarray], size: int, ours: 
     return found
 
 
-def by_ctranslate2(folder: Path, sources: Sequence[np.ndarray], ours: Translator, threads: int) -> Run:
+def ctranslate2_engine(folder: Path, threads: int) -> Any:
+    """CTranslate2's translator of a model folder."""
     # Not installed where types are checked.
     ctranslate2 = importlib.import_module("ctranslate2")
     converters = importlib.import_module("ctranslate2.converters")
 
     converted = folder / "ctranslate2"
     converters.TransformersConverter(str(folder)).convert(str(converted))
-    engine = ctranslate2.Translator(
+    return ctranslate2.Translator(
         str(converted), device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
     )
+
+
+def by_ctranslate2(engine: Any, sources: Sequence[np.ndarray], size: int, ours: Translator) -> list[Ids]:
     tokens = ours.tokenizer
-    texts = [tokens.tokens(source.tolist()) for source in sources]
-    limit = ours.model.config.max_length - 1
-
-    def translate(size: int) -> list[Ids]:
-        results = engine.translate_batch(
-            texts,
-            beam_size=ours.search.beam_size,
-            length_penalty=ours.search.length_penalty,
-            max_batch_size=size,
-            max_decoding_length=limit,
-        )
-        return [tuple(tokens.backend.token_to_id(token) or 0 for token in one.hypotheses[0]) for one in results]
-
-    return min((timed(partial(translate, size)) for size in BATCHES), key=lambda run: run.seconds)
+    results = engine.translate_batch(
+        [tokens.tokens(source.tolist()) for source in sources],
+        beam_size=ours.search.beam_size,
+        length_penalty=ours.search.length_penalty,
+        max_batch_size=size,
+        max_decoding_length=ours.model.config.max_length - 1,
+    )
+    return [tuple(tokens.backend.token_to_id(token) or 0 for token in one.hypotheses[0]) for one in results]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help=f"a folder with {TEST}")
-    parser.add_argument("--model", type=Path, help="the folder of a trained Transformer")
-    parser.add_argument("--sentences", type=int, default=1000)
-    parser.add_argument("--beam", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    choices = parser("translate_decoding", __doc__, "data", "model", "threads")
+    choices.add_argument("--sentences-file", type=Path, help="a file with a sentence a line, in the form that it reads")
+    choices.add_argument("--sentences", type=positive, default=1000, help="how many at most; default %(default)s")
+    choices.add_argument("--beam", type=positive, default=5, help="open hypotheses; default %(default)s")
+    options = choices.parse_args(arguments)
     torch.set_num_threads(options.threads)
 
-    texts = (options.data / TEST).read_text().split("\n")[:-1] if options.data else generated(options.sentences)
-    texts = texts[: options.sentences]
-    ours = open_translator(options.model) if options.model else random_translator(texts, options.beam)
+    trained = open_trained(options.model) if options.model else None
+    texts = choose_texts(options.data, options.sentences_file, trained, options.sentences)
+    ours = trained or random_translator(texts, options.beam)
     ours = replace(ours, search=ours.search.model_copy(update={"beam_size": options.beam}))
     sources = ours.encode(texts, too_long="cut")
     num_tokens = sum(map(len, sources))
-    print(f"{len(texts)} sentences, {num_tokens} source tokens, beam {options.beam}, {options.threads} threads")
+    print(f"{len(texts)} sentences, {num_tokens} source tokens, beam {options.beam}, {options.threads} thread(s)")
+    if trained is None:
+        print("not measured: equal translations, no MODEL=FOLDER (--model): `equal` means nothing for random weights")
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "model")
         save_translator(folder, ours)
-        theirs: Any = MarianMTModel.from_pretrained(folder)
-        ours.translate(texts[:64], too_long="cut")
-        by_transformers(theirs, sources[:64], 64, ours)
-
-        ends = get_args(Stop)
-        mine = {
-            end: best_of_two(replace(ours, search=ours.search.model_copy(update={"stop": end})), texts) for end in ends
-        }
-        runs = {
-            f"transformers, batches of {size}": timed(partial(by_transformers, theirs, sources, size, ours))
-            for size in BATCHES
+        model: Any = MarianMTModel.from_pretrained(folder)
+        peers: dict[str, Callable[[Sequence[np.ndarray], int, Translator], list[Ids]]] = {
+            "transformers": partial(by_transformers, model)
         }
         if importlib.util.find_spec("ctranslate2"):
-            runs["CTranslate2"] = by_ctranslate2(folder, sources, ours, options.threads)
+            peers["CTranslate2"] = partial(by_ctranslate2, ctranslate2_engine(folder, options.threads))
+        else:
+            print("not measured: CTranslate2 is not installed (see --help)")
+        by_us(ours, texts[:64])
+        for translate in peers.values():
+            translate(sources[:64], 64, ours)
+        mine = {
+            end: best_of_two(replace(ours, search=ours.search.model_copy(update={"stop": end})), texts)
+            for end in get_args(Stop)
+        }
+        runs = {
+            f"{name}, batches of {size}": timed(partial(translate, sources, size, ours))
+            for name, translate in peers.items()
+            for size in BATCHES
+        }
+        report(mine, runs)
+        if trained is None:
+            return
+        greedy = replace(ours, search=ours.search.greedy)
+        expected = by_us(greedy, texts)
+        shares = {
+            name: share(expected, cut(translate(sources, 32, greedy), sources, ours))
+            for name, translate in peers.items()
+        }
 
-    heads = " ".join(f"{f'x ours, {end}':>16}" for end in ends)
+    for name, equal in shares.items():
+        print(f"greedy search: {equal:.1%} of the sentences come out of {name} as of ours")
+    beams = {name: max(closest(mine, run)[0] for one, run in runs.items() if name in one) for name in peers}
+    wrong = [f"greedy, {name}: {equal:.1%} equal" for name, equal in shares.items() if equal < EQUAL_GREEDY]
+    wrong += [f"beam, {name}: {equal:.1%} equal" for name, equal in beams.items() if equal < EQUAL_BEAM]
+    if wrong:
+        raise SystemExit(f"the sides do not compute the same: {'; '.join(wrong)}")
+
+
+def open_trained(folder: Path) -> Translator:
+    """The translator of a folder, of a variant that the peers open too."""
+    try:
+        found = open_translator(folder)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--model: {error}") from error
+    if not is_marian(found.model.config):
+        raise SystemExit(f"--model: {folder} is no post-norm sinusoidal Transformer, which is what the others open")
+    return found
+
+
+def choose_texts(data: Path | None, file: Path | None, trained: Translator | None, count: int) -> list[str]:
+    """The sentences of a file, or those that a folder has in the language that the model reads, or generated ones."""
+    if file is None and data is None:
+        return generated_sentences(count)
+    language = trained.form.src if trained and isinstance(trained.form, MosesText) else "en"
+    return read_lines(file or Path(data or "", f"{TEST}.{language}"))[:count]
+
+
+def cut(found: Sequence[Ids], sources: Sequence[np.ndarray], ours: Translator) -> list[Ids]:
+    """Translations as long as ours may be: the others limit a batch, or all of them alike, and may go on for longer."""
+    longest, extra = ours.model.config.max_length, ours.search.max_extra_tokens
+    return [
+        ids[: min(longest, len(source) + extra) - 1]  # ours counts <eos>
+        for ids, source in zip(found, sources, strict=True)
+    ]
+
+
+def share(expected: Sequence[Ids], found: Sequence[Ids]) -> float:
+    """How many of the translations are the same, of all."""
+    return sum(a == b for a, b in zip(expected, found, strict=True)) / len(expected)
+
+
+def closest(mine: dict[Stop, Run], run: Run) -> tuple[float, Stop]:
+    """The end of our search that finds most of what another found, and the share of it."""
+    return max(((share(one.found, run.found), end) for end, one in mine.items()), key=lambda found: found[0])
+
+
+def report(mine: dict[Stop, Run], runs: dict[str, Run]) -> None:
+    """Prints the times of all, and those of the others beside ours."""
+    heads = " ".join(f"{f'x ours, {end}':>16}" for end in mine)
     print(f"{'':>28} {'seconds':>16} {heads} {'equal':>7}")
     print(f"{'(seconds of CPU behind them)':>28}")
-    for name, run in {**{f"ours, {end}": mine[end] for end in ends}, **runs}.items():
-        equal = sum(a == b for a, b in zip(mine["proven"].found, run.found, strict=True)) / len(texts)
+    rows = {f"ours, {end}": (one, (share(mine["proven"].found, one.found), "proven")) for end, one in mine.items()}
+    for name, (run, (equal, end)) in {**rows, **{one: (run, closest(mine, run)) for one, run in runs.items()}}.items():
         ratios = (
             f"{run.seconds / one.seconds:8.2f} ({run.cpu_seconds / one.cpu_seconds:5.2f})" for one in mine.values()
         )
-        print(f"{name:>28} {run.seconds:8.2f} ({run.cpu_seconds:5.2f})  {'  '.join(ratios)} {equal:7.1%}")
-    if options.model:
-        most = max(sum(a == b for a, b in zip(mine["proven"].found, run.found, strict=True)) for run in runs.values())
-        assert most >= 0.97 * len(texts), "the sides do not compute the same"
+        print(f"{name:>28} {run.seconds:8.2f} ({run.cpu_seconds:5.2f})  {'  '.join(ratios)} {equal:7.1%} {end}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training a small Transformer: our stage beside MarianMTModel under transformers' Trainer, and beside JoeyNMT.
 
-python benchmarks/translate_training.py [FOLDER] [--joeynmt PYTHON] [--threads N] [--steps N] [--rounds N]
+python -m benchmarks.translate_training [--data FOLDER] [--joeynmt PYTHON] [--threads N] [--steps N] [--rounds N]
 
 All train the same shape on the same subword ids, with dropout, label smoothing, clipping and Adam, in float32 and with
 about as many target tokens a step; all are measured in target tokens (padding not counted) a second between two
@@ -10,19 +10,15 @@ has them; without it, sentences are generated. JoeyNMT needs an environment of i
     python3.11 -m venv joey && joey/bin/pip install torch==2.13.0 && joey/bin/pip install --no-deps joeynmt
     joey/bin/pip install numpy pyyaml sacrebleu sentencepiece subword-nmt sacremoses packaging datasets tensorboard \
         matplotlib seaborn pandas importlib_metadata
-    python benchmarks/translate_training.py FOLDER --joeynmt joey/bin/python
+    python -m benchmarks.translate_training --data FOLDER --joeynmt joey/bin/python
 
 The share of the machine's peak compares the operations of our matrix products, padding included, with a product of two
 2048 x 2048 matrices.
 """
 
-import argparse
 import os
-import re
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -33,49 +29,41 @@ import torch
 import yaml
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from benchmarks.shared.joeynmt import joeynmt
+from benchmarks.shared.options import parser, positive
+from benchmarks.shared.sentences import read_pairs
+from benchmarks.shared.task import (
+    CLIP,
+    DROPOUT,
+    LR,
+    SHAPE,
+    SMOOTHING,
+    TOKENS_PER_STEP,
+    WARM_UP,
+    Task,
+    model_config,
+    prepare,
+)
 from pipeline.config import ByTokens, TrainingConfig
 from pipeline.data.batches import MicroBatch, TranslationBatch
 from pipeline.data.plan import padding_share, plan_epoch
-from pipeline.data.records import Pair
-from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.models.flops import model_flops
-from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
+from pipeline.models.seq2seq import Seq2Seq
 from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
 from pipeline.stages.translate import TranslateConfig, TranslationTraining
-from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_translation_bpe
-
-TOKENS_PER_STEP = 2800
-"""Padded tokens of the longer side: about 2,600 target tokens, the step of the prototype in most papers' range."""
-WARM_UP = 10
-"""Optimizer steps before the clock starts."""
-LR, DROPOUT, SMOOTHING, CLIP = 1e-3, 0.3, 0.1, 1.0
-SHAPE = {"d_model": 128, "num_layers": 4, "num_heads": 4, "d_ff": 256}
 
 
-@dataclass(frozen=True)
-class Task:
-    """What all of them train on."""
-
-    examples: TranslationExamples
-    few: TranslationExamples
-    """What stands for validation data."""
-    tokenizer: Tokenizer
-    num_steps: int
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--joeynmt", type=Path, help="Python of the environment that has JoeyNMT")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--steps", type=int, default=60, help="optimizer steps of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each, taken in turn")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    choices = parser("translate_training", __doc__, "data", "joeynmt", "threads")
+    choices.add_argument("--steps", type=positive, default=60, help="optimizer steps of each measurement")
+    choices.add_argument("--rounds", type=positive, default=3, help="measurements of each, taken in turn")
+    options = choices.parse_args(arguments)
     os.environ |= {"OMP_NUM_THREADS": str(options.threads), "PIPELINE_TRACKING": "local", "PIPELINE_RUNTIME": "cpu"}
     torch.set_num_threads(options.threads)
-    task = prepare(read_pairs(options.folder), options.steps + WARM_UP)
+    if not options.joeynmt:
+        print("not measured: JoeyNMT, no JOEYNMT=PYTHON (--joeynmt)")
+    task = prepare(read_pairs(options.data), options.steps + WARM_UP)
     systems = {"ours": ours, "transformers": transformers_trainer}
     found: dict[str, list[float]] = {name: [] for name in systems}
     if options.joeynmt:
@@ -84,7 +72,7 @@ def main() -> None:
         for name, train in systems.items():
             found[name].append(train(task))
         if options.joeynmt:
-            found["JoeyNMT"].append(joeynmt(task, options.joeynmt.absolute(), options.threads))
+            found["JoeyNMT"].append(joeynmt(task, options.joeynmt, options.threads))
     report(task, found, options.threads)
 
 
@@ -120,45 +108,6 @@ def matrix_peak() -> float:
         one @ other
         times.append(perf_counter() - started)
     return 2 * 2048**3 / min(times)
-
-
-def read_pairs(folder: Path | None) -> list[tuple[str, str]]:
-    """Sentence pairs of a folder, or generated ones of similar lengths."""
-    if folder:
-        sides = [(folder / f"train.{language}").read_text(encoding="utf-8").splitlines() for language in ("en", "de")]
-        return list(zip(*sides, strict=True))
-    random = np.random.default_rng(0)
-    words = ["".join(random.choice(list("abcdefghijklmnoprstuvw"), size=random.integers(2, 9))) for _ in range(8000)]
-    weights = 1.0 / np.arange(1, len(words) + 1)
-    lines = [
-        " ".join(random.choice(words, size=max(4, int(random.normal(12, 4))), p=weights / weights.sum()))
-        for _ in range(8000)
-    ]
-    return [(line, " ".join(reversed(line.split()))) for line in lines]
-
-
-def prepare(pairs: Sequence[tuple[str, str]], num_steps: int) -> Task:
-    """The pairs as subword ids of one vocabulary."""
-    tokenizer = train_translation_bpe([text for pair in pairs for text in pair], vocab_size=8000)
-    rows = [Pair(id=str(i), src=src, tgt=tgt, source="", group="") for i, (src, tgt) in enumerate(pairs)]
-    examples, _ = translation_examples(rows, tokenizer, max_length=100, too_long="drop")
-    few, _ = translation_examples(rows[:64], tokenizer, max_length=100, too_long="drop")
-    return Task(examples, few, tokenizer, num_steps)
-
-
-def model_config(vocab_size: int) -> TransformerConfig:
-    """The shape of all three."""
-    return TransformerConfig(
-        kind="transformer",
-        vocab_size=vocab_size,
-        d_model=SHAPE["d_model"],
-        num_encoder_layers=SHAPE["num_layers"],
-        num_decoder_layers=SHAPE["num_layers"],
-        num_heads=SHAPE["num_heads"],
-        d_ff=SHAPE["d_ff"],
-        max_length=128,
-        dropout=DROPOUT,
-    )
 
 
 class Timed(TranslationTraining):
@@ -308,86 +257,6 @@ def transformers_trainer(task: Task) -> float:
         )
         trainer.train()
     return speed(times)
-
-
-def joeynmt(task: Task, python: Path, threads: int) -> float:
-    """JoeyNMT on the same subwords as words, with batches by tokens; its own log gives tokens a second."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for suffix, side in (("src", task.examples.src), ("trg", task.examples.tgt)):
-            lines = [" ".join(f"t{i}" for i in ids[:-1]) for ids in side.take(np.arange(len(side)))]
-            (folder / f"train.{suffix}").write_text("\n".join(lines) + "\n")
-            (folder / f"dev.{suffix}").write_text("\n".join(lines[:8]) + "\n")
-        vocabulary = [f"t{i}" for i in range(task.tokenizer.vocab_size - 4)]
-        (folder / "vocab.txt").write_text("\n".join(["<unk>", "<pad>", "<s>", "</s>", *vocabulary]) + "\n")
-        text: dict[str, Any] = {
-            "level": "word",
-            "max_length": 128,
-            "voc_file": str(folder / "vocab.txt"),
-            "lowercase": False,
-        }
-        layers = {
-            "type": "transformer",
-            "num_layers": SHAPE["num_layers"],
-            "num_heads": SHAPE["num_heads"],
-            "embeddings": {"embedding_dim": SHAPE["d_model"], "scale": True, "dropout": 0.0},
-            "hidden_size": SHAPE["d_model"],
-            "ff_size": SHAPE["d_ff"],
-            "dropout": DROPOUT,
-            "layer_norm": "post",
-        }
-        every = 10
-        config = {
-            "name": "speed",
-            "joeynmt_version": "2.3.0",
-            "model_dir": str(folder / "model"),
-            "use_cuda": False,
-            "random_seed": 1,
-            "data": {
-                "train": str(folder / "train"),
-                "dev": str(folder / "dev"),
-                "dataset_type": "plain",
-                "src": {"lang": "src", **text},
-                "trg": {"lang": "trg", **text},
-            },
-            "testing": {"beam_size": 1, "eval_metrics": ["bleu"], "batch_size": 8, "max_output_length": 4},
-            "training": {
-                "batch_size": TOKENS_PER_STEP,
-                "batch_type": "token",
-                "normalization": "tokens",
-                "optimizer": "adam",
-                "scheduling": "plateau",
-                "adam_betas": [0.9, 0.98],
-                "learning_rate": LR,
-                "label_smoothing": SMOOTHING,
-                "clip_grad_norm": CLIP,
-                "updates": task.num_steps + 1,
-                "epochs": 1000,
-                "logging_freq": every,
-                "validation_freq": 1000 * every,
-                "shuffle": True,
-            },
-            "model": {
-                "initializer": "xavier_uniform",
-                "embed_initializer": "xavier_uniform",
-                "tied_embeddings": True,
-                "tied_softmax": True,
-                "encoder": layers,
-                "decoder": layers,
-            },
-        }
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        done = subprocess.run(
-            [str(python), "-m", "joeynmt", "train", str(folder / "config.yaml"), "--skip-test"],
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        logged = [float(found) for found in re.findall(r"Tokens per Sec:\s*([\d.]+)", done.stdout + done.stderr)]
-        if len(logged) < 2:
-            raise SystemExit(f"JoeyNMT: {(done.stdout + done.stderr)[-2000:]}")
-        return median(logged[WARM_UP // every :])
 
 
 if __name__ == "__main__":

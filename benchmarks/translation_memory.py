@@ -4,7 +4,7 @@ Generated pairs of some 12 words a side go through the stages prepare and tokeni
 process of its own. Anonymous memory is what a process holds; the rest of its resident memory are pages of files, which
 the system takes back when it needs them. What grows from one size to the next is printed as bytes a pair.
 
-    python benchmarks/translation_memory.py [10000 100000 400000]
+    python -m benchmarks.translation_memory [--sizes 10000 100000 400000]
 """
 
 import os
@@ -13,9 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+
+from benchmarks.shared.options import parser, positive
 
 SIZES = (10_000, 100_000, 400_000)
 HELD_OUT = 500
@@ -54,8 +57,15 @@ class Peak:
     seconds: float
 
 
-def main(sizes: list[int]) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Prints one line for each process and size."""
+    choices = parser("translation_memory", __doc__)
+    choices.add_argument(
+        "--sizes", type=positive, nargs="+", default=SIZES, metavar="PAIRS", help="sizes of the corpora, rising"
+    )
+    sizes: Sequence[int] = choices.parse_args(arguments).sizes
+    if list(sizes) != sorted(set(sizes)):
+        choices.error(f"--sizes: expected rising numbers, found {' '.join(map(str, sizes))}")
     peaks: dict[tuple[str, int], Peak] = {}
     print(f"{'pairs':>9}  {'work':<9} {'anonymous':>10} {'resident':>10} {'seconds':>8}")
     for size in sizes:
@@ -122,4 +132,4 @@ def measured(command: list[str], folder: Path) -> Peak:
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]] or list(SIZES))
+    main()

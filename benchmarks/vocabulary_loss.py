@@ -1,10 +1,9 @@
 """The loss over a vocabulary, forward and backward: logits as a whole beside some rows at a time; ratio printed.
 
-python benchmarks/vocabulary_loss.py [threads]
+python -m benchmarks.vocabulary_loss [--threads N]
 """
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 from time import process_time
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.shared.options import parser
 from pipeline.objectives.likelihood import projected_cross_entropy, token_cross_entropy
 
 SHAPES = [(1300, 128, 6000), (2600, 128, 8000), (1300, 512, 37000)]
@@ -44,8 +44,9 @@ def in_rows(inputs: tuple[Tensor, ...], labels: Tensor) -> Tensor:
     return projected_cross_entropy(*inputs, labels=labels, label_smoothing=0.1)[0]
 
 
-def main() -> None:
-    torch.set_num_threads(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parser("vocabulary_loss", __doc__, "threads").parse_args(arguments)
+    torch.set_num_threads(options.threads)
     print(f"{'shape':>15} {'PyTorch ms':>11} {'whole ms':>9} {'rows ms':>8} {'ratio to PyTorch':>17} {'to whole':>9}")
     for num_tokens, d_model, vocab_size in SHAPES:
         shapes = ((num_tokens, d_model), (vocab_size, d_model), (vocab_size,))

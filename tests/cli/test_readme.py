@@ -2,14 +2,18 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from pipeline.cli import _parser
-from pipeline.config import Config, load
+from pipeline.config import Config, OptimizerConfig, load
 from pipeline.data.corpus import PrepareConfig
 from pipeline.data.sources import FetchConfig
 from pipeline.layout import Layout
+from pipeline.models.recurrent import DropoutRates, RecurrentConfig
+from pipeline.models.seq2seq import TransformerConfig
+from pipeline.stages.translate import TranslateConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,3 +55,27 @@ def test_a_swept_key_exists() -> None:
         from omegaconf import OmegaConf
 
         assert OmegaConf.select(OmegaConf.load(ROOT / file), key) is not None
+
+
+def test_the_options_of_translation_models_are_those_of_their_configurations() -> None:
+    (section,) = re.findall(r"^## Translation models\n(.*?)^\|", README, re.DOTALL | re.MULTILINE)
+    configs = (RecurrentConfig, TransformerConfig, TranslateConfig, DropoutRates, OptimizerConfig)
+    fields = {name: field for one in configs for name, field in one.model_fields.items()}
+    choices = {choice for field in fields.values() for choice in get_args(field.annotation) if isinstance(choice, str)}
+    named = set(re.findall(r"`([a-z_]+)`", section))
+    assert {"cell", "lstm", "local_p", "input_feeding", "truncate_steps", "norm", "learned"} <= named
+    assert named <= set(fields) | choices
+    for config in (RecurrentConfig, TransformerConfig):
+        for name, field in config.model_fields.items():
+            own = {choice for choice in get_args(field.annotation) if isinstance(choice, str)}
+            assert name == "kind" or own <= named, name
+
+
+def test_every_benchmark_and_picture_that_is_named_exists() -> None:
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    table = README.partition("<!-- speed")[2].partition("<!-- end of speed")[0]
+    named = set(re.findall(r"`(\w+)` \|$", table, re.MULTILINE))
+    assert {"translate_training", "translate_decoding"} <= named
+    assert named | set(re.findall(r"python -m benchmarks\.(\w+)", README)) <= scripts
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / picture).stat().st_size < 60_000, picture
