@@ -34,6 +34,8 @@ def cut_settings(name: str) -> dict[str, Any]:
     own = {"kind": "adagrad"} if training["optimizer"].get("kind") == "adagrad" else {"weight_decay": 0.1}
     training |= {"optimizer": own | {"lr": 0.06 / clip_norm(name), "eps": 1.0, "clip_norm": clip_norm(name)}}
     training |= {"schedule": {"kind": "constant"}, "validate_every": 3, "checkpoint_every": 100}
+    # Three steps have one validation, and its weights are those to compare.
+    config.pop("selection", None)
     if "rollout" in config:
         training |= {"batching": {"kind": "examples", "examples_per_step": 5}, "duration": EPOCHS | {"num_epochs": 1}}
         config["rollout"] |= {"num_iterations": 2, "prompts_per_iteration": 10}
