@@ -25,8 +25,9 @@ EOS."""
 
 Stop = Literal["proven", "likely", "filled"]
 """When the search of a row ends: once nothing open can enter its B best (proven), whatever its length; sooner, once
-nothing open would enter them if it ended at the length it has (likely), as transformers ends it; or once K hypotheses
-have finished (filled), as fairseq and CTranslate2 end it. What is found differs for few rows."""
+nothing open would enter them if it ended at the length it has (likely); or once K hypotheses have finished (filled), as
+fairseq and CTranslate2 end it. The sooner, the more rows find something else: benchmarks/translate_decoding.py counts
+them, and those that transformers finds as `proven` does."""
 
 
 _ROWS_AT_ONCE = 64

@@ -10,19 +10,20 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.objectives.likelihood import filled_up
+
 _ROWS = 256
 """Positions that are projected at once, twice each."""
-_ALIGNMENT = 16
 _IMPOSSIBLE = -1e4
 """Bias of the classes that fill rows up: their probability is zero, and the difference of two logarithms of it too."""
 
 
 def consistent_cross_entropy(
     first: Float[Tensor, "N D"],
-    second: Float[Tensor, "N D"],
     weight: Float[Tensor, "V D"],
     bias: Float[Tensor, "V"],
     *,
+    second: Float[Tensor, "N D"],
     labels: Int[Tensor, "N"],
     label_smoothing: float,
     consistency: float,
@@ -64,9 +65,7 @@ class _ConsistentLoss(torch.autograd.Function):
         dtype = torch.promote_types(first.dtype, torch.float32)
         loss, nll, divergence = (first.new_zeros((), dtype=dtype) for _ in range(3))
         num_correct = labels.new_zeros(())
-        # Rows of an odd length make the products up to twice as slow: further classes fill up.
-        extra = -vocab_size % _ALIGNMENT
-        padded_weight, padded_bias = F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra), value=_IMPOSSIBLE)
+        padded_weight, padded_bias = filled_up(weight, bias, impossible=_IMPOSSIBLE)
         hidden_grads = (torch.empty_like(first), torch.empty_like(second))
         weight_grad, bias_grad = torch.zeros_like(padded_weight), torch.zeros_like(padded_bias)
         for start in range(0, len(labels), _ROWS):

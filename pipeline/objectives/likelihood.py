@@ -177,6 +177,17 @@ _MIN_ROWS = 256
 """Fewest rows of them: with fewer, adding up the gradient of a large weight costs more than the cache saves."""
 
 
+def filled_up(
+    weight: Float[Tensor, "V D"], bias: Float[Tensor, "V"], *, impossible: float
+) -> tuple[Float[Tensor, "W D"], Float[Tensor, "W"]]:
+    """A projection with further classes behind its own, of which `impossible` is the bias.
+
+    Rows of an odd length make the products up to twice as slow; W, the number of classes then, is a multiple of 16.
+    """
+    extra = -len(weight) % _ALIGNMENT
+    return F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra), value=impossible)
+
+
 class _ProjectedLoss(torch.autograd.Function):
     """Chunks of rows: logits -> loss -> gradients of hidden states, weight and bias."""
 
@@ -190,9 +201,7 @@ class _ProjectedLoss(torch.autograd.Function):
         loss, nll = hidden.new_zeros((), dtype=dtype), hidden.new_zeros((), dtype=dtype)
         num_correct = labels.new_zeros(())
         rows = max(_MIN_ROWS, _CHUNK // vocab_size)
-        # Rows of an odd length make the products up to twice as slow: further classes, which are impossible, fill up.
-        extra = -vocab_size % _ALIGNMENT
-        padded_weight, padded_bias = F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra), value=-torch.inf)
+        padded_weight, padded_bias = filled_up(weight, bias, impossible=-torch.inf)
         grads: tuple[Tensor, ...] = ()
         if needs_grad:
             grads = (torch.empty_like(hidden), torch.zeros_like(padded_weight), torch.zeros_like(padded_bias))

@@ -32,6 +32,7 @@ from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_
 log = logging.getLogger(__name__)
 
 Corpus = Literal["text", "conversations", "rated"]
+Encoder = Tokenizer | BpeDropout
 _PAIRS_AT_ONCE = 10_000
 
 
@@ -164,10 +165,10 @@ def _write_translation(
         tokenizer = train_translation_bpe(PairTexts(prepared / "train.jsonl"), vocab_size=config.vocab_size)
     folder.mkdir()
     tokenizer.save(folder)
-    segmented = None
+    training: Encoder = tokenizer
     if config.bpe_dropout:
-        segmented = Segmentations(config.num_segmentations, BpeDropout(tokenizer, dropout=config.bpe_dropout, seed=0))
-    encode_pairs(prepared, folder / "pairs", tokenizer, segmented)
+        training = BpeDropout(tokenizer, dropout=config.bpe_dropout, seed=0)
+    encode_pairs(prepared, folder / "pairs", tokenizer, [training] * config.num_segmentations)
     return _statistics(tokenizer, list(PairTexts(prepared / "test.jsonl")))
 
 
@@ -185,29 +186,18 @@ def _given(folder: Path, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-@dataclass(frozen=True)
-class Segmentations:
-    """How training pairs are segmented at random."""
+def encode_pairs(prepared: Path, folder: Path, tokenizer: Tokenizer, training: Sequence[Encoder] = ()) -> None:
+    """Writes the prepared pairs of every split in the ids of their tokenizer.
 
-    number: int
-    """Times that each pair is segmented."""
-    encoder: BpeDropout
-
-
-def encode_pairs(prepared: Path, folder: Path, tokenizer: Tokenizer, training: Segmentations | None = None) -> None:
-    """Writes the prepared pairs of every split in the ids of their tokenizer, those of training as `training` says."""
+    Those of training are written once by each encoder of `training`, or by the tokenizer.
+    """
     for split in SPLITS:
-        file = prepared / f"{split}.jsonl"
-        if training is not None and split == "train":
-            chunks: Iterator[EncodedPairs] = chain.from_iterable(
-                _encoded(file, training.encoder) for _ in range(training.number)
-            )
-        else:
-            chunks = _encoded(file, tokenizer)
+        encoders = training if training and split == "train" else [tokenizer]
+        chunks = chain.from_iterable(_encoded(prepared / f"{split}.jsonl", encoder) for encoder in encoders)
         write_pair_arrays(folder / split, chunks, vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash)
 
 
-def _encoded(file: Path, encoder: Tokenizer | BpeDropout) -> Iterator[EncodedPairs]:
+def _encoded(file: Path, encoder: Encoder) -> Iterator[EncodedPairs]:
     pairs = progress(stream_pairs(file), name=f"encoding: {file.stem}", unit="pairs")
     while chunk := list(islice(pairs, _PAIRS_AT_ONCE)):
         yield encoder.encode_batch([pair.src for pair in chunk]), encoder.encode_batch([pair.tgt for pair in chunk])

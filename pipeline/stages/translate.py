@@ -141,18 +141,13 @@ class TranslationTraining(StageModule[TranslationBatch]):
         """The batch in two passes side by side, each with a dropout of its own."""
         src, src_mask, tgt = (tensor.repeat(2, 1) for tensor in (batch.src, batch.src_mask, batch.tgt))
         first, second = (hidden[batch.is_target] for hidden in self.model(src, src_mask, tgt).chunk(2))
-
-        def loss(hidden: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            return consistent_cross_entropy(
-                hidden,
-                second,
-                weight,
-                bias,
-                labels=labels,
-                label_smoothing=self.label_smoothing,
-                consistency=self.consistency,
-            )
-
+        loss = partial(
+            consistent_cross_entropy,
+            second=second,
+            labels=labels,
+            label_smoothing=self.label_smoothing,
+            consistency=self.consistency,
+        )
         loss_sum, nll, num_correct, divergence = self.model.embeddings.output(first, loss)
         report = {"nll": nll, "accuracy": num_correct, "divergence": divergence}
         return (LossTerms(loss_sum=loss_sum, num_targets=len(labels), report=report),)

@@ -48,13 +48,12 @@ def evaluate(
     num_attention_maps: int,
 ) -> Evaluation:
     """Translates the validation set, and the test set, of which no sentence is left out: long ones lose their ends."""
-    on_valid, seconds = _timed(translator, valid)
-    found, pairs = on_valid, valid
-    metrics: dict[str, Any] = {}
+    pairs = valid if test is None else test
+    found, seconds = _timed(translator, pairs)
+    greedily, _ = _timed(replace(translator, search=translator.search.greedy), pairs)
+    on_valid, metrics = found, dict[str, Any]()
     if test is not None:
-        found, seconds = _timed(translator, test)
-        pairs = test
-        greedily, _ = _timed(replace(translator, search=translator.search.greedy), test)
+        on_valid, _ = _timed(translator, valid)
         metrics = scores(test, found, greedily, translator.form, moses)
         lengths = translator.lengths([pair.src for pair in test])
         num_too_long = sum(length > translator.longest_text for length in lengths)
@@ -70,7 +69,9 @@ def evaluate(
     metrics["valid"] = {name: score.value for name, score in scored(texts, valid, translator.form).items()}
     return Evaluation(
         metrics=metrics,
-        samples=samples(pairs, found, translator, num_samples=num_samples, num_attention_maps=num_attention_maps),
+        samples=samples(
+            pairs, found, greedily, translator, num_samples=num_samples, num_attention_maps=num_attention_maps
+        ),
         tokens_per_second=sum(len(one.tokens) + 1 for one in found) / seconds,
     )
 
@@ -151,22 +152,20 @@ def scores(
 def samples(
     pairs: Sequence[Pair],
     found: Sequence[Translation],
+    greedily: Sequence[Translation],
     translator: Translator,
     *,
     num_samples: int,
     num_attention_maps: int,
 ) -> list[dict[str, Any]]:
     """Sentences spread over all with their translations, the first of them with an attention map."""
-    places = range(0, len(pairs), max(1, len(pairs) // num_samples))[:num_samples]
-    greedy = replace(translator, search=translator.search.greedy)
-    greedily = greedy.translate([pairs[i].src for i in places], too_long="cut")
     rows: list[dict[str, Any]] = []
-    for i, simplest in zip(places, greedily, strict=True):
+    for i in range(0, len(pairs), max(1, len(pairs) // num_samples))[:num_samples]:
         row: dict[str, Any] = {
             "source": pairs[i].src,
             "reference": pairs[i].tgt,
             "beam": found[i].text,
-            "greedy": simplest.text,
+            "greedy": greedily[i].text,
         }
         if len(rows) < num_attention_maps:
             attention = attention_map(translator, pairs[i].src, found[i])

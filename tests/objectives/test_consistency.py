@@ -1,5 +1,7 @@
 """R-Drop: the cross entropies and the divergence of two passes, against what autograd makes of the definitions."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,7 @@ def test_loss_and_gradients_are_those_of_the_definition(num_positions: int, voca
     assert isinstance(expected, Tensor)
 
     loss, nll, num_correct, found = consistent_cross_entropy(
-        first, second, weight, bias, labels=labels, label_smoothing=smoothing, consistency=1.5
+        first, weight, bias, second=second, labels=labels, label_smoothing=smoothing, consistency=1.5
     )
     assert_close(loss, expected)
     assert_close(found, divergence.detach())
@@ -51,20 +53,25 @@ def test_loss_and_gradients_are_those_of_the_definition(num_positions: int, voca
 def test_equal_passes_have_no_divergence_and_the_loss_of_one() -> None:
     (hidden, _, weight, bias), labels = inputs(20, 31)
     loss, _, _, divergence = consistent_cross_entropy(
-        hidden, hidden, weight, bias, labels=labels, label_smoothing=0.1, consistency=2.0
+        hidden, weight, bias, second=hidden, labels=labels, label_smoothing=0.1, consistency=2.0
     )
     one, _, _ = projected_cross_entropy(hidden, weight, bias, labels=labels, label_smoothing=0.1)
     assert divergence == 0.0
     assert_close(loss, one)
 
 
+def loss_of(tensors: Sequence[Tensor], labels: Tensor) -> Tensor:
+    first, second, weight, bias = tensors
+    return consistent_cross_entropy(
+        first, weight, bias, second=second, labels=labels, label_smoothing=0.1, consistency=1.0
+    )[0]
+
+
 def test_single_precision_is_close_and_no_position_at_all_is_nothing() -> None:
     tensors, labels = inputs(300, 37)
     single = [tensor.detach().float().requires_grad_() for tensor in tensors]
-    exact = consistent_cross_entropy(*tensors, labels=labels, label_smoothing=0.1, consistency=1.0)[0]
-    loss = consistent_cross_entropy(*single, labels=labels, label_smoothing=0.1, consistency=1.0)[0]
+    exact = loss_of(tensors, labels)
+    loss = loss_of(single, labels)
     assert_close(loss.double(), exact, rtol=1e-5, atol=0)
-    nothing = consistent_cross_entropy(
-        *(tensor[:0] for tensor in tensors[:2]), *tensors[2:], labels=labels[:0], label_smoothing=0.1, consistency=1.0
-    )
-    assert nothing[0] == 0.0
+    nothing = loss_of((single[0][:0], single[1][:0], *single[2:]), labels[:0])
+    assert nothing == 0.0
