@@ -5,9 +5,10 @@ python -m benchmarks.translate_decoding [--data FOLDER] [--model FOLDER] [--sent
 
 All translate the same sentences in fp32 in one run, with as many threads; transformers and CTranslate2 at several batch
 sizes, of which the best counts. Ours is timed with each of its ends of a search: `proven`, until nothing can beat what
-is found, `likely`, until nothing open is ahead of the best, and `filled`, the rule of CTranslate2. `equal` is the share
-of sentences that come out as ours do, and with which end: the one that most resembles; ours are compared with `proven`.
-In brackets is the time of the processor, which counts where others use the machine.
+is found, `settled`, the rule of transformers, `likely`, until nothing open is ahead of the best, and `filled`, the rule
+of CTranslate2. `equal` is the share of sentences that come out as ours do, and with which end: the one that most
+resembles; ours are compared with `proven`. In brackets is the time of the processor, which counts where others use the
+machine.
 
 With a model, greedy search follows: the same weights have to give the same tokens, as far as the length that ours may
 have, so that fewer than 99.5% equal sentences (two logits may be nearly equal) end the program with an error.

@@ -136,9 +136,9 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--length-penalty", type=float, help="0 prefers short translations (default: the model's)")
     command.add_argument(
         "--stop",
-        choices=("proven", "likely", "filled"),
-        help="when a search ends: when nothing open can win; sooner, when nothing open is ahead; "
-        "when the beam is full (default: the model's)",
+        choices=("proven", "settled", "likely", "filled"),
+        help="when a search ends: when nothing open can win; sooner, when nothing open is ahead of all that have "
+        "ended; of the best of them; when as many have ended as the beam holds (default: the model's)",
     )
     command.add_argument(
         "--n-best", type=int, default=0, help="so many translations a line: number ||| text ||| log-prob ||| score"

@@ -23,11 +23,11 @@ Normalisation = Literal["gnmt", "length"]
 EOS."""
 
 
-Stop = Literal["proven", "likely", "filled"]
+Stop = Literal["proven", "settled", "likely", "filled"]
 """When the search of a row ends: once nothing open can enter its B best (proven), whatever its length; sooner, once
-nothing open would enter them if it ended at the length it has (likely); or once K hypotheses have finished (filled), as
-fairseq and CTranslate2 end it. The sooner, the more rows find something else: benchmarks/translate_decoding.py counts
-them, and those that transformers finds as `proven` does."""
+nothing open would enter the K best (settled, as transformers ends it) or the B best (likely) if it ended at the length
+it has; or once K hypotheses have finished (filled), as fairseq and CTranslate2 end it. The sooner, the more rows find
+something else: benchmarks/translate_decoding.py counts them."""
 
 
 _ROWS_AT_ONCE = 64
@@ -108,7 +108,8 @@ def beam_search(
     # One hypothesis to begin with, from the second token on K.
     open_log_probs = torch.zeros(num_rows, 1, device=device)
     open_tokens = torch.full((num_rows, 1, longest), eos, device=device)
-    best = _Finished.none(num_rows, num_best, longest, eos=eos, device=device)
+    num_kept = beam_size if stop == "settled" else num_best
+    best = _Finished.none(num_rows, num_kept, longest, eos=eos, device=device)
     num_finished = torch.zeros_like(max_lengths)
     final_penalty = _penalty(max_lengths, normalisation, length_penalty)  # (M,)
 
@@ -135,10 +136,10 @@ def beam_search(
         open_tokens[:, :, length - 1] = next_tokens
 
         # Log-probabilities only fall and penalties only grow: at its longest an open hypothesis cannot be above this.
-        end_penalty = final_penalty
-        if stop == "likely":
-            end_penalty = _penalty(torch.full_like(final_penalty, length), normalisation, length_penalty)
-        is_done = best.scores[:, -1] >= open_log_probs[:, 0] / end_penalty
+        is_done = best.scores[:, num_best - 1] >= open_log_probs[:, 0] / final_penalty
+        if stop in ("settled", "likely"):
+            penalty = _penalty(torch.full_like(final_penalty, length), normalisation, length_penalty)
+            is_done |= best.scores[:, -1] >= open_log_probs[:, 0] / penalty
         if stop == "filled":
             num_finished += (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
             is_done |= num_finished >= beam_size
@@ -147,7 +148,7 @@ def beam_search(
         last_tokens = next_tokens.flatten()
         if bool(is_done.any()):
             for row, hypotheses in zip(rows[is_done].tolist(), best.select(is_done).hypotheses(eos), strict=True):
-                found[row] = hypotheses
+                found[row] = hypotheses[:num_best]
             kept = ~is_done
             rows, max_lengths, final_penalty = rows[kept], max_lengths[kept], final_penalty[kept]
             num_finished = num_finished[kept]

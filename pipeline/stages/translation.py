@@ -51,9 +51,10 @@ class SearchConfig(Config):
     """Exponent of the normalisation; 0 prefers short translations, larger values longer ones."""
     max_extra_tokens: NonNegativeInt
     """Longest translation: the tokens of its source and so many more (Vaswani et al. 2017, section 6.1: 50)."""
-    stop: Stop = "proven"
-    """proven: the search ends when nothing open can become the best; likely: sooner, when nothing open is better than
-    the best as it is; filled: when `beam_size` hypotheses have ended."""
+    stop: Stop = "settled"
+    """proven: the search ends when nothing open can become the best; settled: sooner, when as it is nothing open is
+    better than any of the `beam_size` best that have ended; likely: when nothing is better than the best one; filled:
+    when `beam_size` hypotheses have ended."""
 
     @property
     def greedy(self) -> "SearchConfig":
@@ -287,7 +288,7 @@ def open_translator(folder: Path) -> Translator:
         normalisation=settings.get("normalisation", "length"),
         length_penalty=settings.get("length_penalty", 1.0),
         max_extra_tokens=settings.get("max_extra_tokens", 50),
-        stop=settings.get("stop", "proven"),
+        stop=settings.get("stop", "settled"),
     )
     return Translator(model.eval(), tokenizer, search, load_form(folder))
 

@@ -90,7 +90,8 @@ def _plain_beam(
 ) -> list[Hypothesis]:
     """The definition in a loop: K best continuations, the ended ones leave, the beam is refilled.
 
-    It never stops early, or, with `filled`, as soon as K have ended, with `likely` when none is better as it is.
+    It never stops early, or, with `filled`, as soon as K have ended; with `likely` and `settled` when nothing open
+    would be among the best one and the K best of those that ended, as it is.
     """
     beam: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     finished: list[Hypothesis] = []
@@ -110,9 +111,11 @@ def _plain_beam(
         beam = [(log_prob, tokens) for log_prob, tokens in continued if tokens[-1] != EOS][:beam_size]
         if stop == "filled" and len(finished) >= beam_size:
             break
-        best = max((hypothesis.score for hypothesis in finished), default=-math.inf)
-        if stop == "likely" and beam and best >= _normalised(beam[0][0], length, normalisation, alpha):
-            break
+        scores = sorted((hypothesis.score for hypothesis in finished), reverse=True)
+        num_ahead = {"likely": 1, "settled": beam_size}.get(stop, len(scores) + 1)
+        if beam and len(scores) >= num_ahead:
+            if scores[num_ahead - 1] >= _normalised(beam[0][0], length, normalisation, alpha):
+                break
     return sorted(finished, key=lambda hypothesis: -hypothesis.score)
 
 
@@ -164,10 +167,11 @@ def test_the_best_continuations_are_those_of_sorting_all_of_them(vocab_size: int
     assert torch.equal((found.parents * vocab_size + found.tokens)[is_possible], places[is_possible])
 
 
-@pytest.mark.parametrize("sooner", ["likely", "filled"])
+@pytest.mark.parametrize("sooner", ["settled", "likely", "filled"])
 @pytest.mark.parametrize("beam_size", [1, 2, 5])
 def test_a_search_that_stops_sooner_finds_what_the_plain_beam_finds_until_then(beam_size: int, sooner: Stop) -> None:
-    model = ToyModel(vocab_size=8)
+    model = ToyModel(vocab_size=12)
+    model.table[:, EOS] += 2.0  # most hypotheses end well before they have to
     lengths = [12, 9, 3, 1, 15, 2, 10, 7]
 
     def search(stop: Stop) -> list[list[Hypothesis]]:
