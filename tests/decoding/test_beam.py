@@ -113,9 +113,9 @@ def _plain_beam(
             break
         scores = sorted((hypothesis.score for hypothesis in finished), reverse=True)
         num_ahead = {"likely": 1, "settled": beam_size}.get(stop, len(scores) + 1)
-        if beam and len(scores) >= num_ahead:
-            if scores[num_ahead - 1] >= _normalised(beam[0][0], length, normalisation, alpha):
-                break
+        is_ahead = beam and len(scores) >= num_ahead
+        if is_ahead and scores[num_ahead - 1] >= _normalised(beam[0][0], length, normalisation, alpha):
+            break
     return sorted(finished, key=lambda hypothesis: -hypothesis.score)
 
 
