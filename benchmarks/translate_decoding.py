@@ -3,12 +3,12 @@
 python -m benchmarks.translate_decoding [--data FOLDER] [--model FOLDER] [--sentences-file FILE] [--sentences N]
     [--beam N] [--threads N]
 
-All translate the same sentences in fp32 in one run, with as many threads; transformers and CTranslate2 at several batch
-sizes, of which the best counts. Ours is timed with each of its ends of a search: `proven`, until nothing can beat what
-is found, `settled`, the rule of transformers, `likely`, until nothing open is ahead of the best, and `filled`, the rule
-of CTranslate2. `equal` is the share of sentences that come out as ours do, and with which end: the one that most
-resembles; ours are compared with `proven`. In brackets is the time of the processor, which counts where others use the
-machine.
+All translate the same sentences in fp32 in one run, with as many threads, on which ours and CTranslate2 translate
+batches side by side; transformers and CTranslate2 at several batch sizes, of which the best counts. Ours is timed with
+each of its ends of a search: `proven`, until nothing can beat what is found, `settled`, the rule of transformers,
+`likely`, until nothing open is ahead of the best, and `filled`, the rule of CTranslate2. `equal` is the share of
+sentences that come out as ours do, and with which end: the one that most resembles; ours are compared with `proven`. In
+brackets is the time of the processor, which counts where others use the machine.
 
 With a model, greedy search follows: the same weights have to give the same tokens, as far as the length that ours may
 have, so that fewer than 99.5% equal sentences (two logits may be nearly equal) end the program with an error.
@@ -52,6 +52,8 @@ EQUAL_BEAM, EQUAL_GREEDY = 0.97, 0.995
 """Least share of sentences that a peer has to translate as we do; no end of ours is exactly that of a peer's beam."""
 
 Ids = tuple[int, ...]
+Translate = Callable[[Sequence[np.ndarray], int, Translator], list[Ids]]
+"""Translates sources in batches of a size, searching as a translator of ours says."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def ctranslate2_engine(folder: Path, threads: int) -> Any:
     converted = folder / "ctranslate2"
     converters.TransformersConverter(str(folder)).convert(str(converted))
     return ctranslate2.Translator(
-        str(converted), device="cpu", compute_type="float32", inter_threads=1, intra_threads=threads
+        str(converted), device="cpu", compute_type="float32", inter_threads=threads, intra_threads=1
     )
 
 
@@ -168,29 +170,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if trained is None:
         print("not measured: equal translations, no MODEL=FOLDER (--model): `equal` means nothing for random weights")
 
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name, "model")
+    by_us(ours, texts[:64])
+    mine = {
+        end: best_of_two(replace(ours, search=ours.search.model_copy(update={"stop": end})), texts)
+        for end in get_args(Stop)
+    }
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "model")
         save_translator(folder, ours)
-        model: Any = MarianMTModel.from_pretrained(folder)
-        peers: dict[str, Callable[[Sequence[np.ndarray], int, Translator], list[Ids]]] = {
-            "transformers": partial(by_transformers, model)
+        openers: dict[str, Callable[[], Translate]] = {
+            "transformers": lambda: partial(by_transformers, MarianMTModel.from_pretrained(folder))
         }
         if importlib.util.find_spec("ctranslate2"):
-            peers["CTranslate2"] = partial(by_ctranslate2, ctranslate2_engine(folder, options.threads))
+            openers["CTranslate2"] = lambda: partial(by_ctranslate2, ctranslate2_engine(folder, options.threads))
         else:
             print("not measured: CTranslate2 is not installed (see --help)")
-        by_us(ours, texts[:64])
-        for translate in peers.values():
+        peers: dict[str, Translate] = {}
+        runs: dict[str, Run] = {}
+        # One after the other: the threads of CTranslate2 take time from whatever else is in the process.
+        for name, opened in openers.items():
+            peers[name] = translate = opened()
+            torch.set_num_threads(options.threads)  # which CTranslate2 changes for all of the process
             translate(sources[:64], 64, ours)
-        mine = {
-            end: best_of_two(replace(ours, search=ours.search.model_copy(update={"stop": end})), texts)
-            for end in get_args(Stop)
-        }
-        runs = {
-            f"{name}, batches of {size}": timed(partial(translate, sources, size, ours))
-            for name, translate in peers.items()
-            for size in BATCHES
-        }
+            for size in BATCHES:
+                runs[f"{name}, batches of {size}"] = timed(partial(translate, sources, size, ours))
         report(mine, runs)
         if trained is None:
             return

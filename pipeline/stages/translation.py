@@ -35,6 +35,7 @@ from pipeline.models.seq2seq import Seq2Seq
 from pipeline.progress import progress
 from pipeline.text.forms import PLAIN, MosesText, PlainText, into_form, load_form, out_of_form, save_form
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.workers import side_by_side
 
 GENERATION = "generation_config.json"
 _TOKENS_PER_BATCH = 2048
@@ -206,7 +207,6 @@ class Translator:
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return self.tokenizer.encode_batch(texts)
 
-    @torch.inference_mode()
     def _in_batches(
         self,
         sources: Sequence[Int[np.ndarray, "_"]],
@@ -220,11 +220,19 @@ class Translator:
             return
         lengths = np.array([len(sources[i]) for i in filled], dtype=np.int64)
         batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(lengths.max())))
-        for step in plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0):
-            places: list[int] = filled[step.indices].tolist()
+        steps = plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0)
+
+        @torch.inference_mode()
+        def translated(places: list[int]) -> Finished:
             start = self._start([sources[i] for i in places])
             rows = zip(places, find(places, start), start.limits.tolist(), strict=True)
-            yield [(place, [self._translation(one, limit) for one in row]) for place, row, limit in rows]
+            return [(place, [self._translation(one, limit) for one in row]) for place, row, limit in rows]
+
+        batches = (filled[step.indices].tolist() for step in steps)
+        if next(self.model.parameters()).device.type == "cpu":
+            yield from side_by_side(translated, batches)
+        else:
+            yield from map(translated, batches)
 
     def _start(self, sources: Sequence[Int[np.ndarray, "_"]]) -> "_Start":
         models = (self.model, *self.others)
