@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, lines_of, written
+from pipeline.cli_options import MODELS, TRANSLATOR, parser
 
 if TYPE_CHECKING:
     from pipeline.cli_commands import Answerer
@@ -22,35 +23,11 @@ if TYPE_CHECKING:
     from pipeline.stages.translation import Translator
 
 _LINES_AT_ONCE = 64
-_MODELS = {
-    "generate": "pretrain_gpt",
-    "chat": "dpo",
-    "classify": "finetune/polarity",
-    "similar": "word_vectors/skipgram",
-    "score": "reward",
-}
-"""The stage whose model folder a command opens by default."""
-_TRANSLATOR = "translate/transformer"
-_TRANSLATE = (
-    "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
-    "in their order; an empty line stays empty. Input of any size is read in groups of lines."
-)
-_BLEU = (
-    "Scores translations with BLEU, chrF and TER, each with its sacreBLEU signature, on plain text. Of two systems it "
-    "also says how much better the first is, by the paired bootstrap."
-)
-_HELP = {
-    "generate": "continue texts",
-    "chat": "talk: each line is the next turn of one conversation",
-    "classify": "label texts; prints label, tab, probability",
-    "similar": "find the nearest words of words",
-    "score": "reward answers; each line is a request, a tab and an answer",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         for text in getattr(options, "text", ()):
             check_argument(text)
@@ -85,87 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pipeline", description="The trained models at work.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_translate(commands.add_parser("translate", help="translate texts", description=_TRANSLATE))
-    for name, stage in _MODELS.items():
-        command = commands.add_parser(name, help=_HELP[name], description=_HELP[name].capitalize() + ".")
-        texts = "words" if name == "similar" else "one text"
-        command.add_argument("text", nargs="*", help=f"{texts}; without it: --file, a pipe, or a prompt")
-        command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
-        command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{stage})")
-        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
-        if name in ("generate", "chat"):
-            command.add_argument("--max-new-tokens", type=int, default=48, help="longest answer (default: 48)")
-            command.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)")
-            command.add_argument("--top-k", type=int, default=0, help="draw from the likeliest; 0 for all")
-            command.add_argument("--top-p", type=float, default=0.95, help="draw from this probability (default: 0.95)")
-            command.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
-        if name == "similar":
-            command.add_argument("--num", type=int, default=8, help="how many words (default: 8)")
-    _add_bleu(commands.add_parser("bleu", help="score translations against a reference", description=_BLEU))
-    doctor = commands.add_parser("doctor", help="look for what would stop a run")
-    results = commands.add_parser("results", help="print the table of results, and where the report is")
-    results.add_argument("--readme", action="store_true", help="also write the table into README.md")
-    estimate = commands.add_parser("estimate", help="what a training would cost: operations, GPU-hours, memory")
-    estimate.add_argument("config", type=Path, help="conf/PROFILE/STAGE.yaml of translate, pretrain_gpt, pretrain_bert")
-    estimate.add_argument("--gpus", type=int, default=8, help="how many (default: 8)")
-    estimate.add_argument(
-        "--tflops", type=float, help="10^12 operations a second that each sustains (default: examples)"
-    )
-    estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
-    estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
-    for command in (doctor, results):
-        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
-    return parser
-
-
-def _add_translate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("text", nargs="*", help="one text; without it: --file, a pipe, or a prompt")
-    command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
-    command.add_argument("--output", type=Path, help="write to this file, which appears when all is translated")
-    command.add_argument(
-        "--model",
-        type=Path,
-        action="append",
-        help=f"a model folder (default: models/PROFILE/{_TRANSLATOR}); given several times: an ensemble",
-    )
-    command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
-    command.add_argument("--beam", type=int, help="hypotheses of the search; 1 is greedy (default: the model's)")
-    command.add_argument("--length-penalty", type=float, help="0 prefers short translations (default: the model's)")
-    command.add_argument(
-        "--stop",
-        choices=("proven", "likely", "filled"),
-        help="when a search ends: when nothing open can win; sooner, when nothing open is ahead; "
-        "when the beam is full (default: the model's)",
-    )
-    command.add_argument(
-        "--n-best", type=int, default=0, help="so many translations a line: number ||| text ||| log-prob ||| score"
-    )
-    command.add_argument(
-        "--long", choices=("refuse", "cut"), default="refuse", help="what becomes of a line that is too long"
-    )
-    command.add_argument(
-        "--lines-at-once", type=int, default=1024, help="lines read and sorted at once; 1 answers each as it comes"
-    )
-    command.add_argument("--sample", action="store_true", help="draw translations in place of searching the best")
-    command.add_argument("--temperature", type=float, help="of --sample: below 1 is closer to the best (default: 1)")
-    command.add_argument("--top-k", type=int, help="of --sample: draw from the likeliest; 0 for all (default: 0)")
-    command.add_argument("--top-p", type=float, help="of --sample: draw from this probability (default: 1)")
-    command.add_argument("--seed", type=int, help="of --sample: seed of the draws (default: 0)")
-    command.add_argument("--attention", type=Path, help="draw the attention of up to 16 lines into a .png or .svg")
-
-
-def _add_bleu(command: argparse.ArgumentParser) -> None:
-    command.add_argument("systems", nargs="+", type=Path, metavar="SYSTEM", help="one or two files of translations")
-    command.add_argument("--reference", type=Path, required=True, help="a file with the reference of each line")
-    command.add_argument("--tokenised", action="store_true", help="words are what spaces separate, for tokenised text")
-    command.add_argument("--lowercase", action="store_true", help="BLEU and chrF of text in lower case")
-    command.add_argument("--resamples", type=int, default=1000, help="of the paired bootstrap (default: 1000)")
-    command.add_argument("--seed", type=int, default=0, help="of the paired bootstrap (default: 0)")
-
-
 def _translate(options: argparse.Namespace) -> int:
     """Translates one text, each line of a stream, or what is typed at a prompt."""
     if options.text and options.file:
@@ -188,7 +84,7 @@ def _translate(options: argparse.Namespace) -> int:
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
     )
     translator = cli_translate.opened(
-        options.model or [current_layout(options.profile).model(_TRANSLATOR)],
+        options.model or [current_layout(options.profile).model(TRANSLATOR)],
         beam_size=options.beam,
         length_penalty=options.length_penalty,
         stop=options.stop,
@@ -273,7 +169,7 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
     from pipeline import cli_commands
     from pipeline.profile import current_layout
 
-    folder = options.model or current_layout(options.profile).model(_MODELS[options.command])
+    folder = options.model or current_layout(options.profile).model(MODELS[options.command])
     match options.command:
         case "generate" | "chat":
             draw = cli_commands.Draw(
