@@ -107,6 +107,14 @@ def _add_bleu(command: argparse.ArgumentParser) -> None:
     command.add_argument("systems", nargs="+", type=Path, metavar="SYSTEM", help="one or two files of translations")
     command.add_argument("--reference", type=Path, required=True, help="a file with the reference of each line")
     command.add_argument("--tokenised", action="store_true", help="words are what spaces separate, for tokenised text")
+    command.add_argument(
+        "--moses",
+        metavar="LANG",
+        help="also BLEU after Moses' tokenizer of this language, as papers on WMT14 report it",
+    )
+    command.add_argument(
+        "--split-compounds", action="store_true", help="of --moses: split at hyphens, as papers on English-German do"
+    )
     command.add_argument("--lowercase", action="store_true", help="BLEU and chrF of text in lower case")
     command.add_argument("--resamples", type=int, default=1000, help="of the paired bootstrap (default: 1000)")
     command.add_argument("--seed", type=int, default=0, help="of the paired bootstrap (default: 0)")
