@@ -132,14 +132,12 @@ def _prompt_for_translations(translator: "Translator", wish: "Wish", tally: "Tal
 def _bleu(options: argparse.Namespace) -> int:
     if len(options.systems) > 2:
         raise ValueError(f"one or two systems are scored, found {len(options.systems)}")
-    if options.split_compounds and options.moses is None:
-        raise ValueError("--split-compounds is for --moses")
     from pipeline.cli_bleu import ScoreWish, score_files
-    from pipeline.evaluation.bleu import MosesWords
 
     wish = ScoreWish(
         tokenised=options.tokenised,
-        moses=None if options.moses is None else MosesWords(options.moses, options.split_compounds),
+        moses=options.moses,
+        split_compounds=options.split_compounds,
         lowercase=options.lowercase,
         seed=options.seed,
         num_resamples=options.resamples,

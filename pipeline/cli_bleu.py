@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.cli_lines import lines_of
 from pipeline.evaluation.bleu import BleuKind, CorpusScore, MosesWords, bleu_of, chrf, paired_bootstrap, ter
+from pipeline.text.moses import check_language
 
 
 @dataclass(frozen=True)
@@ -14,15 +15,21 @@ class ScoreWish:
 
     tokenised: bool
     """Whether the words of the texts are what spaces separate; else the texts are plain."""
-    moses: MosesWords | None
-    """The words of a second BLEU of plain texts, where that is wanted too."""
+    moses: str | None
+    """The language of a second BLEU of plain texts, after Moses' tokenizer, where that is wanted too."""
+    split_compounds: bool
+    """Whether Moses' words are split at their hyphens."""
     lowercase: bool
     seed: int
     num_resamples: int
 
     def __post_init__(self) -> None:
-        if self.tokenised and self.moses:
+        if self.split_compounds and self.moses is None:
+            raise ValueError("--split-compounds is for --moses")
+        if self.tokenised and self.moses is not None:
             raise ValueError("--moses tokenises plain text, --tokenised takes text that is tokenised: found both")
+        if self.moses is not None:
+            check_language(self.moses, "--moses")
         if self.num_resamples < 1:
             raise ValueError(f"--resamples: found {self.num_resamples}, allowed is 1 or more")
         if self.seed < 0:
@@ -31,8 +38,10 @@ class ScoreWish:
     @property
     def kinds(self) -> dict[str, BleuKind]:
         """Each BLEU that is shown, by its name in the table."""
-        first: BleuKind = "tokenised" if self.tokenised else "13a"
-        return {"BLEU": first, "Moses BLEU": self.moses} if self.moses else {"BLEU": first}
+        found: dict[str, BleuKind] = {"BLEU": "tokenised" if self.tokenised else "13a"}
+        if self.moses is not None:
+            found["Moses BLEU"] = MosesWords(self.moses, self.split_compounds)
+        return found
 
 
 def score_files(reference: Path, systems: Sequence[Path], wish: ScoreWish) -> list[str]:

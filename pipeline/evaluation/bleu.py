@@ -17,6 +17,8 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
+from pipeline.text.moses import check_language
+
 _HYPHEN = re.compile(r"(\S)-(\S)")
 
 
@@ -32,9 +34,12 @@ class MosesWords:
     """
 
     language: str
-    """That of the texts, as `de`."""
+    """That of the texts, as `de`; ValueError for one that Moses has no rules for."""
     split_compounds: bool
     """Whether words are split at their hyphens."""
+
+    def __post_init__(self) -> None:
+        check_language(self.language, "language")
 
     @property
     def name(self) -> str:

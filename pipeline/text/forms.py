@@ -13,8 +13,8 @@ from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
 
 from pipeline.artifacts import write_json
 from pipeline.config import Config, load
+from pipeline.text.moses import Language
 
-Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 Side = Literal["src", "tgt"]
 
 

@@ -131,6 +131,11 @@ def test_a_line_separator_inside_of_a_line_makes_no_second_line(capsys: pytest.C
         (["close", "far", "far"], "one or two systems are scored, found 3"),
         (["close", "--resamples", "0"], "--resamples: found 0, allowed is 1 or more"),
         (["close", "--seed", "-1"], "--seed: found -1, allowed is 0 or more"),
+        (
+            ["close", "--moses", "xx"],
+            "--moses: found 'xx', allowed are the languages that Moses has rules for: as, bn, ca",
+        ),
+        (["close", "--moses", ""], "--moses: found '', allowed are"),
         (["close", "--split-compounds"], "--split-compounds is for --moses"),
         (
             ["close", "--moses", "de", "--tokenised"],

@@ -91,6 +91,11 @@ def test_lower_case_is_that_of_the_words_which_moses_found_in_mixed_case() -> No
     assert "case:mixed" in scored.signature and "case:lc" in lowered.signature and "tok:moses-de|" in lowered.signature
 
 
+def test_moses_bleu_of_a_language_without_rules_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^language: found 'da', allowed are .*: as, bn, .*, de, .*, zh$"):
+        moses_bleu(["En hund."], ["En hund."], language="da", split_compounds=False)
+
+
 def test_each_kind_of_words_has_its_bleu() -> None:
     hypotheses, references = ["A well-made cat, now."] * 2, ["A well-done cat, now."] * 2
     assert bleu_of(hypotheses, references, kind="13a", lowercase=False) == bleu(hypotheses, references)
