@@ -17,6 +17,19 @@ def test_moses_text_is_normalised_tokenised_and_in_lower_case() -> None:
     assert into_form("A man's hat.", cased, "src") == "A man 's hat ."
 
 
+@pytest.mark.parametrize(
+    ("text", "lower", "cased"),
+    [
+        ("Der Mann hat einen Bart.", "der mann hat einen bart .", "Der Mann hat einen Bart."),
+        ("Ein Hund bellt. Er rennt.", "ein hund bellt. er rennt .", "Ein Hund bellt . Er rennt ."),
+    ],
+)
+def test_a_text_is_in_lower_case_before_moses_looks_for_abbreviations(text: str, lower: str, cased: str) -> None:
+    """Multi30k's lc.norm.tok files have both; the other order leaves `bart.` and `bellt .`."""
+    assert into_form(text, MOSES, "tgt") == lower
+    assert into_form(text, MosesText(kind="moses", src="en", tgt="de", lowercase=False), "tgt") == cased
+
+
 def test_each_side_is_tokenised_as_its_own_language() -> None:
     french = MosesText(kind="moses", src="en", tgt="fr", lowercase=True)
     assert into_form("l'arbre", french, "tgt") == "l' arbre"
