@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, lines_of, written
-from pipeline.cli_options import MODELS, TRANSLATOR, parser
+from pipeline.cli_options import DRAWING, MODELS, TRANSLATOR, check_model, check_translate, parser
 
 if TYPE_CHECKING:
     from pipeline.cli_commands import Answerer
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.stages.translation import Translator
 
 _LINES_AT_ONCE = 64
+_TRANSLATED_AT_ONCE = 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,23 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _translate(options: argparse.Namespace) -> int:
     """Translates one text, each line of a stream, or what is typed at a prompt."""
-    if options.text and options.file:
-        raise ValueError("texts come as arguments or from --file, found both")
-    drawing = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
-    given = {name: value for name in drawing if (value := getattr(options, name)) is not None}
-    if given and not options.sample:
-        raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for --sample")
+    is_prompt = _is_prompt(options)
+    check_translate(options, is_prompt=is_prompt)
     from pipeline import cli_translate
     from pipeline.profile import current_layout
     from pipeline.stages.translation import DrawConfig
 
     if options.attention:
         cli_translate.check_picture(options.attention)
+    drawing = {name: value for name in DRAWING if (value := getattr(options, name)) is not None}
     wish = cli_translate.Wish(
         num_best=options.n_best,
-        draw=DrawConfig.model_validate(drawing | given) if options.sample else None,
+        draw=DrawConfig.model_validate(DRAWING | drawing) if options.sample else None,
         too_long=options.long,
-        lines_at_once=options.lines_at_once,
+        lines_at_once=_TRANSLATED_AT_ONCE if options.lines_at_once is None else options.lines_at_once,
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
     )
     translator = cli_translate.opened(
@@ -90,7 +88,7 @@ def _translate(options: argparse.Namespace) -> int:
         stop=options.stop,
     )
     tally = cli_translate.Tally()
-    if not options.text and options.file is None and sys.stdin.isatty():
+    if is_prompt:
         _prompt_for_translations(translator, wish, tally)
     else:
         lines = iter([" ".join(options.text)]) if options.text else lines_of(options.file)
@@ -148,7 +146,8 @@ def _bleu(options: argparse.Namespace) -> int:
 
 def _answer(options: argparse.Namespace) -> int:
     """Answers each text; one text or a prompt is answered as it comes, many in groups."""
-    is_prompt = not options.text and options.file is None and sys.stdin.isatty()
+    check_model(options)
+    is_prompt = _is_prompt(options)
     answer = _answerer(options)
     if is_prompt:
         for line in _prompted(f"{options.command}> "):
@@ -199,6 +198,11 @@ def _keeping_empty(answer: "Answerer", lines: Sequence[str]) -> list[str]:
         for place, reply in zip(filled, answer([lines[place] for place in filled]), strict=True):
             answers[place] = reply
     return answers
+
+
+def _is_prompt(options: argparse.Namespace) -> bool:
+    """Whether a person is to type the texts."""
+    return not options.text and options.file is None and sys.stdin.isatty()
 
 
 def _prompted(prompt: str) -> Iterable[str]:

@@ -1,6 +1,10 @@
-"""What the commands for people are called, and what each takes. Nothing heavy is imported to say so."""
+"""What the commands for people are called, what each takes, and what does not go together.
+
+Nothing heavy is imported to say so.
+"""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 MODELS = {
@@ -13,6 +17,9 @@ MODELS = {
 """The stage whose model folder a command opens by default."""
 TRANSLATOR = "translate/transformer"
 """That of translate."""
+DRAWING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+"""What --sample of translate draws by, unless told otherwise."""
+_SEARCHING = ("beam", "length_penalty", "stop")
 _TRANSLATE = (
     "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
     "in their order; an empty line stays empty. Input of any size is read in groups of lines."
@@ -93,7 +100,7 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
         "--long", choices=("refuse", "cut"), default="refuse", help="what becomes of a line that is too long"
     )
     command.add_argument(
-        "--lines-at-once", type=int, default=1024, help="lines read and sorted at once; 1 answers each as it comes"
+        "--lines-at-once", type=int, help="lines read and sorted at once; 1 answers each as it comes (default: 1024)"
     )
     command.add_argument("--sample", action="store_true", help="draw translations in place of searching the best")
     command.add_argument("--temperature", type=float, help="of --sample: below 1 is closer to the best (default: 1)")
@@ -118,3 +125,31 @@ def _add_bleu(command: argparse.ArgumentParser) -> None:
     command.add_argument("--lowercase", action="store_true", help="BLEU and chrF of text in lower case")
     command.add_argument("--resamples", type=int, default=1000, help="of the paired bootstrap (default: 1000)")
     command.add_argument("--seed", type=int, default=0, help="of the paired bootstrap (default: 0)")
+
+
+def check_model(options: argparse.Namespace) -> None:
+    """ValueError for a profile whose models nobody would look for."""
+    if options.model and options.profile:
+        raise ValueError("--profile looks for the model of a profile, --model names its folder: found both")
+
+
+def check_translate(options: argparse.Namespace, *, is_prompt: bool) -> None:
+    """ValueError for options of translate of which one would be ignored; `is_prompt` where texts are to be typed."""
+    check_model(options)
+    if options.text and options.file:
+        raise ValueError("texts come as arguments or from --file, found both")
+    if options.sample:
+        _refuse(options, _SEARCHING, "is of the search, in place of which --sample draws: found both")
+    else:
+        _refuse(options, DRAWING, "is for --sample")
+    if is_prompt:
+        _refuse(options, ("output", "lines_at_once"), "is for a text, --file or a pipe, found at a prompt")
+    if options.output and options.attention and options.output.resolve() == options.attention.resolve():
+        raise ValueError(f"--output and --attention would both write {options.output}")
+
+
+def _refuse(options: argparse.Namespace, names: Iterable[str], reason: str) -> None:
+    """ValueError for the first of some options that was given."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} {reason}")
