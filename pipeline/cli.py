@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, lines_of, written
+from pipeline.cli_options import DRAWING, MODELS, TRANSLATOR, check_model, check_translate, parser
 
 if TYPE_CHECKING:
     from pipeline.cli_commands import Answerer
@@ -22,35 +23,12 @@ if TYPE_CHECKING:
     from pipeline.stages.translation import Translator
 
 _LINES_AT_ONCE = 64
-_MODELS = {
-    "generate": "pretrain_gpt",
-    "chat": "dpo",
-    "classify": "finetune/polarity",
-    "similar": "word_vectors/skipgram",
-    "score": "reward",
-}
-"""The stage whose model folder a command opens by default."""
-_TRANSLATOR = "translate/transformer"
-_TRANSLATE = (
-    "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
-    "in their order; an empty line stays empty. Input of any size is read in groups of lines."
-)
-_BLEU = (
-    "Scores translations with BLEU, chrF and TER, each with its sacreBLEU signature, on plain text. Of two systems it "
-    "also says how much better the first is, by the paired bootstrap."
-)
-_HELP = {
-    "generate": "continue texts",
-    "chat": "talk: each line is the next turn of one conversation",
-    "classify": "label texts; prints label, tab, probability",
-    "similar": "find the nearest words of words",
-    "score": "reward answers; each line is a request, a tab and an answer",
-}
+_TRANSLATED_AT_ONCE = 1024
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         for text in getattr(options, "text", ()):
             check_argument(text)
@@ -85,116 +63,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pipeline", description="The trained models at work.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_translate(commands.add_parser("translate", help="translate texts", description=_TRANSLATE))
-    for name, stage in _MODELS.items():
-        command = commands.add_parser(name, help=_HELP[name], description=_HELP[name].capitalize() + ".")
-        texts = "words" if name == "similar" else "one text"
-        command.add_argument("text", nargs="*", help=f"{texts}; without it: --file, a pipe, or a prompt")
-        command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
-        command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{stage})")
-        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
-        if name in ("generate", "chat"):
-            command.add_argument("--max-new-tokens", type=int, default=48, help="longest answer (default: 48)")
-            command.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)")
-            command.add_argument("--top-k", type=int, default=0, help="draw from the likeliest; 0 for all")
-            command.add_argument("--top-p", type=float, default=0.95, help="draw from this probability (default: 0.95)")
-            command.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
-        if name == "similar":
-            command.add_argument("--num", type=int, default=8, help="how many words (default: 8)")
-    _add_bleu(commands.add_parser("bleu", help="score translations against a reference", description=_BLEU))
-    doctor = commands.add_parser("doctor", help="look for what would stop a run")
-    results = commands.add_parser("results", help="print the table of results, and where the report is")
-    results.add_argument("--readme", action="store_true", help="also write the table into README.md")
-    estimate = commands.add_parser("estimate", help="what a training would cost: operations, GPU-hours, memory")
-    estimate.add_argument("config", type=Path, help="conf/PROFILE/STAGE.yaml of translate, pretrain_gpt, pretrain_bert")
-    estimate.add_argument("--gpus", type=int, default=8, help="how many (default: 8)")
-    estimate.add_argument(
-        "--tflops", type=float, help="10^12 operations a second that each sustains (default: examples)"
-    )
-    estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
-    estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
-    for command in (doctor, results):
-        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
-    return parser
-
-
-def _add_translate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("text", nargs="*", help="one text; without it: --file, a pipe, or a prompt")
-    command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
-    command.add_argument("--output", type=Path, help="write to this file, which appears when all is translated")
-    command.add_argument(
-        "--model",
-        type=Path,
-        action="append",
-        help=f"a model folder (default: models/PROFILE/{_TRANSLATOR}); given several times: an ensemble",
-    )
-    command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
-    command.add_argument("--beam", type=int, help="hypotheses of the search; 1 is greedy (default: the model's)")
-    command.add_argument("--length-penalty", type=float, help="0 prefers short translations (default: the model's)")
-    command.add_argument(
-        "--stop",
-        choices=("proven", "settled", "likely", "filled"),
-        help="when a search ends: when nothing open can win; sooner, when nothing open is ahead of all that have "
-        "ended; of the best of them; when as many have ended as the beam holds (default: the model's)",
-    )
-    command.add_argument(
-        "--n-best", type=int, default=0, help="so many translations a line: number ||| text ||| log-prob ||| score"
-    )
-    command.add_argument(
-        "--long", choices=("refuse", "cut"), default="refuse", help="what becomes of a line that is too long"
-    )
-    command.add_argument(
-        "--lines-at-once", type=int, default=1024, help="lines read and sorted at once; 1 answers each as it comes"
-    )
-    command.add_argument("--sample", action="store_true", help="draw translations in place of searching the best")
-    command.add_argument("--temperature", type=float, help="of --sample: below 1 is closer to the best (default: 1)")
-    command.add_argument("--top-k", type=int, help="of --sample: draw from the likeliest; 0 for all (default: 0)")
-    command.add_argument("--top-p", type=float, help="of --sample: draw from this probability (default: 1)")
-    command.add_argument("--seed", type=int, help="of --sample: seed of the draws (default: 0)")
-    command.add_argument("--attention", type=Path, help="draw the attention of up to 16 lines into a .png or .svg")
-
-
-def _add_bleu(command: argparse.ArgumentParser) -> None:
-    command.add_argument("systems", nargs="+", type=Path, metavar="SYSTEM", help="one or two files of translations")
-    command.add_argument("--reference", type=Path, required=True, help="a file with the reference of each line")
-    command.add_argument("--tokenised", action="store_true", help="words are what spaces separate, for tokenised text")
-    command.add_argument("--lowercase", action="store_true", help="BLEU and chrF of text in lower case")
-    command.add_argument("--resamples", type=int, default=1000, help="of the paired bootstrap (default: 1000)")
-    command.add_argument("--seed", type=int, default=0, help="of the paired bootstrap (default: 0)")
-
-
 def _translate(options: argparse.Namespace) -> int:
     """Translates one text, each line of a stream, or what is typed at a prompt."""
-    if options.text and options.file:
-        raise ValueError("texts come as arguments or from --file, found both")
-    drawing = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
-    given = {name: value for name in drawing if (value := getattr(options, name)) is not None}
-    if given and not options.sample:
-        raise ValueError(f"--{next(iter(given)).replace('_', '-')} is for --sample")
+    is_prompt = _is_prompt(options)
+    check_translate(options, is_prompt=is_prompt)
     from pipeline import cli_translate
     from pipeline.profile import current_layout
     from pipeline.stages.translation import DrawConfig
 
     if options.attention:
         cli_translate.check_picture(options.attention)
+    drawing = {name: value for name in DRAWING if (value := getattr(options, name)) is not None}
     wish = cli_translate.Wish(
         num_best=options.n_best,
-        draw=DrawConfig.model_validate(drawing | given) if options.sample else None,
+        draw=DrawConfig.model_validate(DRAWING | drawing) if options.sample else None,
         too_long=options.long,
-        lines_at_once=options.lines_at_once,
+        lines_at_once=_TRANSLATED_AT_ONCE if options.lines_at_once is None else options.lines_at_once,
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
     )
     translator = cli_translate.opened(
-        options.model or [current_layout(options.profile).model(_TRANSLATOR)],
+        options.model or [current_layout(options.profile).model(TRANSLATOR)],
         beam_size=options.beam,
         length_penalty=options.length_penalty,
         stop=options.stop,
     )
     tally = cli_translate.Tally()
-    if not options.text and options.file is None and sys.stdin.isatty():
+    if is_prompt:
         _prompt_for_translations(translator, wish, tally)
     else:
         lines = iter([" ".join(options.text)]) if options.text else lines_of(options.file)
@@ -234,12 +128,14 @@ def _prompt_for_translations(translator: "Translator", wish: "Wish", tally: "Tal
 
 
 def _bleu(options: argparse.Namespace) -> int:
-    from pipeline.cli_bleu import ScoreWish, score_files
-
     if len(options.systems) > 2:
         raise ValueError(f"one or two systems are scored, found {len(options.systems)}")
+    from pipeline.cli_bleu import ScoreWish, score_files
+
     wish = ScoreWish(
-        kind="tokenised" if options.tokenised else "13a",
+        tokenised=options.tokenised,
+        moses=options.moses,
+        split_compounds=options.split_compounds,
         lowercase=options.lowercase,
         seed=options.seed,
         num_resamples=options.resamples,
@@ -250,7 +146,8 @@ def _bleu(options: argparse.Namespace) -> int:
 
 def _answer(options: argparse.Namespace) -> int:
     """Answers each text; one text or a prompt is answered as it comes, many in groups."""
-    is_prompt = not options.text and options.file is None and sys.stdin.isatty()
+    check_model(options)
+    is_prompt = _is_prompt(options)
     answer = _answerer(options)
     if is_prompt:
         for line in _prompted(f"{options.command}> "):
@@ -273,7 +170,7 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
     from pipeline import cli_commands
     from pipeline.profile import current_layout
 
-    folder = options.model or current_layout(options.profile).model(_MODELS[options.command])
+    folder = options.model or current_layout(options.profile).model(MODELS[options.command])
     match options.command:
         case "generate" | "chat":
             draw = cli_commands.Draw(
@@ -301,6 +198,11 @@ def _keeping_empty(answer: "Answerer", lines: Sequence[str]) -> list[str]:
         for place, reply in zip(filled, answer([lines[place] for place in filled]), strict=True):
             answers[place] = reply
     return answers
+
+
+def _is_prompt(options: argparse.Namespace) -> bool:
+    """Whether a person is to type the texts."""
+    return not options.text and options.file is None and sys.stdin.isatty()
 
 
 def _prompted(prompt: str) -> Iterable[str]:

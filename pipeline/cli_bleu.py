@@ -1,31 +1,51 @@
 """The command bleu: a translation of a test set, or two of them, against the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cli_lines import lines_of
-from pipeline.evaluation.bleu import BleuKind, CorpusScore, bleu_of, chrf, paired_bootstrap, ter
+from pipeline.evaluation.bleu import BleuKind, CorpusScore, MosesWords, bleu_of, chrf, paired_bootstrap, ter
+from pipeline.text.moses import check_language
 
 
 @dataclass(frozen=True)
 class ScoreWish:
     """How the command scores."""
 
-    kind: BleuKind
+    tokenised: bool
+    """Whether the words of the texts are what spaces separate; else the texts are plain."""
+    moses: str | None
+    """The language of a second BLEU of plain texts, after Moses' tokenizer, where that is wanted too."""
+    split_compounds: bool
+    """Whether Moses' words are split at their hyphens."""
     lowercase: bool
     seed: int
     num_resamples: int
 
     def __post_init__(self) -> None:
+        if self.split_compounds and self.moses is None:
+            raise ValueError("--split-compounds is for --moses")
+        if self.tokenised and self.moses is not None:
+            raise ValueError("--moses tokenises plain text, --tokenised takes text that is tokenised: found both")
+        if self.moses is not None:
+            check_language(self.moses, "--moses")
         if self.num_resamples < 1:
             raise ValueError(f"--resamples: found {self.num_resamples}, allowed is 1 or more")
         if self.seed < 0:
             raise ValueError(f"--seed: found {self.seed}, allowed is 0 or more")
 
+    @property
+    def kinds(self) -> dict[str, BleuKind]:
+        """Each BLEU that is shown, by its name in the table."""
+        found: dict[str, BleuKind] = {"BLEU": "tokenised" if self.tokenised else "13a"}
+        if self.moses is not None:
+            found["Moses BLEU"] = MosesWords(self.moses, self.split_compounds)
+        return found
+
 
 def score_files(reference: Path, systems: Sequence[Path], wish: ScoreWish) -> list[str]:
-    """The lines of a table of scores; with two systems also how much better the first is, by BLEU.
+    """The lines of a table of scores; with two systems also how much better the first is, by each BLEU shown.
 
     ValueError for files of different lengths, and for a reference without a text.
     """
@@ -43,31 +63,41 @@ def score_files(reference: Path, systems: Sequence[Path], wish: ScoreWish) -> li
     for system, lines in zip(systems, texts, strict=True):
         empty = sum(not line.strip() for line in lines)
         table.append(f"{system}: {len(lines)} lines" + (f", {empty} of them empty" if empty else ""))
-        table += [
-            _row("BLEU", bleu_of(lines, references, kind=wish.kind, lowercase=wish.lowercase)),
-            _row("chrF2", chrf(lines, references, lowercase=wish.lowercase)),
-            _row("TER", ter(lines, references)),
-        ]
+        found = {
+            name: bleu_of(lines, references, kind=kind, lowercase=wish.lowercase) for name, kind in wish.kinds.items()
+        }
+        table += _rows(
+            found | {"chrF2": chrf(lines, references, lowercase=wish.lowercase), "TER": ter(lines, references)}
+        )
     if len(systems) == 2:
         first, second = texts
-        found = paired_bootstrap(
-            first,
-            second,
-            references,
-            seed=wish.seed,
-            num_resamples=wish.num_resamples,
-            kind=wish.kind,
-            lowercase=wish.lowercase,
-        )
-        p = found.share_not_better
-        shown = f"p = {p:.4f}" if p else f"p < {1 / wish.num_resamples:.4f}"
-        table += [
-            f"BLEU of {systems[0]} less that of {systems[1]}",
-            f"  {found.difference:+.2f}, 95% interval [{found.low:+.2f}, {found.high:+.2f}], {shown} (share of "
-            f"{wish.num_resamples} paired bootstrap resamples in which the first is not better; seed {wish.seed})",
-        ]
+        for name, kind in wish.kinds.items():
+            table.append(f"{name} of {systems[0]} less that of {systems[1]}")
+            table.append(_difference(first, second, references, kind=kind, wish=wish))
     return table
 
 
-def _row(name: str, score: CorpusScore) -> str:
-    return f"  {name:<5} {score.value:6.2f}  {score.signature}"
+def _rows(scores: Mapping[str, CorpusScore]) -> list[str]:
+    width = max(len(name) for name in scores)
+    return [f"  {name:<{width}} {score.value:6.2f}  {score.signature}" for name, score in scores.items()]
+
+
+def _difference(
+    system: Sequence[str], baseline: Sequence[str], references: Sequence[str], *, kind: BleuKind, wish: ScoreWish
+) -> str:
+    """How much better a system is than the baseline, and how surely."""
+    found = paired_bootstrap(
+        system,
+        baseline,
+        references,
+        seed=wish.seed,
+        num_resamples=wish.num_resamples,
+        kind=kind,
+        lowercase=wish.lowercase,
+    )
+    p = found.share_not_better
+    shown = f"p = {p:.4f}" if p else f"p < {1 / wish.num_resamples:.4f}"
+    return (
+        f"  {found.difference:+.2f}, 95% interval [{found.low:+.2f}, {found.high:+.2f}], {shown} (share of "
+        f"{wish.num_resamples} paired bootstrap resamples in which the first is not better; seed {wish.seed})"
+    )

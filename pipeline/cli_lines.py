@@ -1,7 +1,4 @@
-"""Lines in and lines out: what the commands read and write, as streams, with every fault named.
-
-A line ends at a line feed and nowhere else: a text may hold any other sign that some programs take for a line's end.
-"""
+"""Lines in and lines out: what the commands read and write, as streams, with every fault named."""
 
 import os
 import signal
@@ -12,18 +9,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from pipeline.text.lines import numbered_lines
+
 STANDARD_INPUT = "standard input"
 
 
 def lines_of(file: Path | None) -> Iterator[str]:
-    """The lines of a file or of standard input; ValueError names the line that is not UTF-8."""
+    """The texts of `numbered_lines`, of a file or of standard input; ValueError names the line that is not UTF-8."""
     name = str(file) if file else STANDARD_INPUT
     with file.open("rb") if file else os.fdopen(os.dup(sys.stdin.fileno()), "rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{name}, line {number}: not UTF-8") from error
+        for _, line in numbered_lines(stream, lambda number, _: f"{name}, line {number}: not UTF-8"):
+            yield line
 
 
 def check_argument(text: str) -> None:

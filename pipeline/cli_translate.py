@@ -78,14 +78,23 @@ class Tally:
 def opened(
     folders: Sequence[Path], *, beam_size: int | None, length_penalty: float | None, stop: str | None
 ) -> Translator:
-    """The translator of one folder, or an ensemble of several, with the settings of the first but for those given."""
+    """The translator of one folder, or an ensemble of several, with the settings of the first but for those given.
+
+    ValueError for settings that greedy search would ignore.
+    """
     for folder in folders:
         if kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder) != "translator":
             raise wrong_kind(folder, "a translation model", open_model(folder))
     translator = open_ensemble(folders)
     changes = {"beam_size": beam_size, "length_penalty": length_penalty, "stop": stop}
     changed = translator.search.model_dump() | {name: value for name, value in changes.items() if value is not None}
-    return replace(translator, search=SearchConfig.model_validate(changed))
+    search = SearchConfig.model_validate(changed)
+    if search.beam_size == 1:
+        for name in ("length_penalty", "stop"):
+            if changes[name] is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} is for --beam of 2 or more: found a beam of 1, which is greedy search")
+    return replace(translator, search=search)
 
 
 def translate_lines(

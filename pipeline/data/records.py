@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.text.lines import numbered_lines
+
 Role = Literal["system", "user", "assistant"]
 SPLITS: tuple[Literal["train", "valid", "test"], ...] = ("train", "valid", "test")
 
@@ -100,19 +102,14 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers from 1; ValueError names the line that is not UTF-8.
+    """The `numbered_lines` of a file; ValueError names the line that is not UTF-8, and the byte."""
 
-    Lines end at line feeds alone: other Unicode separators belong to the text.
-    """
+    def fault(number: int, error: UnicodeDecodeError) -> str:
+        byte = error.object[error.start]
+        return f"{path}:{number}: not UTF-8: byte 0x{byte:02x} at position {error.start} of the line"
+
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}:{number}: not UTF-8: byte 0x{line[error.start]:02x} at position {error.start} of the line"
-                ) from error
-            yield number, text.rstrip("\r\n")
+        yield from numbered_lines(stream, fault)
 
 
 def read_text(path: Path) -> str:

@@ -17,10 +17,46 @@ from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
 from sacremoses import MosesPunctNormalizer, MosesTokenizer
 
-BleuKind = Literal["13a", "tokenised"]
-"""What the words of BLEU are: those of sacreBLEU's own tokenizer, for plain text, or what spaces separate."""
+from pipeline.text.moses import check_language
 
 _HYPHEN = re.compile(r"(\S)-(\S)")
+
+
+@dataclass(frozen=True)
+class MosesWords:
+    """The words of plain text as papers on WMT14 count them: those of Moses' tokenizer.
+
+    A text gets ASCII punctuation (replace-unicode-punctuation.perl) and is tokenised by Moses, escapes included. Since
+    Wu et al. (2016), papers on English-German also make every hyphen inside a word a word of its own, `rich-text`
+    -> `rich ##AT##-##AT## text` (get_ende_bleu.sh of tensor2tensor), which is higher than `bleu` by about a point: it
+    compares with those papers and with nothing else. That script takes the reference as tokenised elsewhere; here
+    sacremoses tokenises it too. A sentence whose hyphens share a letter, `a-b-c`, is split where the script does.
+    """
+
+    language: str
+    """That of the texts, as `de`; ValueError for one that Moses has no rules for."""
+    split_compounds: bool
+    """Whether words are split at their hyphens."""
+
+    def __post_init__(self) -> None:
+        check_language(self.language, "language")
+
+    @property
+    def name(self) -> str:
+        """What a signature says of them."""
+        return f"moses-{self.language}{'-compounds-split' if self.split_compounds else ''}"
+
+    def of(self, texts: Sequence[str]) -> list[str]:
+        """The words of each text, with spaces between them."""
+        punctuation = MosesPunctNormalizer(lang=self.language)
+        tokenizer = MosesTokenizer(lang=self.language)
+        words = [tokenizer.tokenize(punctuation.replace_unicode_punct(text), return_str=True) for text in texts]
+        return [_HYPHEN.sub(r"\1 ##AT##-##AT## \2", one) for one in words] if self.split_compounds else words
+
+
+BleuKind = Literal["13a", "tokenised"] | MosesWords
+"""What the words of BLEU are: those of sacreBLEU's own tokenizer or of Moses, for plain text, or what spaces
+separate."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +83,7 @@ class PairedBootstrap:
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
     """sacreBLEU (Post 2018) on detokenised text with its own 13a tokenizer; mixed case unless told otherwise."""
-    return bleu_of(hypotheses, references, kind="13a", lowercase=lowercase)
+    return _score(_metric("13a", lowercase=lowercase), hypotheses, references)
 
 
 def tokenised_bleu(
@@ -57,38 +93,43 @@ def tokenised_bleu(
 
     `tokens` is what the signature says of who tokenised it.
     """
-    score = bleu_of(hypotheses, references, kind="tokenised", lowercase=lowercase)
+    score = _score(_metric("tokenised", lowercase=lowercase), hypotheses, references)
     return CorpusScore(score.value, score.signature.replace("tok:none", f"tok:{tokens}"))
 
 
-def bleu_of(hypotheses: Sequence[str], references: Sequence[str], *, kind: BleuKind, lowercase: bool) -> CorpusScore:
-    """`bleu` or `tokenised_bleu`."""
-    return _score(_metric(kind, lowercase=lowercase), hypotheses, references)
-
-
 def moses_bleu(
-    hypotheses: Sequence[str], references: Sequence[str], *, language: str, split_compounds: bool
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    language: str,
+    split_compounds: bool,
+    lowercase: bool = False,
 ) -> CorpusScore:
-    """BLEU as papers on WMT14 report it: of plain text in mixed case, after Moses' tokenizer.
+    """BLEU as papers on WMT14 report it: of plain text, after Moses' tokenizer (`MosesWords`).
 
-    Both sides get ASCII punctuation (replace-unicode-punctuation.perl) and are tokenised by Moses, escapes included.
-    Since Wu et al. (2016), papers on English-German also make every hyphen inside a word a word of its own, `rich-text`
-    -> `rich ##AT##-##AT## text` (get_ende_bleu.sh of tensor2tensor), which is higher than `bleu` by about a point: it
-    compares with those papers and with nothing else. That script takes the reference as tokenised elsewhere; here
-    sacremoses tokenises it too. A sentence whose hyphens share a letter, `a-b-c`, is split where the script does.
+    Lower case is that of the words, as `multi-bleu.perl -lc` has it: Moses sees the text in mixed case.
     """
-    punctuation = MosesPunctNormalizer(lang=language)
-    tokenizer = MosesTokenizer(lang=language)
+    words = MosesWords(language, split_compounds)
+    return tokenised_bleu(words.of(hypotheses), words.of(references), lowercase=lowercase, tokens=words.name)
 
-    def words_of(text: str) -> str:
-        words: str = tokenizer.tokenize(punctuation.replace_unicode_punct(text), return_str=True)
-        return _HYPHEN.sub(r"\1 ##AT##-##AT## \2", words) if split_compounds else words
 
-    return tokenised_bleu(
-        [words_of(text) for text in hypotheses],
-        [words_of(text) for text in references],
-        tokens=f"moses-{language}{'-compounds-split' if split_compounds else ''}",
-    )
+def bleu_of(hypotheses: Sequence[str], references: Sequence[str], *, kind: BleuKind, lowercase: bool) -> CorpusScore:
+    """`bleu`, `tokenised_bleu` or `moses_bleu`."""
+    match kind:
+        case "13a":
+            return bleu(hypotheses, references, lowercase=lowercase)
+        case "tokenised":
+            return tokenised_bleu(hypotheses, references, lowercase=lowercase)
+        case MosesWords():
+            return moses_bleu(
+                hypotheses,
+                references,
+                language=kind.language,
+                split_compounds=kind.split_compounds,
+                lowercase=lowercase,
+            )
+        case _:
+            assert_never(kind)
 
 
 def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
@@ -112,6 +153,9 @@ def paired_bootstrap(
     lowercase: bool = False,
 ) -> PairedBootstrap:
     """Draws test sets of N sentences with replacement and scores both systems with `bleu_of` on each."""
+    if isinstance(kind, MosesWords):
+        system, baseline, references = kind.of(system), kind.of(baseline), kind.of(references)
+        kind = "tokenised"
     ours, theirs = (
         _sentence_statistics(_metric(kind, lowercase=lowercase), texts, references) for texts in (system, baseline)
     )
@@ -132,7 +176,7 @@ def _score(metric: BLEU | CHRF | TER, hypotheses: Sequence[str], references: Seq
     return CorpusScore(value=float(value), signature=str(metric.get_signature()))
 
 
-def _metric(kind: BleuKind, *, lowercase: bool) -> BLEU:
+def _metric(kind: Literal["13a", "tokenised"], *, lowercase: bool) -> BLEU:
     match kind:
         case "13a":
             return BLEU(lowercase=lowercase)

@@ -12,7 +12,8 @@ from pipeline.data.records import Pair
 from pipeline.evaluation.bleu import CorpusScore, bleu, chrf, moses_bleu, paired_bootstrap, tokenised_bleu
 from pipeline.stages.source_weights import attention_map
 from pipeline.stages.translation import Translation, Translator
-from pipeline.text.forms import Language, MosesText, PlainText, has_no_case, out_of_form
+from pipeline.text.forms import MosesText, PlainText, has_no_case, out_of_form
+from pipeline.text.moses import Language
 
 _log = logging.getLogger(__name__)
 

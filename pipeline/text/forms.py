@@ -13,8 +13,8 @@ from sacremoses import MosesDetokenizer, MosesPunctNormalizer, MosesTokenizer
 
 from pipeline.artifacts import write_json
 from pipeline.config import Config, load
+from pipeline.text.moses import Language
 
-Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 Side = Literal["src", "tgt"]
 
 
@@ -28,7 +28,10 @@ class PlainText(Config):
 class MosesText(Config):
     """Punctuation normalised, words and punctuation apart by spaces (Koehn et al. 2007), as sacremoses does it.
 
-    Moses writes some characters as HTML entities; here they stay what they are, which changes no score.
+    Moses writes some characters as HTML entities; here they stay what they are, which changes no score. But for these,
+    93,014 of the 93,042 raw lines of Multi30k (train, val and test_2016_flickr in de, en and fr) become those of its
+    `lc.norm.tok` files. Of the other 28, 12 end with a stop and a quotation mark, which the Perl script exchanges, and
+    in 16 it takes a ’ before a letter beyond ASCII, or after a space, for a quotation mark.
     """
 
     kind: Literal["moses"]
@@ -38,7 +41,8 @@ class MosesText(Config):
     tgt: Language
     """Language of the targets."""
     lowercase: bool
-    """Whether everything is in lower case."""
+    """Whether everything is in lower case, from before it is tokenised: `bart.` is then a word and its stop, where
+    `Bart.` is an abbreviation of German, and a stop that a small letter follows ends no sentence."""
 
 
 PLAIN = PlainText()
@@ -69,10 +73,9 @@ def into_form(text: str, form: PlainText | MosesText, side: Side) -> str:
             return text
         case MosesText():
             language = form.src if side == "src" else form.tgt
-            tokenised: str = _tokenizer(language).tokenize(
-                _normalizer(language).normalize(text), escape=False, return_str=True
-            )
-            return tokenised.lower() if form.lowercase else tokenised
+            normalised = _normalizer(language).normalize(text.lower() if form.lowercase else text)
+            tokenised: str = _tokenizer(language).tokenize(normalised, escape=False, return_str=True)
+            return tokenised
         case _:
             assert_never(form)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
-from pipeline.evaluation.bleu import bleu, bleu_of, chrf, paired_bootstrap, ter
+from pipeline.evaluation.bleu import MosesWords, bleu, bleu_of, chrf, moses_bleu, paired_bootstrap, ter
 
 REFERENCES = ["The cat sat on the mat.", "A dog barks at night, loudly.", "It is raining in the old town today."] * 5
 CLOSE = ["The cat sat on a mat.", "a dog barks at night, loudly.", "It is raining in the town today."] * 5
@@ -67,6 +67,47 @@ def test_tokenised_and_lowercase_choose_the_bleu_also_of_the_bootstrap(capsys: p
 
 
 @pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_the_bleu_of_moses_stands_beside_the_others_and_has_a_bootstrap_of_its_own(
+    capsys: pytest.CaptureFixture[str], lowercase: bool
+) -> None:
+    """The translations have a compound that is half right and a letter of the wrong case: each option counts."""
+    references = [line.replace("old", "well-built") for line in REFERENCES]
+    close, far = ([line.replace("the town", "the well-made town") for line in lines] for lines in (CLOSE, FAR))
+    for name, lines in (("ref", references), ("close", close), ("far", far)):
+        Path(name).write_text("".join(f"{line}\n" for line in lines))
+    options = ["--moses", "de", "--split-compounds", "--resamples", "50", "--seed", "4"]
+    code, found, _ = run(capsys, "close", "far", *options, *(["--lowercase"] if lowercase else []))
+    assert code == 0
+    plain = bleu(close, references, lowercase=lowercase)
+    score = moses_bleu(close, references, language="de", split_compounds=True, lowercase=lowercase)
+    assert found[1:5] == [
+        f"  BLEU       {plain.value:6.2f}  {plain.signature}",
+        f"  Moses BLEU {score.value:6.2f}  {score.signature}",
+        *(
+            f"  {name:<10} {one.value:6.2f}  {one.signature}"
+            for name, one in (("chrF2", chrf(close, references, lowercase=lowercase)), ("TER", ter(close, references)))
+        ),
+    ]
+    assert "tok:13a" in found[1] and "tok:moses-de-compounds-split" in found[2]
+    assert all(f"case:{'lc' if lowercase else 'mixed'}" in line for line in found[1:4])
+    for language, split, lower in (("de", False, lowercase), ("de", True, not lowercase)):
+        other = moses_bleu(close, references, language=language, split_compounds=split, lowercase=lower)
+        assert abs(other.value - score.value) > 0.5
+    words = MosesWords("de", split_compounds=True)
+    of_plain, of_moses = (
+        paired_bootstrap(close, far, references, seed=4, num_resamples=50, kind=kind, lowercase=lowercase)
+        for kind in ("13a", words)
+    )
+    of_far = moses_bleu(far, references, language="de", split_compounds=True, lowercase=lowercase)
+    assert of_moses.difference == pytest.approx(score.value - of_far.value)
+    assert found[-4] == "BLEU of close less that of far" and found[-2] == "Moses BLEU of close less that of far"
+    for line, one in ((found[-3], of_plain), (found[-1], of_moses)):
+        assert line.startswith(f"  {one.difference:+.2f}, 95% interval [{one.low:+.2f}, {one.high:+.2f}], ")
+    assert found[-3] != found[-1]
+
+
+@pytest.mark.usefixtures("files")
 def test_a_system_against_itself_is_not_better(capsys: pytest.CaptureFixture[str]) -> None:
     _, lines, _ = run(capsys, "close", "close", "--resamples", "20")
     assert "+0.00, 95% interval [+0.00, +0.00], p = 1.0000" in lines[-1]
@@ -90,6 +131,16 @@ def test_a_line_separator_inside_of_a_line_makes_no_second_line(capsys: pytest.C
         (["close", "far", "far"], "one or two systems are scored, found 3"),
         (["close", "--resamples", "0"], "--resamples: found 0, allowed is 1 or more"),
         (["close", "--seed", "-1"], "--seed: found -1, allowed is 0 or more"),
+        (
+            ["close", "--moses", "xx"],
+            "--moses: found 'xx', allowed are the languages that Moses has rules for: as, bn, ca",
+        ),
+        (["close", "--moses", ""], "--moses: found '', allowed are"),
+        (["close", "--split-compounds"], "--split-compounds is for --moses"),
+        (
+            ["close", "--moses", "de", "--tokenised"],
+            "--moses tokenises plain text, --tokenised takes text that is tokenised: found both",
+        ),
     ],
 )
 def test_a_fault_is_one_line_and_exit_code_2(

@@ -120,6 +120,10 @@ def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.
         (["classify", "--model", "nowhere", "x"], "nowhere: expected a model folder of"),
         (["similar", "--model", "nowhere", "x"], "nowhere: no such folder of word vectors"),
         (["classify", "--file", "nowhere.txt"], "nowhere.txt: No such file or directory"),
+        (
+            ["classify", "--profile", "tiny", "--model", "models/tiny/finetune/polarity", "x"],
+            "--profile looks for the model of a profile, --model names its folder: found both",
+        ),
         (["classify", "--profile", "big", "x"], "profile 'big': no folder conf/big; known are cpu, paper, tiny"),
         (["generate", "--max-new-tokens", "0", "x"], "max_new_tokens: Input should be greater than 0, found 0"),
         (["generate", "--max-new-tokens", "99", "x"], "max_new_tokens: found 99"),

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from pipeline.cli import _parser
+from pipeline.cli_options import parser
 from pipeline.config import Config, OptimizerConfig, load
 from pipeline.data.corpus import PrepareConfig
 from pipeline.data.sources import FetchConfig
@@ -33,7 +33,7 @@ def test_the_commands_for_people_exist() -> None:
     assert {"translate", "classify", "generate", "chat", "similar", "score"} <= set(commands)
     for command in commands:
         with pytest.raises(SystemExit) as ended:
-            _parser().parse_args([command, "--help"])
+            parser().parse_args([command, "--help"])
         assert ended.value.code == 0
 
 

@@ -301,56 +301,6 @@ def test_a_prompt_says_what_is_wrong_with_a_line_and_asks_for_the_next(
     assert re.match(r"error: standard input, line 2: \d+ tokens, the model reads at most 31", error)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--n-best", "3", "x"], "num_best must be in 1..beam_size, found 3 with beam_size 2"),
-        (["--n-best", "-1", "x"], "--n-best: found -1, allowed is 1 or more"),
-        (["--beam", "0", "x"], "beam_size: Input should be greater than 0, found 0"),
-        (["--length-penalty", "-1", "x"], "length_penalty: Input should be greater than or equal to 0, found -1.0"),
-        (["--sample", "--temperature", "0", "x"], "temperature: Input should be greater than 0, found 0.0"),
-        (["--seed", "3", "x"], "--seed is for --sample"),
-        (["--top-k", "0", "x"], "--top-k is for --sample"),
-        (["--lines-at-once", "0", "x"], "--lines-at-once: found 0, allowed is 1 or more"),
-        (["--file", "in.txt", "x"], "texts come as arguments or from --file, found both"),
-        (["--attention", "x.jpg", "x"], "x.jpg: a picture of attention ends in .png or .svg"),
-        (["--attention", "x.png", " "], "x.png: no line with a text"),
-        (["--output", "nowhere/out.txt", "x"], "nowhere/out.txt: no folder nowhere to write into"),
-        (["--output", "models", "x"], "models: a folder, expected a file to write"),
-        (["--model", f"{FOLDER}/transformer", "--model", "models/tiny/dpo", "x"], "this folder holds a GPT"),
-        (
-            ["--model", f"{FOLDER}/transformer", "--model", f"{FOLDER}/stranger", "x"],
-            f"{FOLDER}/stranger: its tokenizer is not that of {FOLDER}/transformer",
-        ),
-        (["the \udcff cat"], "not UTF-8"),
-    ],
-)
-def test_a_fault_is_one_line_and_exit_code_2(
-    inside: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    code, _, error = run(capsys, *arguments)
-    assert code == 2 and message in error
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert not [path for path in inside.iterdir() if path.name.startswith(("x.", "."))]
-
-
-@pytest.mark.parametrize("damage", ["tokenizer", "weights"])
-def test_a_folder_whose_parts_do_not_fit_is_named_in_one_line(
-    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
-) -> None:
-    def take(folder: str, name: str) -> None:
-        (tmp_path / name).write_bytes((inside / FOLDER / folder / name).read_bytes())
-
-    for path in (inside / FOLDER / "transformer").iterdir():
-        take("transformer", path.name)
-    take("stranger", "tokenizer.json" if damage == "tokenizer" else "model.safetensors")
-    code, lines, error = run(capsys, "--model", str(tmp_path), "cat")
-    assert (code, lines) == (2, [])
-    assert error.startswith(f"error: {tmp_path}: ") and error.count("\n") == 1
-    if damage == "tokenizer":
-        assert "the tokenizer does not fit the model" in error
-
-
 def test_a_bar_is_shown_only_where_it_disturbs_no_translation(
     inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline.evaluation.bleu import bleu, chrf, moses_bleu, paired_bootstrap, ter, tokenised_bleu
+from pipeline.evaluation.bleu import MosesWords, bleu, bleu_of, chrf, moses_bleu, paired_bootstrap, ter, tokenised_bleu
 
 REFERENCES = ["The cat sat on the mat.", "A dog barks at night.", "It is raining in the old town today."] * 8
 CLOSE = ["The cat sat on a mat.", "A dog barks at night.", "It is raining in the town today."] * 8
@@ -79,6 +79,34 @@ def test_splitting_compounds_raises_the_score_of_a_compound_that_is_half_right()
     )
 
 
+def test_lower_case_is_that_of_the_words_which_moses_found_in_mixed_case() -> None:
+    # In German "Bart." is an abbreviation that keeps its stop, and "bart ." a word and the end of the sentence.
+    hypotheses, references = ["Sie sah einen Bart."], ["sie sah einen bart."]
+    words = ["Sie sah einen Bart."], ["sie sah einen bart ."]
+    scored = moses_bleu(hypotheses, references, language="de", split_compounds=False)
+    lowered = moses_bleu(hypotheses, references, language="de", split_compounds=False, lowercase=True)
+    assert scored.value == tokenised_bleu(*words).value
+    assert lowered.value == tokenised_bleu(*words, lowercase=True).value
+    assert scored.value < lowered.value < 90.0
+    assert "case:mixed" in scored.signature and "case:lc" in lowered.signature and "tok:moses-de|" in lowered.signature
+
+
+def test_moses_bleu_of_a_language_without_rules_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^language: found 'da', allowed are .*: as, bn, .*, de, .*, zh$"):
+        moses_bleu(["En hund."], ["En hund."], language="da", split_compounds=False)
+
+
+def test_each_kind_of_words_has_its_bleu() -> None:
+    hypotheses, references = ["A well-made cat, now."] * 2, ["A well-done cat, now."] * 2
+    assert bleu_of(hypotheses, references, kind="13a", lowercase=False) == bleu(hypotheses, references)
+    assert bleu_of(hypotheses, references, kind="tokenised", lowercase=True) == tokenised_bleu(
+        hypotheses, references, lowercase=True
+    )
+    assert bleu_of(hypotheses, references, kind=MosesWords("en", True), lowercase=True) == moses_bleu(
+        hypotheses, references, language="en", split_compounds=True, lowercase=True
+    )
+
+
 def test_perfect_translations_have_full_chrf_and_no_edits() -> None:
     assert chrf(REFERENCES, REFERENCES).value == pytest.approx(100.0)
     assert ter(REFERENCES, REFERENCES).value == 0.0
@@ -94,6 +122,24 @@ def test_bootstrap_of_a_clearly_better_system_excludes_zero_and_contains_the_dif
     assert result.difference == pytest.approx(bleu(CLOSE, REFERENCES).value - bleu(FAR, REFERENCES).value)
     assert 0.0 < result.low < result.difference < result.high
     assert result.share_not_better == 0.0
+
+
+def test_bootstrap_of_the_words_of_moses_is_that_of_the_text_tokenised_by_hand() -> None:
+    ours, theirs, references = (
+        ["A well-made cat, now."] * 4,
+        ["A well-made cat now."] * 4,
+        ["A well-done cat, now."] * 4,
+    )
+    found = paired_bootstrap(ours, theirs, references, seed=0, num_resamples=20, kind=MosesWords("en", True))
+    split = [
+        [text.replace("-", " ##AT##-##AT## ").replace(",", " ,").replace("now.", "now .") for text in texts]
+        for texts in (ours, theirs, references)
+    ]
+    assert found == paired_bootstrap(*split, seed=0, num_resamples=20, kind="tokenised")
+    assert found.difference == pytest.approx(
+        tokenised_bleu(split[0], split[2]).value - tokenised_bleu(split[1], split[2]).value
+    )
+    assert found.difference > 0
 
 
 def test_bootstrap_of_a_system_against_itself_finds_no_difference() -> None:

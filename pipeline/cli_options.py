@@ -1,0 +1,155 @@
+"""What the commands for people are called, what each takes, and what does not go together.
+
+Nothing heavy is imported to say so.
+"""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+MODELS = {
+    "generate": "pretrain_gpt",
+    "chat": "dpo",
+    "classify": "finetune/polarity",
+    "similar": "word_vectors/skipgram",
+    "score": "reward",
+}
+"""The stage whose model folder a command opens by default."""
+TRANSLATOR = "translate/transformer"
+"""That of translate."""
+DRAWING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
+"""What --sample of translate draws by, unless told otherwise."""
+_SEARCHING = ("beam", "length_penalty", "stop")
+_TRANSLATE = (
+    "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
+    "in their order; an empty line stays empty. Input of any size is read in groups of lines."
+)
+_BLEU = (
+    "Scores translations with BLEU, chrF and TER, each with its sacreBLEU signature, on plain text. Of two systems it "
+    "also says how much better the first is, by the paired bootstrap."
+)
+_HELP = {
+    "generate": "continue texts",
+    "chat": "talk: each line is the next turn of one conversation",
+    "classify": "label texts; prints label, tab, probability",
+    "similar": "find the nearest words of words",
+    "score": "reward answers; each line is a request, a tab and an answer",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    found = argparse.ArgumentParser(prog="pipeline", description="The trained models at work.")
+    commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_translate(commands.add_parser("translate", help="translate texts", description=_TRANSLATE))
+    for name, stage in MODELS.items():
+        command = commands.add_parser(name, help=_HELP[name], description=_HELP[name].capitalize() + ".")
+        texts = "words" if name == "similar" else "one text"
+        command.add_argument("text", nargs="*", help=f"{texts}; without it: --file, a pipe, or a prompt")
+        command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
+        command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{stage})")
+        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+        if name in ("generate", "chat"):
+            command.add_argument("--max-new-tokens", type=int, default=48, help="longest answer (default: 48)")
+            command.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)")
+            command.add_argument("--top-k", type=int, default=0, help="draw from the likeliest; 0 for all")
+            command.add_argument("--top-p", type=float, default=0.95, help="draw from this probability (default: 0.95)")
+            command.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+        if name == "similar":
+            command.add_argument("--num", type=int, default=8, help="how many words (default: 8)")
+    _add_bleu(commands.add_parser("bleu", help="score translations against a reference", description=_BLEU))
+    doctor = commands.add_parser("doctor", help="look for what would stop a run")
+    results = commands.add_parser("results", help="print the table of results, and where the report is")
+    results.add_argument("--readme", action="store_true", help="also write the table into README.md")
+    estimate = commands.add_parser("estimate", help="what a training would cost: operations, GPU-hours, memory")
+    estimate.add_argument("config", type=Path, help="conf/PROFILE/STAGE.yaml of translate, pretrain_gpt, pretrain_bert")
+    estimate.add_argument("--gpus", type=int, default=8, help="how many (default: 8)")
+    estimate.add_argument(
+        "--tflops", type=float, help="10^12 operations a second that each sustains (default: examples)"
+    )
+    estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
+    estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
+    for command in (doctor, results):
+        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+    return found
+
+
+def _add_translate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("text", nargs="*", help="one text; without it: --file, a pipe, or a prompt")
+    command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
+    command.add_argument("--output", type=Path, help="write to this file, which appears when all is translated")
+    command.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        help=f"a model folder (default: models/PROFILE/{TRANSLATOR}); given several times: an ensemble",
+    )
+    command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+    command.add_argument("--beam", type=int, help="hypotheses of the search; 1 is greedy (default: the model's)")
+    command.add_argument("--length-penalty", type=float, help="0 prefers short translations (default: the model's)")
+    command.add_argument(
+        "--stop",
+        choices=("proven", "settled", "likely", "filled"),
+        help="when a search ends: when nothing open can win; sooner, when nothing open is ahead of all that have "
+        "ended; of the best of them; when as many have ended as the beam holds (default: the model's)",
+    )
+    command.add_argument(
+        "--n-best", type=int, default=0, help="so many translations a line: number ||| text ||| log-prob ||| score"
+    )
+    command.add_argument(
+        "--long", choices=("refuse", "cut"), default="refuse", help="what becomes of a line that is too long"
+    )
+    command.add_argument(
+        "--lines-at-once", type=int, help="lines read and sorted at once; 1 answers each as it comes (default: 1024)"
+    )
+    command.add_argument("--sample", action="store_true", help="draw translations in place of searching the best")
+    command.add_argument("--temperature", type=float, help="of --sample: below 1 is closer to the best (default: 1)")
+    command.add_argument("--top-k", type=int, help="of --sample: draw from the likeliest; 0 for all (default: 0)")
+    command.add_argument("--top-p", type=float, help="of --sample: draw from this probability (default: 1)")
+    command.add_argument("--seed", type=int, help="of --sample: seed of the draws (default: 0)")
+    command.add_argument("--attention", type=Path, help="draw the attention of up to 16 lines into a .png or .svg")
+
+
+def _add_bleu(command: argparse.ArgumentParser) -> None:
+    command.add_argument("systems", nargs="+", type=Path, metavar="SYSTEM", help="one or two files of translations")
+    command.add_argument("--reference", type=Path, required=True, help="a file with the reference of each line")
+    command.add_argument("--tokenised", action="store_true", help="words are what spaces separate, for tokenised text")
+    command.add_argument(
+        "--moses",
+        metavar="LANG",
+        help="also BLEU after Moses' tokenizer of this language, as papers on WMT14 report it",
+    )
+    command.add_argument(
+        "--split-compounds", action="store_true", help="of --moses: split at hyphens, as papers on English-German do"
+    )
+    command.add_argument("--lowercase", action="store_true", help="BLEU and chrF of text in lower case")
+    command.add_argument("--resamples", type=int, default=1000, help="of the paired bootstrap (default: 1000)")
+    command.add_argument("--seed", type=int, default=0, help="of the paired bootstrap (default: 0)")
+
+
+def check_model(options: argparse.Namespace) -> None:
+    """ValueError for a profile whose models nobody would look for."""
+    if options.model and options.profile:
+        raise ValueError("--profile looks for the model of a profile, --model names its folder: found both")
+
+
+def check_translate(options: argparse.Namespace, *, is_prompt: bool) -> None:
+    """ValueError for options of translate of which one would be ignored; `is_prompt` where texts are to be typed."""
+    check_model(options)
+    if options.text and options.file:
+        raise ValueError("texts come as arguments or from --file, found both")
+    if options.sample:
+        _refuse(options, _SEARCHING, "is of the search, in place of which --sample draws: found both")
+    else:
+        _refuse(options, DRAWING, "is for --sample")
+    if is_prompt:
+        _refuse(options, ("output", "lines_at_once"), "is for a text, --file or a pipe, found at a prompt")
+    if options.output and options.attention and options.output.resolve() == options.attention.resolve():
+        raise ValueError(f"--output and --attention would both write {options.output}")
+
+
+def _refuse(options: argparse.Namespace, names: Iterable[str], reason: str) -> None:
+    """ValueError for the first of some options that was given."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name.replace('_', '-')} {reason}")

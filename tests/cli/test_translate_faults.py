@@ -1,0 +1,118 @@
+"""What the command translate refuses: one line on standard error that names what was found, and exit code 2."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from pipeline.stages.translation import open_translator, save_translator
+
+FOLDER = "models/tiny/translate"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], str]:
+    code = main(("translate", *arguments))
+    found = capsys.readouterr()
+    return code, found.out.split("\n")[:-1], found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--n-best", "3", "x"], "num_best must be in 1..beam_size, found 3 with beam_size 2"),
+        (["--n-best", "-1", "x"], "--n-best: found -1, allowed is 1 or more"),
+        (["--beam", "0", "x"], "beam_size: Input should be greater than 0, found 0"),
+        (["--length-penalty", "-1", "x"], "length_penalty: Input should be greater than or equal to 0, found -1.0"),
+        (["--sample", "--temperature", "0", "x"], "temperature: Input should be greater than 0, found 0.0"),
+        (["--seed", "3", "x"], "--seed is for --sample"),
+        (["--top-k", "0", "x"], "--top-k is for --sample"),
+        (["--top-p", "1", "x"], "--top-p is for --sample"),
+        (["--temperature", "1", "x"], "--temperature is for --sample"),
+        *(
+            (
+                ["--sample", option, value, "x"],
+                f"{option} is of the search, in place of which --sample draws: found both",
+            )
+            for option, value in (("--beam", "2"), ("--length-penalty", "0"), ("--stop", "proven"))
+        ),
+        *(
+            (["--beam", "1", option, value, "x"], f"{option} is for --beam of 2 or more: found a beam of 1")
+            for option, value in (("--length-penalty", "0"), ("--stop", "proven"))
+        ),
+        (
+            ["--profile", "tiny", "--model", f"{FOLDER}/transformer", "x"],
+            "--profile looks for the model of a profile, --model names its folder: found both",
+        ),
+        (
+            ["--output", "x.svg", "--attention", "./x.svg", "x"],
+            "--output and --attention would both write x.svg",
+        ),
+        (["--lines-at-once", "0", "x"], "--lines-at-once: found 0, allowed is 1 or more"),
+        (["--file", "in.txt", "x"], "texts come as arguments or from --file, found both"),
+        (["--attention", "x.jpg", "x"], "x.jpg: a picture of attention ends in .png or .svg"),
+        (["--attention", "x.png", " "], "x.png: no line with a text"),
+        (["--output", "nowhere/out.txt", "x"], "nowhere/out.txt: no folder nowhere to write into"),
+        (["--output", "models", "x"], "models: a folder, expected a file to write"),
+        (["--model", f"{FOLDER}/transformer", "--model", "models/tiny/dpo", "x"], "this folder holds a GPT"),
+        (
+            ["--model", f"{FOLDER}/transformer", "--model", f"{FOLDER}/stranger", "x"],
+            f"{FOLDER}/stranger: its tokenizer is not that of {FOLDER}/transformer",
+        ),
+        (["the \udcff cat"], "not UTF-8"),
+    ],
+)
+def test_a_fault_is_one_line_and_exit_code_2(
+    inside: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    code, _, error = run(capsys, *arguments)
+    assert code == 2 and message in error
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not [path for path in inside.iterdir() if path.name.startswith(("x.", "."))]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--output", "out.txt"), ("--lines-at-once", "1024")])
+def test_what_a_prompt_would_ignore_is_refused_before_anything_is_asked(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str, value: str
+) -> None:
+    def answer(prompt: str) -> str:
+        raise AssertionError(prompt)
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    code, lines, error = run(capsys, option, value)
+    assert (code, lines) == (2, [])
+    assert error == f"error: {option} is for a text, --file or a pipe, found at a prompt\n"
+    assert not Path("out.txt").exists()
+    assert run(capsys, "x", option, "/dev/null" if option == "--output" else value)[0] == 0
+
+
+def test_a_model_whose_own_search_is_greedy_takes_no_setting_that_greedy_search_ignores(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    translator = open_translator(Path(FOLDER, "transformer"))
+    greedy = replace(translator, search=translator.search.greedy)
+    save_translator(tmp_path / "greedy", greedy)
+    code, _, error = run(capsys, "--model", str(tmp_path / "greedy"), "--length-penalty", "2", "a dog")
+    assert code == 2
+    assert error == "error: --length-penalty is for --beam of 2 or more: found a beam of 1, which is greedy search\n"
+    expected = [greedy.translate(["a dog"])[0].text]
+    assert run(capsys, "--model", str(tmp_path / "greedy"), "a dog")[:2] == (0, expected)
+    assert run(capsys, "--model", str(tmp_path / "greedy"), "--beam", "2", "--stop", "filled", "a dog")[0] == 0
+
+
+@pytest.mark.parametrize("damage", ["tokenizer", "weights"])
+def test_a_folder_whose_parts_do_not_fit_is_named_in_one_line(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    def take(folder: str, name: str) -> None:
+        (tmp_path / name).write_bytes((inside / FOLDER / folder / name).read_bytes())
+
+    for path in (inside / FOLDER / "transformer").iterdir():
+        take("transformer", path.name)
+    take("stranger", "tokenizer.json" if damage == "tokenizer" else "model.safetensors")
+    code, lines, error = run(capsys, "--model", str(tmp_path), "cat")
+    assert (code, lines) == (2, [])
+    assert error.startswith(f"error: {tmp_path}: ") and error.count("\n") == 1
+    if damage == "tokenizer":
+        assert "the tokenizer does not fit the model" in error
