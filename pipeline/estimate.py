@@ -60,6 +60,8 @@ class Workload:
     """Real tokens of a step by side."""
     activations: float
     """Bytes that the backward pass of one whole step needs, were it computed at once; 0 where it is not estimated."""
+    num_passes: int = 1
+    """How often each token of a step goes through the model; operations and activations are those of all passes."""
 
     @property
     def num_parameters(self) -> int:
@@ -109,7 +111,8 @@ def describe(
     yield f"parameters {found.num_parameters:,}"
     yield from (f"  {name:<18} {count:>13,}" for name, count in found.parameters.items())
     tokens = " and ".join(f"{count:,.0f} {side}" for side, count in found.tokens.items())
-    yield f"a step: {tokens} tokens, {found.step_flops:.3g} FLOPs forward and backward"
+    passes = f", each in {found.num_passes} passes" if found.num_passes > 1 else ""
+    yield f"a step: {tokens} tokens{passes}, {found.step_flops:.3g} FLOPs forward and backward"
     yield from (f"  {name:<18} {flops:>13.3g}" for name, flops in found.flops.items())
     yield "  2 FLOPs a weight and token that passes it, 2 products of T x S x D in attention; backward is twice forward"
     total = found.step_flops * found.num_steps
@@ -158,13 +161,15 @@ def _translation(path: Path, sentence_length: int) -> Workload:
         scores = _scores(shape, sentence_length)
         a_token = shape.num_encoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=1, scores=scores)
         a_token += shape.num_decoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=2, scores=scores)
-        activations = num_tokens * (a_token + _kept_scores(shape.vocab_size))
+        activations = config.num_passes * num_tokens * (a_token + _kept_scores(shape.vocab_size))
+    factor = 3 * config.num_passes
     return Workload(
         parameters=_parts(model),
-        flops={part: 3 * flops for part, flops in forward_flops(config.model, lengths, lengths).items()},
+        flops={part: factor * flops for part, flops in forward_flops(config.model, lengths, lengths).items()},
         num_steps=_num_steps(path, config.training),
         tokens={f"source ({sentence_length} a sentence)": num_tokens, "target": num_tokens},
         activations=activations,
+        num_passes=config.num_passes,
     )
 
 

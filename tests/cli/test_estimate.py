@@ -72,10 +72,31 @@ def test_what_has_no_estimate_ends_in_one_line(
     assert message in capsys.readouterr().err
 
 
+def changed(tmp_path: Path, path: Path, *changes: tuple[str, str]) -> Path:
+    """A copy of a configuration in a profile of its own, with some lines written otherwise."""
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    copy = tmp_path / "conf/mine" / path.relative_to(path.parents[1])
+    copy.parent.mkdir(parents=True)
+    copy.write_text(text)
+    return copy
+
+
+def test_two_passes_of_each_batch_cost_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twice = changed(tmp_path, BASE, ("label_smoothing: 0.1", "label_smoothing: 0.1\nconsistency: 2.5"))
+    one, two = (workload(path, sentence_length=30) for path in (BASE, twice))
+    assert two.flops == {part: 2 * flops for part, flops in one.flops.items()}
+    assert two.activations == 2 * one.activations
+    assert (two.parameters, two.tokens, two.num_steps) == (one.parameters, one.tokens, one.num_steps)
+    assert main(["estimate", str(twice)]) == 0
+    assert f"tokens, each in 2 passes, {two.step_flops:.3g} FLOPs" in capsys.readouterr().out
+    assert main(["estimate", str(BASE)]) == 0
+    assert "passes," not in capsys.readouterr().out
+
+
 def test_a_duration_in_epochs_has_no_estimate(tmp_path: Path) -> None:
-    text = BASE.read_text().replace("{kind: steps, num_steps: 100000}", "{kind: epochs, num_epochs: 3}")
-    path = tmp_path / "conf/mine/translate/base.yaml"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
+    path = changed(tmp_path, BASE, ("{kind: steps, num_steps: 100000}", "{kind: epochs, num_epochs: 3}"))
     with pytest.raises(ValueError, match=r"training\.duration: an estimate needs steps"):
         workload(path, sentence_length=30)
