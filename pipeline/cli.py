@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         problem = error.errors()[0]
         message = f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}, found {problem['input']!r}"
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         message = str(error)
     except OSError as error:
         message = f"{error.filename or 'output'}: {error.strerror or error}"
@@ -116,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
     estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
+    estimate.add_argument(
+        "--step", action="store_true", help="also take one real optimizer step on the CPU, on generated tokens"
+    )
     for command in (doctor, results):
         command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
     return parser
@@ -339,6 +342,11 @@ def _estimate(options: argparse.Namespace) -> int:
         sentence_length=options.length,
     ):
         print(line)
+    if options.step:
+        from pipeline.estimate_step import describe_step
+
+        for line in describe_step(options.config, sentence_length=options.length):
+            print(line, flush=True)
     return 0
 
 

@@ -166,7 +166,7 @@ def _translation(path: Path, sentence_length: int) -> Workload:
     return Workload(
         parameters=_parts(model),
         flops={part: factor * flops for part, flops in forward_flops(config.model, lengths, lengths).items()},
-        num_steps=_num_steps(path, config.training),
+        num_steps=num_steps(path, config.training),
         tokens={f"source ({sentence_length} a sentence)": num_tokens, "target": num_tokens},
         activations=activations,
         num_passes=config.num_passes,
@@ -175,7 +175,7 @@ def _translation(path: Path, sentence_length: int) -> Workload:
 
 def _gpt(path: Path) -> Workload:
     config = load(path, PretrainGPTConfig)
-    shape = GPTConfig(vocab_size=_vocab_size(path, "byte_bpe"), **config.model.model_dump())
+    shape = gpt_shape(path, config)
     lengths = [shape.max_length] * _rows(config.training, shape.max_length)
     num_tokens = float(sum(lengths))
     with torch.device("meta"):
@@ -185,7 +185,7 @@ def _gpt(path: Path) -> Workload:
     return Workload(
         parameters=_parts(model),
         flops={part: 3 * flops for part, flops in gpt_flops(shape, lengths).items()},
-        num_steps=_num_steps(path, config.training),
+        num_steps=num_steps(path, config.training),
         tokens={"text": num_tokens},
         activations=num_tokens * (a_token + _kept_scores(shape.vocab_size)),
     )
@@ -193,7 +193,7 @@ def _gpt(path: Path) -> Workload:
 
 def _bert(path: Path) -> Workload:
     config = load(path, PretrainBertConfig)
-    shape = BertConfig(vocab_size=_vocab_size(path, "wordpiece"), **config.model.model_dump())
+    shape = bert_shape(path, config)
     lengths = [shape.max_length] * _rows(config.training, shape.max_length)
     num_tokens = float(sum(lengths))
     num_masked = round(config.masking.mask_share * num_tokens)
@@ -204,10 +204,20 @@ def _bert(path: Path) -> Workload:
     return Workload(
         parameters=_parts(model),
         flops={part: 3 * flops for part, flops in bert_flops(shape, lengths, num_masked).items()},
-        num_steps=_num_steps(path, config.training),
+        num_steps=num_steps(path, config.training),
         tokens={"text": num_tokens},
         activations=num_tokens * a_token + num_masked * _kept_scores(shape.vocab_size),
     )
+
+
+def gpt_shape(path: Path, config: PretrainGPTConfig) -> GPTConfig:
+    """The GPT of a configuration, with the vocabulary of its profile."""
+    return GPTConfig(vocab_size=_vocab_size(path, "byte_bpe"), **config.model.model_dump())
+
+
+def bert_shape(path: Path, config: PretrainBertConfig) -> BertConfig:
+    """The BERT of a configuration, with the vocabulary of its profile."""
+    return BertConfig(vocab_size=_vocab_size(path, "wordpiece"), **config.model.model_dump())
 
 
 def _vocab_size(path: Path, kind: Literal["byte_bpe", "wordpiece"]) -> int:
@@ -229,7 +239,8 @@ def _rows(training: TrainingConfig, length: int) -> int:
             return training.batching.examples_per_step
 
 
-def _num_steps(path: Path, training: TrainingConfig) -> int:
+def num_steps(path: Path, training: TrainingConfig) -> int:
+    """Optimizer steps of a training; ValueError for a duration in epochs."""
     if not isinstance(training.duration, Steps):
         raise ValueError(f"{path}: training.duration: an estimate needs steps; how many an epoch has, the data decide")
     return training.duration.num_steps
