@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import nn
 
-from pipeline.config import ByExamples, ByTokens, Steps, TrainingConfig, load
+from pipeline.config import ByExamples, ByTokens, Config, Steps, TrainingConfig, load
 from pipeline.layout import Layout
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.flops import bert_flops, forward_flops, gpt_flops
@@ -31,6 +32,26 @@ _PEAKS = {"V100": 125.0, "A100": 312.0, "H100": 989.0}
 _STATES = (2, 2, 12)
 """Bytes a parameter of weights, gradients, and of Adam: a copy of the weights and two moments in float32."""
 _GIB = 2**30
+
+
+class PublishedSize(Config):
+    """How many parameters a paper says that a model has."""
+
+    num_parameters: PositiveInt
+    """As printed, which is rounded."""
+    source: str
+    """Where it stands."""
+    note: str = ""
+    """Why ours has another number, where it differs by more than 2%."""
+    configurations: tuple[str, ...]
+    """The files below conf/ that train this model."""
+
+
+class PublishedSizes(Config):
+    """The file conf/published_sizes.yaml."""
+
+    sizes: tuple[PublishedSize, ...]
+    """One entry a model."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,16 @@ def workload(path: Path, *, sentence_length: int) -> Workload:
             raise ValueError(f"{path}: no estimate of {stage}; there is one of translate, pretrain_gpt, pretrain_bert")
 
 
+def published_size(path: Path) -> PublishedSize | None:
+    """What a paper prints of the model of a configuration; nothing where conf/published_sizes.yaml names none."""
+    conf = next(folder for folder in path.parents if folder.name == "conf")
+    file = conf / "published_sizes.yaml"
+    if not file.is_file():
+        return None
+    sizes = load(file, PublishedSizes).sizes
+    return next((size for size in sizes if path.relative_to(conf).as_posix() in size.configurations), None)
+
+
 def describe(
     path: Path, *, num_gpus: int, tflops: float | None, zero_stage: int | None, sentence_length: int
 ) -> Iterator[str]:
@@ -110,6 +141,11 @@ def describe(
     found = workload(path, sentence_length=sentence_length)
     yield f"parameters {found.num_parameters:,}"
     yield from (f"  {name:<18} {count:>13,}" for name, count in found.parameters.items())
+    published = published_size(path)
+    if published is not None:
+        more = found.num_parameters / published.num_parameters - 1
+        note = f": {published.note}" if published.note else ""
+        yield f"  published: {published.num_parameters:,} ({published.source}); ours are {more:+.1%}{note}"
     tokens = " and ".join(f"{count:,.0f} {side}" for side, count in found.tokens.items())
     passes = f", each in {found.num_passes} passes" if found.num_passes > 1 else ""
     yield f"a step: {tokens} tokens{passes}, {found.step_flops:.3g} FLOPs forward and backward"
