@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValidationError as error:
         problem = error.errors()[0]
         message = f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}, found {problem['input']!r}"
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
         message = str(error)
     except OSError as error:
         message = f"{error.filename or 'output'}: {error.strerror or error}"
@@ -241,6 +241,11 @@ def _estimate(options: argparse.Namespace) -> int:
         sentence_length=options.length,
     ):
         print(line)
+    if options.step:
+        from pipeline.estimate_step import describe_step
+
+        for line in describe_step(options.config, sentence_length=options.length):
+            print(line, flush=True)
     return 0
 
 

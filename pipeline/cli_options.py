@@ -69,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
     )
     estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
     estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
+    estimate.add_argument(
+        "--step", action="store_true", help="also take one real optimizer step on the CPU, on generated tokens"
+    )
     for command in (doctor, results):
         command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
     return found

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import nn
 
-from pipeline.config import ByExamples, ByTokens, Steps, TrainingConfig, load
+from pipeline.config import ByExamples, ByTokens, Config, Steps, TrainingConfig, load
 from pipeline.layout import Layout
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.flops import bert_flops, forward_flops, gpt_flops
@@ -31,6 +32,26 @@ _PEAKS = {"V100": 125.0, "A100": 312.0, "H100": 989.0}
 _STATES = (2, 2, 12)
 """Bytes a parameter of weights, gradients, and of Adam: a copy of the weights and two moments in float32."""
 _GIB = 2**30
+
+
+class PublishedSize(Config):
+    """How many parameters a paper says that a model has."""
+
+    num_parameters: PositiveInt
+    """As printed, which is rounded."""
+    source: str
+    """Where it stands."""
+    note: str = ""
+    """Why ours has another number, where it differs by more than 2%."""
+    configurations: tuple[str, ...]
+    """The files below conf/ that train this model."""
+
+
+class PublishedSizes(Config):
+    """The file conf/published_sizes.yaml."""
+
+    sizes: tuple[PublishedSize, ...]
+    """One entry a model."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +81,8 @@ class Workload:
     """Real tokens of a step by side."""
     activations: float
     """Bytes that the backward pass of one whole step needs, were it computed at once; 0 where it is not estimated."""
+    num_passes: int = 1
+    """How often each token of a step goes through the model; operations and activations are those of all passes."""
 
     @property
     def num_parameters(self) -> int:
@@ -98,6 +121,16 @@ def workload(path: Path, *, sentence_length: int) -> Workload:
             raise ValueError(f"{path}: no estimate of {stage}; there is one of translate, pretrain_gpt, pretrain_bert")
 
 
+def published_size(path: Path) -> PublishedSize | None:
+    """What a paper prints of the model of a configuration; nothing where conf/published_sizes.yaml names none."""
+    conf = next(folder for folder in path.parents if folder.name == "conf")
+    file = conf / "published_sizes.yaml"
+    if not file.is_file():
+        return None
+    sizes = load(file, PublishedSizes).sizes
+    return next((size for size in sizes if path.relative_to(conf).as_posix() in size.configurations), None)
+
+
 def describe(
     path: Path, *, num_gpus: int, tflops: float | None, zero_stage: int | None, sentence_length: int
 ) -> Iterator[str]:
@@ -108,8 +141,14 @@ def describe(
     found = workload(path, sentence_length=sentence_length)
     yield f"parameters {found.num_parameters:,}"
     yield from (f"  {name:<18} {count:>13,}" for name, count in found.parameters.items())
+    published = published_size(path)
+    if published is not None:
+        more = found.num_parameters / published.num_parameters - 1
+        note = f": {published.note}" if published.note else ""
+        yield f"  published: {published.num_parameters:,} ({published.source}); ours are {more:+.1%}{note}"
     tokens = " and ".join(f"{count:,.0f} {side}" for side, count in found.tokens.items())
-    yield f"a step: {tokens} tokens, {found.step_flops:.3g} FLOPs forward and backward"
+    passes = f", each in {found.num_passes} passes" if found.num_passes > 1 else ""
+    yield f"a step: {tokens} tokens{passes}, {found.step_flops:.3g} FLOPs forward and backward"
     yield from (f"  {name:<18} {flops:>13.3g}" for name, flops in found.flops.items())
     yield "  2 FLOPs a weight and token that passes it, 2 products of T x S x D in attention; backward is twice forward"
     total = found.step_flops * found.num_steps
@@ -158,19 +197,21 @@ def _translation(path: Path, sentence_length: int) -> Workload:
         scores = _scores(shape, sentence_length)
         a_token = shape.num_encoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=1, scores=scores)
         a_token += shape.num_decoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=2, scores=scores)
-        activations = num_tokens * (a_token + _kept_scores(shape.vocab_size))
+        activations = config.num_passes * num_tokens * (a_token + _kept_scores(shape.vocab_size))
+    factor = 3 * config.num_passes
     return Workload(
         parameters=_parts(model),
-        flops={part: 3 * flops for part, flops in forward_flops(config.model, lengths, lengths).items()},
-        num_steps=_num_steps(path, config.training),
+        flops={part: factor * flops for part, flops in forward_flops(config.model, lengths, lengths).items()},
+        num_steps=num_steps(path, config.training),
         tokens={f"source ({sentence_length} a sentence)": num_tokens, "target": num_tokens},
         activations=activations,
+        num_passes=config.num_passes,
     )
 
 
 def _gpt(path: Path) -> Workload:
     config = load(path, PretrainGPTConfig)
-    shape = GPTConfig(vocab_size=_vocab_size(path, "byte_bpe"), **config.model.model_dump())
+    shape = gpt_shape(path, config)
     lengths = [shape.max_length] * _rows(config.training, shape.max_length)
     num_tokens = float(sum(lengths))
     with torch.device("meta"):
@@ -180,7 +221,7 @@ def _gpt(path: Path) -> Workload:
     return Workload(
         parameters=_parts(model),
         flops={part: 3 * flops for part, flops in gpt_flops(shape, lengths).items()},
-        num_steps=_num_steps(path, config.training),
+        num_steps=num_steps(path, config.training),
         tokens={"text": num_tokens},
         activations=num_tokens * (a_token + _kept_scores(shape.vocab_size)),
     )
@@ -188,7 +229,7 @@ def _gpt(path: Path) -> Workload:
 
 def _bert(path: Path) -> Workload:
     config = load(path, PretrainBertConfig)
-    shape = BertConfig(vocab_size=_vocab_size(path, "wordpiece"), **config.model.model_dump())
+    shape = bert_shape(path, config)
     lengths = [shape.max_length] * _rows(config.training, shape.max_length)
     num_tokens = float(sum(lengths))
     num_masked = round(config.masking.mask_share * num_tokens)
@@ -199,10 +240,20 @@ def _bert(path: Path) -> Workload:
     return Workload(
         parameters=_parts(model),
         flops={part: 3 * flops for part, flops in bert_flops(shape, lengths, num_masked).items()},
-        num_steps=_num_steps(path, config.training),
+        num_steps=num_steps(path, config.training),
         tokens={"text": num_tokens},
         activations=num_tokens * a_token + num_masked * _kept_scores(shape.vocab_size),
     )
+
+
+def gpt_shape(path: Path, config: PretrainGPTConfig) -> GPTConfig:
+    """The GPT of a configuration, with the vocabulary of its profile."""
+    return GPTConfig(vocab_size=_vocab_size(path, "byte_bpe"), **config.model.model_dump())
+
+
+def bert_shape(path: Path, config: PretrainBertConfig) -> BertConfig:
+    """The BERT of a configuration, with the vocabulary of its profile."""
+    return BertConfig(vocab_size=_vocab_size(path, "wordpiece"), **config.model.model_dump())
 
 
 def _vocab_size(path: Path, kind: Literal["byte_bpe", "wordpiece"]) -> int:
@@ -224,7 +275,8 @@ def _rows(training: TrainingConfig, length: int) -> int:
             return training.batching.examples_per_step
 
 
-def _num_steps(path: Path, training: TrainingConfig) -> int:
+def num_steps(path: Path, training: TrainingConfig) -> int:
+    """Optimizer steps of a training; ValueError for a duration in epochs."""
     if not isinstance(training.duration, Steps):
         raise ValueError(f"{path}: training.duration: an estimate needs steps; how many an epoch has, the data decide")
     return training.duration.num_steps

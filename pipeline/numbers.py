@@ -20,7 +20,7 @@ CONFIGURATIONS = Path("conf/numbers")
 REPORTS = Path("reports/numbers")
 BEGIN, END = "<!-- numbers: written by `make reproduce` -->", "<!-- end of numbers -->"
 
-_HEAD = ("Number", "Published", "Ours: mean (seeds)", "To reach", "Hours a seed", "Source")
+_HEAD = ("Number", "Published", "Ours: mean (seeds)", "To reach", "To be above", "Hours a seed", "Source")
 
 
 class NumberConfig(Config):
@@ -38,6 +38,8 @@ class NumberConfig(Config):
     """The figure that our mean has to reach."""
     needs: str = ""
     """Another number, whose models this one goes on with; its stages run first."""
+    above: str = ""
+    """Another number of the same metric that our mean has to exceed, as the published one does: a step of a ladder."""
     needs_gpu: bool = False
     """Whether a processor alone would take weeks."""
     note: str = ""
@@ -80,7 +82,8 @@ def all_numbers() -> list[str]:
 def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] = ()) -> Number:
     """Reads one number, its stages sorted by `order`, and those that it needs.
 
-    ValueError for an unknown id, a file of no stage, and numbers that need each other.
+    ValueError for an unknown id, a file of no stage, numbers that need each other, and one that cannot be above the
+    one that it names.
     """
     folder = CONFIGURATIONS / name
     if name not in all_numbers():
@@ -91,10 +94,31 @@ def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] =
         raise ValueError(f"{folder}: expected files of the stages {', '.join(order)}; found {foreign or 'none'}")
     stages.sort(key=lambda path: (order.index(stage_of(path)), path))
     config = load(folder / "number.yaml", NumberConfig)
+    _check_ladder(name, config)
     if name in needed_by:
         raise ValueError(f"{folder / 'number.yaml'}: needs: {' needs '.join([*needed_by, name])}, itself")
     needs = open_number(config.needs, order, needed_by=(*needed_by, name)) if config.needs else None
     return Number(name, config, tuple(stages), needs)
+
+
+def _check_ladder(name: str, config: NumberConfig) -> None:
+    """ValueError where a number is to be above an unknown one, one of another metric, or one published no lower."""
+    if not config.above:
+        return
+    file = CONFIGURATIONS / name / "number.yaml"
+    if config.above not in all_numbers():
+        raise ValueError(f"{file}: above: {config.above}: no such number; there are {', '.join(all_numbers())}")
+    lower = load(CONFIGURATIONS / config.above / "number.yaml", NumberConfig)
+    if (lower.metric, lower.key) != (config.metric, config.key):
+        raise ValueError(
+            f"{file}: above: {config.above} measures {lower.metric} ({lower.key}), "
+            f"this one {config.metric} ({config.key}): expected the same"
+        )
+    if lower.reported >= config.reported:
+        raise ValueError(
+            f"{file}: above: {config.above} is published with {lower.reported}, this one with {config.reported}: "
+            "expected a lower one"
+        )
 
 
 def write_report(number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str]) -> dict[str, Any]:
@@ -127,8 +151,40 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
         "versions": dict(versions),
         "note": config.note,
     }
+    others = [other for other in read_reports() if other["id"] != number.id]
+    report["above"] = above(report, others)
     write_json(number.report, report)
+    for other in others:
+        step = above(other, [report])
+        if step is not None and step["number"] == number.id:
+            write_json(REPORTS / f"{other['id']}.json", other | {"above": step})
     return report
+
+
+def above(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Whether a number exceeds the one that its number.yaml names, if it names one, among the reports.
+
+    `holds` is empty as long as that one has no report, or seeds of either are still to come.
+    """
+    name = load(CONFIGURATIONS / report["id"] / "number.yaml", NumberConfig).above
+    if not name:
+        return None
+    lower = next((one for one in reports if one["id"] == name), None)
+    if lower is None:
+        return {"number": name, "mean": None, "holds": None}
+    is_whole = all(one["num_runs"]["finished"] == one["num_runs"]["planned"] for one in (report, lower))
+    return {"number": name, "mean": lower["mean"], "holds": report["mean"] > lower["mean"] if is_whole else None}
+
+
+def order(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
+    """The same in words: nothing where there is no number to exceed."""
+    step = above(report, reports)
+    if step is None:
+        return ""
+    if step["mean"] is None:
+        return f"`{step['number']}`, not run yet"
+    verdict = {True: "holds", False: "does not hold", None: "not all seeds yet"}[step["holds"]]
+    return f"`{step['number']}` {step['mean']:.2f}, {verdict}"
 
 
 def _label(path: Path, number: Number) -> str:
@@ -164,10 +220,10 @@ def read_reports() -> list[dict[str, Any]]:
 def markdown_table(reports: Sequence[Mapping[str, Any]]) -> str:
     """A table for the README."""
     lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(_cells(report))} |" for report in reports)])
+    return "\n".join([*lines, *(f"| {' | '.join(_cells(report, reports))} |" for report in reports)])
 
 
-def _cells(report: Mapping[str, Any]) -> tuple[str, ...]:
+def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     spread = "" if report["spread"] is None else f" ± {report['spread']:.2f}"
     runs = report["num_runs"]
     count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
@@ -180,6 +236,7 @@ def _cells(report: Mapping[str, Any]) -> tuple[str, ...]:
         f"{report['reported']:.2f}",
         f"{report['mean']:.2f}{spread} ({count})",
         f"{report['reach']:.2f}, {verdict}",
+        order(report, reports),
         f"{longest:.1f}",
         report["source"],
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline.artifacts import read_json, write_json
 from pipeline.data.sources import GIVEN
 from pipeline.layout import Layout
-from pipeline.numbers import Number, all_numbers, open_number, read_reports, stage_of, write_readme, write_report
+from pipeline.numbers import Number, all_numbers, open_number, order, read_reports, stage_of, write_readme, write_report
 from pipeline.provenance import content_hash, module_sources
 
 ORDER = (
@@ -128,8 +128,10 @@ def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], in
             done.seconds[path] = known["seconds"]
             if path in number.runs:
                 report = write_report(number, done.seconds, known["versions"])
+                step = order(report, read_reports())
                 sys.stderr.write(
-                    f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {report['reported']}\n"
+                    f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {report['reported']}"
+                    f"{step and f'; to be above {step}'}\n"
                 )
         done.key = hashlib.sha256(" ".join([done.key, *keys]).encode()).hexdigest()
     return 0

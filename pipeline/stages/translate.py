@@ -167,6 +167,16 @@ def build_model(config: TransformerConfig | RecurrentConfig, *, residual_init: f
             return Recurrent(config)
 
 
+def training_module(config: TranslateConfig) -> TranslationTraining:
+    """What is trained, with random weights."""
+    return TranslationTraining(
+        build_model(config.model, residual_init=config.residual_init),
+        config.training,
+        label_smoothing=config.label_smoothing,
+        consistency=config.consistency,
+    )
+
+
 def main(path: Path) -> None:
     """Trains, translates the test set, and hands over a folder of Marian's layout, or of our own."""
     config = load(path, TranslateConfig)
@@ -190,12 +200,7 @@ def main(path: Path) -> None:
         valid_pairs = read_pairs(pairs_folder / "valid.jsonl")
         test_pairs = read_pairs(pairs_folder / "test.jsonl") if config.reads_test else None
         refuse_empty_references(test_pairs or [], pairs_folder / "test.jsonl")
-        module = TranslationTraining(
-            build_model(config.model, residual_init=config.residual_init),
-            config.training,
-            label_smoothing=config.label_smoothing,
-            consistency=config.consistency,
-        )
+        module = training_module(config)
         form = load_form(pairs_folder)
         bleu_of_weights = None
         if config.selection.metric == "bleu":

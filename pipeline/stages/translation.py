@@ -4,6 +4,7 @@ Shared by the stage translate and by whatever opens its folder later. What is fo
 texts beside it. Legend: B texts of a batch, S source length with EOS.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from pipeline.decoding.protocol import StepModel
 from pipeline.decoding.sampling import uniforms
 from pipeline.decoding.target_sampling import sample_targets
 from pipeline.models.huggingface.marian import (
+    GNMT_PENALTY,
+    is_marian,
     marian_generation_settings,
     translation_from_huggingface,
     translation_to_huggingface,
@@ -36,6 +39,8 @@ from pipeline.progress import progress
 from pipeline.text.forms import PLAIN, MosesText, PlainText, into_form, load_form, out_of_form, save_form
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.workers import side_by_side
+
+_log = logging.getLogger(__name__)
 
 GENERATION = "generation_config.json"
 _TOKENS_PER_BATCH = 2048
@@ -271,8 +276,20 @@ def save_translator(folder: Path, translator: Translator) -> None:
     assert not translator.others, "a folder holds one model"
     model, search = translator.model, translator.search
     settings = marian_generation_settings(
-        model.config, num_beams=search.beam_size, length_penalty=search.length_penalty
+        model.config,
+        num_beams=search.beam_size,
+        normalisation=search.normalisation,
+        length_penalty=search.length_penalty,
     )
+    if search.normalisation == "gnmt" and search.beam_size > 1 and is_marian(model.config):
+        _log.warning(
+            "%s: this search divides by ((5 + n) / 6) ** %g, GNMT's penalty, and transformers knows only "
+            "n ** length_penalty: %s names ours %s, and transformers searches with its own default",
+            folder,
+            search.length_penalty,
+            GENERATION,
+            GNMT_PENALTY,
+        )
     own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens, "stop": search.stop}
     with publish(folder) as temporary:
         save_model(temporary, *translation_to_huggingface(model))
@@ -294,7 +311,7 @@ def open_translator(folder: Path) -> Translator:
     search = SearchConfig(
         beam_size=settings.get("num_beams", 4),
         normalisation=settings.get("normalisation", "length"),
-        length_penalty=settings.get("length_penalty", 1.0),
+        length_penalty=settings.get(GNMT_PENALTY, settings.get("length_penalty", 1.0)),
         max_extra_tokens=settings.get("max_extra_tokens", 50),
         stop=settings.get("stop", "settled"),
     )

@@ -13,6 +13,7 @@ from pipeline.data.sources import FetchConfig
 from pipeline.layout import Layout
 from pipeline.models.recurrent import DropoutRates, RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
+from pipeline.numbers import NumberConfig
 from pipeline.stages.translate import TranslateConfig
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,22 @@ def test_the_options_of_translation_models_are_those_of_their_configurations() -
         for name, field in config.model_fields.items():
             own = {choice for choice in get_args(field.annotation) if isinstance(choice, str)}
             assert name == "kind" or own <= named, name
+
+
+def test_the_keys_that_published_numbers_speak_of_are_those_of_their_files() -> None:
+    (section,) = re.findall(r"^## Published numbers\n(.*?)^<!--", README, re.DOTALL | re.MULTILINE)
+    named = set(re.findall(r"`([a-z_]+)(?:: \w+)?`", section))
+    assert named == {"reads_test", "above"}
+    assert "`reads_test: false` of `translate/*.yaml` keeps the test set closed" in " ".join(section.split())
+    assert TranslateConfig.model_fields["reads_test"].annotation is bool
+    assert "above" in NumberConfig.model_fields
+
+
+def test_the_options_of_an_estimate_exist() -> None:
+    (paragraph,) = re.findall(r"^`pipeline estimate CONFIG.*?\n\n", README, re.DOTALL | re.MULTILINE)
+    options = set(re.findall(r"--(\w+)", paragraph))
+    assert {"gpus", "step"} <= options
+    assert options <= vars(_parser().parse_args(["estimate", "conf/tiny/pretrain_gpt.yaml"])).keys()
 
 
 def test_every_benchmark_and_picture_that_is_named_exists() -> None:

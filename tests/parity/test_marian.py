@@ -104,7 +104,7 @@ def test_we_open_a_marian_model_of_transformers_and_give_its_logits(
 def test_greedy_generation_agrees_under_padding(tmp_path: Path) -> None:
     ours = our_model()
     (tmp_path / "generation_config.json").write_text(
-        json.dumps(marian_generation_settings(CONFIG, num_beams=1, length_penalty=1.0))
+        json.dumps(marian_generation_settings(CONFIG, num_beams=1, normalisation="length", length_penalty=1.0))
     )
     theirs = open_theirs(tmp_path, MarianMTModel, translation_to_huggingface(ours))
     assert theirs.generation_config.bad_words_ids == [[PAD]]

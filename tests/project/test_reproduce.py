@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,71 @@ def test_a_number_that_needs_itself_or_an_unknown_one_is_refused(folder: Path) -
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"needs": "tay"})
     with pytest.raises(ValueError, match="tay: no such number; there are toy"):
         open_number("toy", ORDER)
+
+
+@pytest.fixture
+def ladder(folder: Path) -> Path:
+    """The number of two seeds, published with 30, and one of one seed published with 32, which is to be above it."""
+    write_yaml(folder / "conf/numbers/top/number.yaml", NUMBER | {"reported": 32.0, "above": "toy"})
+    write_yaml(folder / "conf/numbers/top/translate/seed-1.yaml", {"a": 1})
+    return folder
+
+
+def test_a_ladder_says_whether_its_order_holds(ladder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reproduce(open_number("top", ORDER), Stages(34.0))
+    assert "| `toy`, not run yet |" in (ladder / "README.md").read_text()
+    (top,) = read_reports()
+    assert top["above"] == {"number": "toy", "mean": None, "holds": None}
+    # The lower number is made later, and one seed of it before the other: both reports know of it.
+    cut = Stages(30.0)
+    cut.codes["translate/seed-2"] = 143
+    reproduce(open_number("toy", ORDER), cut)
+    assert "| `toy` 30.00, not all seeds yet |" in markdown_table(read_reports())
+    assert read_reports()[0]["above"] == {"number": "toy", "mean": 30.0, "holds": None}
+    reproduce(open_number("toy", ORDER), Stages(33.0))
+    top, toy = read_reports()
+    assert top["above"] == {"number": "toy", "mean": 31.5, "holds": True} and toy["above"] is None
+    assert "| `toy` 31.50, holds |" in (ladder / "README.md").read_text()
+    write_yaml(ladder / "conf/numbers/top/translate/seed-1.yaml", {"a": 2})
+    capsys.readouterr()
+    # As high is not above.
+    reproduce(open_number("top", ORDER), Stages(31.5))
+    assert read_reports()[0]["above"]["holds"] is False
+    assert "| `toy` 31.50, does not hold |" in (ladder / "README.md").read_text()
+    assert "published 32.0; to be above `toy` 31.50, does not hold\n" in capsys.readouterr().err
+
+
+def test_a_report_that_was_written_without_its_place_has_it_in_the_table(ladder: Path) -> None:
+    reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+    reproduce(open_number("top", ORDER), Stages(31.0))
+    top, toy = read_reports()
+    del top["above"]
+    assert "| `toy` 31.50, does not hold |" in markdown_table([top, toy])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"above": "tay"}, "above: tay: no such number; there are top, toy"),
+        ({"above": "top"}, "above: top is published with 32.0, this one with 32.0: expected a lower one"),
+        ({"reported": 29.0}, "above: toy is published with 30.0, this one with 29.0: expected a lower one"),
+        ({"key": "bleu.greedy"}, r"above: toy measures BLEU \(bleu.beam\), this one BLEU \(bleu.greedy\)"),
+    ],
+)
+def test_a_ladder_has_steps_of_one_metric_that_rise_as_published(
+    changes: dict[str, object], message: str, ladder: Path
+) -> None:
+    number = NUMBER | {"reported": 32.0, "above": "toy"} | changes
+    write_yaml(ladder / "conf/numbers/top/number.yaml", number)
+    with pytest.raises(ValueError, match=rf"conf/numbers/top/number.yaml: {message}"):
+        open_number("top", ORDER)
+
+
+def test_the_ladder_of_the_course_has_four_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    steps = ["transformer", "attention", "gru", "lstm", ""]
+    for upper, lower in pairwise(f"multi30k-de-en-{step}" if step else "" for step in steps):
+        assert open_number(upper, ORDER).config.above == lower
 
 
 def test_the_versions_are_those_that_a_figure_was_measured_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,54 @@ def test_transformers_opens_the_folder_and_translates_alike(tmp_path: Path) -> N
             assert tokens.decode(found, skip_special_tokens=True) == ours.text
 
 
+def test_gnmts_penalty_is_told_apart_from_that_of_transformers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For 13 tokens, ((5 + 13) / 6) ** 0.6 is 1.93 and 13 ** 0.6 is 4.66: one number, two searches."""
+    one = translator("transformer")
+    gnmt = replace(one, search=one.search.model_copy(update={"normalisation": "gnmt", "length_penalty": 0.6}))
+    save_translator(tmp_path / "gnmt", gnmt)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "((5 + n) / 6) ** 0.6" in record.message and "n ** length_penalty" in record.message
+    assert str(tmp_path / "gnmt") in record.message
+    theirs: Any = MarianMTModel.from_pretrained(tmp_path / "gnmt")
+    assert theirs.generation_config.length_penalty in (None, 1.0)
+    assert theirs.generation_config.num_beams == gnmt.search.beam_size > 1
+    source, asked = torch.tensor([[5, 9, 7, 0], [6, 8, 5, 0]]), {"return_dict_in_generate": True, "output_scores": True}
+    scores = [
+        theirs.generate(source, max_new_tokens=9, **asked, **penalty).sequences_scores
+        for penalty in ({}, {"length_penalty": 1.0}, {"length_penalty": 0.6})
+    ]
+    assert_close(scores[0], scores[1])
+    assert not torch.allclose(scores[0], scores[2])
+    assert open_translator(tmp_path / "gnmt").search == gnmt.search
+    # A folder that was saved when both went by one name.
+    file = tmp_path / "gnmt" / "generation_config.json"
+    settings = json.loads(file.read_text())
+    settings["length_penalty"] = settings.pop("gnmt_penalty")
+    file.write_text(json.dumps(settings))
+    assert open_translator(tmp_path / "gnmt").search == gnmt.search
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("transformer", {"normalisation": "length"}),
+        ("transformer", {"normalisation": "gnmt", "beam_size": 1}),
+        ("gru", {"normalisation": "gnmt"}),
+    ],
+)
+def test_a_search_that_transformers_cannot_mistake_is_no_reason_to_warn(
+    kind: str, changes: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = translator(kind)
+    save_translator(tmp_path / "model", replace(one, search=one.search.model_copy(update=changes)))
+    assert caplog.records == []
+    settings = json.loads((tmp_path / "model/generation_config.json").read_text())
+    assert ("length_penalty" in settings) == (changes["normalisation"] == "length")
+
+
 def test_a_folder_whose_tokenizer_has_another_size_is_refused(tmp_path: Path) -> None:
     save_translator(tmp_path / "model", translator("gru"))
     train_translation_bpe(["amber birch"], vocab_size=20).save(tmp_path / "model")

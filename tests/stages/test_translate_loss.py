@@ -10,19 +10,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from pipeline.data.batches import TranslationBatch
-from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model
+from pipeline.stages.translate import TranslateConfig, TranslationTraining, training_module
 from tests.stages.test_translate import KINDS, examples, pairs, settings, tokenizer
 
 
 def training(kind: str, *, dropout: float = 0.0, **changes: Any) -> TranslationTraining:
     config = TranslateConfig.model_validate(settings(kind, dropout=dropout) | changes)
     torch.manual_seed(1)
-    return TranslationTraining(
-        build_model(config.model),
-        config.training,
-        label_smoothing=config.label_smoothing,
-        consistency=config.consistency,
-    )
+    return training_module(config)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,7 +6,7 @@ CTranslate2, and `bad_words_ids` come to the same.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ OWN_TYPES = {"transformer": "pipeline-transformer", "recurrent": "pipeline-recur
 """model_type of what no class of Hugging Face computes."""
 
 PAD_BIAS = -1e4
+
+GNMT_PENALTY = "gnmt_penalty"
+"""The key of generation_config.json for the exponent of GNMT's normalisation (Wu et al. 2016, eq. 14)."""
 
 
 def is_marian(config: TransformerConfig | RecurrentConfig) -> bool:
@@ -71,10 +74,20 @@ def translation_from_huggingface(config: Mapping[str, Any], state: Mapping[str, 
 
 
 def marian_generation_settings(
-    config: TransformerConfig | RecurrentConfig, *, num_beams: int, length_penalty: float
+    config: TransformerConfig | RecurrentConfig,
+    *,
+    num_beams: int,
+    normalisation: Literal["length", "gnmt"],
+    length_penalty: float,
 ) -> dict[str, Any]:
-    """What generation_config.json holds for a `MarianMTModel`; the recurrent models follow the same conventions."""
+    """What generation_config.json holds for a `MarianMTModel`; the recurrent models follow the same conventions.
+
+    A log-probability of n tokens is divided by `n ** a` (length) or by `((5 + n) / 6) ** a` (gnmt), with a the
+    `length_penalty`. `transformers` reads that key as the first, always. GNMT's a goes by a name of our own, which
+    `transformers` passes over: it then searches with its default, n ** 1, and takes no number for what it is not.
+    """
     pad = pad_id(config.vocab_size)
+    penalty = "length_penalty" if normalisation == "length" else GNMT_PENALTY
     return {
         "decoder_start_token_id": pad,
         "pad_token_id": pad,
@@ -84,7 +97,7 @@ def marian_generation_settings(
         "forced_eos_token_id": None,
         "max_length": config.max_length,
         "num_beams": num_beams,
-        "length_penalty": length_penalty,
+        penalty: length_penalty,
     }
 
 
