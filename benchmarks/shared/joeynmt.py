@@ -60,7 +60,6 @@ def joeynmt(task: Task, python: Path, threads: int) -> float:
                 "batch_type": "token",
                 "normalization": "tokens",
                 "optimizer": "adam",
-                "scheduling": "plateau",
                 "adam_betas": [0.9, 0.98],
                 "learning_rate": LR,
                 "label_smoothing": SMOOTHING,
