@@ -60,6 +60,8 @@ def joeynmt(task: Task, python: Path, threads: int) -> float:
                 "batch_type": "token",
                 "normalization": "tokens",
                 "optimizer": "adam",
+                "scheduling": "decaying",  # one is needed: constant for so many epochs
+                "decaying_step_size": 1000,
                 "adam_betas": [0.9, 0.98],
                 "learning_rate": LR,
                 "label_smoothing": SMOOTHING,
