@@ -85,7 +85,7 @@ def test_the_options_of_an_estimate_exist() -> None:
     (paragraph,) = re.findall(r"^`pipeline estimate CONFIG.*?\n\n", README, re.DOTALL | re.MULTILINE)
     options = set(re.findall(r"--(\w+)", paragraph))
     assert {"gpus", "step"} <= options
-    assert options <= vars(_parser().parse_args(["estimate", "conf/tiny/pretrain_gpt.yaml"])).keys()
+    assert options <= vars(parser().parse_args(["estimate", "conf/tiny/pretrain_gpt.yaml"])).keys()
 
 
 def test_every_benchmark_and_picture_that_is_named_exists() -> None:
