@@ -7,7 +7,7 @@ size, F width of the feed-forward networks, V vocabulary.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from pydantic import PositiveInt
@@ -109,14 +109,26 @@ def training_memory(num_parameters: int, *, zero_stage: int, num_gpus: int) -> M
 
 def workload(path: Path, *, sentence_length: int) -> Workload:
     """The training of a configuration; ValueError for a stage without an estimate and for a duration in epochs."""
-    stage = Layout.of(path).stage.partition("/")[0]
-    match stage:
+    kind = training_kind(path)
+    match kind:
         case "translate":
             return _translation(path, sentence_length)
         case "pretrain_gpt":
             return _gpt(path)
-        case "pretrain_bert" | "pretrain_bert_large":
+        case "pretrain_bert":
             return _bert(path)
+        case _:
+            assert_never(kind)
+
+
+def training_kind(path: Path) -> Literal["translate", "pretrain_gpt", "pretrain_bert"]:
+    """Which training a configuration is of, whatever its size; ValueError for a stage without an estimate."""
+    stage = Layout.of(path).stage.partition("/")[0]
+    match stage:
+        case "translate" | "pretrain_gpt" | "pretrain_bert":
+            return stage
+        case "pretrain_bert_large":
+            return "pretrain_bert"
         case _:
             raise ValueError(f"{path}: no estimate of {stage}; there is one of translate, pretrain_gpt, pretrain_bert")
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
@@ -22,7 +22,7 @@ from pipeline.data.plan import TrainingPlan
 from pipeline.data.token_arrays import in_memory
 from pipeline.data.translation import TokenRows, TranslationExamples
 from pipeline.data.windows import TrainingWindows
-from pipeline.estimate import bert_shape, gpt_shape, num_steps
+from pipeline.estimate import bert_shape, gpt_shape, num_steps, training_kind
 from pipeline.layout import Layout
 from pipeline.models.bert import BertForPretraining
 from pipeline.models.gpt import GPT
@@ -90,16 +90,16 @@ def first_step(path: Path, *, sentence_length: int) -> FirstStep:
 
     Rows of sentence pairs have `sentence_length` tokens on each side, EOS included.
     """
-    stage = Layout.of(path).stage.partition("/")[0]
-    match stage:
+    kind = training_kind(path)
+    match kind:
         case "translate":
             return _translation(path, sentence_length)
         case "pretrain_gpt":
             return _gpt(path)
-        case "pretrain_bert" | "pretrain_bert_large":
+        case "pretrain_bert":
             return _bert(path)
         case _:
-            raise ValueError(f"{path}: no step of {stage}; there is one of translate, pretrain_gpt, pretrain_bert")
+            assert_never(kind)
 
 
 def _translation(path: Path, sentence_length: int) -> FirstStep:

@@ -121,9 +121,9 @@ def beam_search(
         )
         is_eos = candidates.tokens == eos  # (M, C)
 
+        penalty = _penalty(torch.tensor(float(length), device=device), normalisation, length_penalty)
         ending = is_eos[:, :beam_size]
         if bool(ending.any()):
-            penalty = _penalty(torch.tensor(float(length), device=device), normalisation, length_penalty)
             best = best.merged(
                 log_probs=candidates.log_probs[:, :beam_size].masked_fill(~ending, -torch.inf),
                 penalty=penalty,
@@ -138,7 +138,6 @@ def beam_search(
         # Log-probabilities only fall and penalties only grow: at its longest an open hypothesis cannot be above this.
         is_done = best.scores[:, num_best - 1] >= open_log_probs[:, 0] / final_penalty
         if stop in ("settled", "likely"):
-            penalty = _penalty(torch.full_like(final_penalty, length), normalisation, length_penalty)
             is_done |= best.scores[:, -1] >= open_log_probs[:, 0] / penalty
         if stop == "filled":
             num_finished += (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
