@@ -84,6 +84,9 @@ class RecurrentConfig(Config):
     dropout: Dropouts = 0.2
     """Dropout of embeddings, between layers, of the encoder's states and of the state before the projection: one rate
     for all of them, or one for each."""
+    scale_embedding: bool = True
+    """Multiply token vectors by sqrt(d_embedding), as Vaswani et al. 2017 do (section 3.4): tied to a projection they
+    are short, and without it the gates of a cell hardly see them at first."""
     tied_embeddings: TiedEmbeddings = "all"
     """Which of source embedding, target embedding and output projection are one matrix."""
 
@@ -168,7 +171,7 @@ class Recurrent(nn.Module):
         """Runs the encoder over the real tokens of each source: neither direction sees padding."""
         self._check_length(src)
         packed = pack_padded_sequence(
-            self.embedding_dropout(self.embeddings.source(src)),
+            self._embed(src, self.embeddings.source),
             src_mask.sum(1).cpu(),
             batch_first=True,
             enforce_sorted=False,
@@ -184,11 +187,11 @@ class Recurrent(nn.Module):
     def decode(self, tgt: Int[Tensor, "B T"], memory: Memory, src_mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B T E"]:
         """State t has seen tgt[: t + 1] and the source."""
         self._check_length(tgt)
-        embedded = self.embedding_dropout(self.embeddings.target(tgt))
+        embedded = self._embed(tgt, self.embeddings.target)
         stretch = self.config.truncate_steps if self.training else 0
         stretch = min(stretch, tgt.size(1)) or tgt.size(1)
         hidden, feed, outputs = memory.initial, embedded.new_zeros(embedded[:, :1].shape), []
-        for t, tokens in enumerate(embedded.split(1 if self.config.input_feeding else stretch, dim=1)):
+        for t, tokens in enumerate(torch.split(embedded, 1 if self.config.input_feeding else stretch, dim=1)):
             if t > 0 and (t % stretch == 0 or not self.config.input_feeding):
                 hidden, feed = tuple(part.detach() for part in hidden), feed.detach()
             states, hidden = self._run(tokens, hidden, feed, memory)
@@ -209,12 +212,18 @@ class Recurrent(nn.Module):
 
     def step(self, tokens: Int[Tensor, "N"], state: RecurrentState) -> tuple[Float[Tensor, "N L"], RecurrentState]:
         """Appends one token to each row and returns the scores of the one after it."""
-        entering = self.embedding_dropout(self.embeddings.target(tokens.unsqueeze(1)))
+        entering = self._embed(tokens.unsqueeze(1), self.embeddings.target)
         _, hidden = self._run(entering, state.hidden, state.feed.unsqueeze(1), state.memory)
         # The same as the output, and the loss depends on the state that is kept: see evaluation/gradient_flow.py.
         states = hidden[0][-1].unsqueeze(1)
         feed = self._read_out(states, entering, state.memory, state.src_mask)[:, 0]
         return self.logits(feed), replace(state, hidden=hidden, feed=feed)
+
+    def _embed(self, tokens: Int[Tensor, "B T"], embedding: nn.Embedding) -> Float[Tensor, "B T E"]:
+        """Token vectors, scaled, behind their dropout."""
+        scale = self.config.d_embedding**0.5 if self.config.scale_embedding else 1.0
+        vectors: Tensor = self.embedding_dropout(embedding(tokens) * scale)
+        return vectors
 
     def _run(
         self, tokens: Float[Tensor, "B T E"], hidden: Hidden, feed: Float[Tensor, "B _ E"], memory: Memory
@@ -257,9 +266,13 @@ def _repeated(summary: Float[Tensor, "B H"], length: int) -> Float[Tensor, "B T 
 
 
 def _cell(config: RecurrentConfig, d_input: int, *, bidirectional: bool) -> nn.RNNBase:
-    """A stack of recurrent layers; dropout acts between them."""
+    """A stack of recurrent layers; dropout acts between them.
+
+    The forget gates of an LSTM begin open, so that the first gradients reach the first tokens: the bias of 1 of
+    Jozefowicz et al. (2015, section 2.2).
+    """
     cells: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-    return cells[config.cell](
+    found = cells[config.cell](
         d_input,
         config.d_hidden,
         config.num_layers,
@@ -267,3 +280,9 @@ def _cell(config: RecurrentConfig, d_input: int, *, bidirectional: bool) -> nn.R
         bidirectional=bidirectional,
         dropout=config.rates.layers if config.num_layers > 1 else 0.0,
     )
+    if config.cell == "lstm":
+        for name, bias in found.named_parameters():
+            if "bias" in name:
+                # Each gate has two biases, which are added; PyTorch's order is input, forget, cell, output.
+                nn.init.constant_(bias[config.d_hidden : 2 * config.d_hidden], 1.0 if "_ih_" in name else 0.0)
+    return found

@@ -110,7 +110,7 @@ def _by_differences(model: Recurrent, src: Tensor, tgt: Tensor, label: int, t: i
                 parts[part] = changed.view_as(values)
                 # The attentional state of the changed step follows from its state.
                 shifted = replace(state, hidden=tuple(parts))
-                token = model.embeddings.target(tgt[:, t - k].unsqueeze(1))
+                token = model._embed(tgt[:, t - k].unsqueeze(1), model.embeddings.target)
                 read = model._read_out(shifted.hidden[0][-1].unsqueeze(1), token, before.memory, before.src_mask)
                 shifted, logits = replace(shifted, feed=read[:, 0]), model.logits(read[:, 0])
                 for i in range(t - k + 1, t + 1):

@@ -19,7 +19,8 @@ def logits(model: Recurrent, src: Tensor, tgt: Tensor) -> Tensor:
     """The scores (T, V - 1) of the tokens after each of `tgt`, given the ids of one source."""
     config, embeddings = model.config, model.embeddings
     directions = ["", "_reverse"] if config.bidirectional else [""]
-    layer_inputs = [embeddings.source.weight[i] for i in src]
+    scale = math.sqrt(config.d_embedding) if config.scale_embedding else 1.0
+    layer_inputs = [scale * embeddings.source.weight[i] for i in src]
     finals: list[list[State]] = []
     for layer in range(config.num_layers):
         outputs: list[list[Tensor]] = []
@@ -44,7 +45,7 @@ def logits(model: Recurrent, src: Tensor, tgt: Tensor) -> Tensor:
     summary, feed = hidden[-1][0], torch.zeros(config.d_embedding)
     scores: list[Tensor] = []
     for i in tgt:
-        token = embeddings.target.weight[i]
+        token = scale * embeddings.target.weight[i]
         x = token
         if config.input_feeding:
             x = torch.cat([token, feed])

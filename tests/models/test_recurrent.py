@@ -37,6 +37,7 @@ EVERY: list[dict[str, object]] = [
     for cell, both, layers, decoder in product(("rnn", "lstm", "gru"), (True, False), (1, 2), DECODERS)
     if not (both and decoder["attention"] == "dot")
 ]
+EVERY += [{**decoder, "bidirectional": False, "scale_embedding": False} for decoder in DECODERS]
 """All that the configuration allows of cell, encoder, depth and decoder."""
 
 VARIANTS: list[dict[str, object]] = [
@@ -46,7 +47,7 @@ VARIANTS: list[dict[str, object]] = [
     {"cell": "lstm", "attention": "none", "tied_embeddings": "none"},
     {"cell": "gru", "attention": "none", "context": "every"},
     {"cell": "gru", "attention": "additive", "input_feeding": True, "bidirectional": False},
-    {"cell": "gru", "attention": "local_p", "window": 1},
+    {"cell": "gru", "attention": "local_p", "window": 1, "scale_embedding": False},
     {"cell": "lstm", "attention": "local_p", "input_feeding": True},
 ]
 
@@ -194,6 +195,23 @@ def test_dropout_acts_where_its_name_says(place: str) -> None:
     assert {name for name, found in zeros.items() if found} == {place} - {"layers"}
     if place == "layers":
         assert not torch.equal(hidden, model.decode(tgt, memory, src != PAD))
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_the_forget_gates_of_an_lstm_and_of_nothing_else_begin_open(both: bool) -> None:
+    """With inputs and states of 0, (i, f, g, o) come from the biases alone: f is sigmoid(1), the rest is drawn."""
+    shape: dict[str, object] = {"cell": "lstm", "bidirectional": both}
+    model = Recurrent(RecurrentConfig.model_validate(BASE | shape))
+    for cells in (model.encoder, model.decoder):
+        values = dict(cells.named_parameters())
+        for name in [name for name in values if name.startswith("bias_ih_")]:
+            gates = (values[name] + values[name.replace("_ih_", "_hh_")]).view(4, -1)
+            assert_close(gates[1], torch.ones(12))
+            assert gates[[0, 2, 3]].abs().max() < 2 * 12**-0.5
+            assert gates[[0, 2, 3]].std() > 0.1
+    for cell in ("rnn", "gru"):
+        other = Recurrent(RecurrentConfig.model_validate(BASE | shape | {"cell": cell}))
+        assert all(value.abs().max() < 12**-0.5 for value in other.decoder.parameters())
 
 
 def truncated(variant: dict[str, object], steps: int) -> Recurrent:
