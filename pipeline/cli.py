@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, lines_of, written
-from pipeline.cli_options import DRAWING, MODELS, TRANSLATOR, check_model, check_translate, parser
+from pipeline.cli_options import (
+    ANSWERING,
+    DRAWING,
+    MODELS,
+    RESAMPLING,
+    TRANSLATOR,
+    check_answer,
+    check_bleu,
+    check_translate,
+    given_or_default,
+    parser,
+)
 
 if TYPE_CHECKING:
     from pipeline.cli_commands import Answerer
@@ -73,10 +84,9 @@ def _translate(options: argparse.Namespace) -> int:
 
     if options.attention:
         cli_translate.check_picture(options.attention)
-    drawing = {name: value for name in DRAWING if (value := getattr(options, name)) is not None}
     wish = cli_translate.Wish(
         num_best=options.n_best,
-        draw=DrawConfig.model_validate(DRAWING | drawing) if options.sample else None,
+        draw=DrawConfig.model_validate(given_or_default(options, DRAWING)) if options.sample else None,
         too_long=options.long,
         lines_at_once=_TRANSLATED_AT_ONCE if options.lines_at_once is None else options.lines_at_once,
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
@@ -128,17 +138,17 @@ def _prompt_for_translations(translator: "Translator", wish: "Wish", tally: "Tal
 
 
 def _bleu(options: argparse.Namespace) -> int:
-    if len(options.systems) > 2:
-        raise ValueError(f"one or two systems are scored, found {len(options.systems)}")
+    check_bleu(options)
     from pipeline.cli_bleu import ScoreWish, score_files
 
+    resampling = given_or_default(options, RESAMPLING)
     wish = ScoreWish(
         tokenised=options.tokenised,
         moses=options.moses,
         split_compounds=options.split_compounds,
         lowercase=options.lowercase,
-        seed=options.seed,
-        num_resamples=options.resamples,
+        seed=resampling["seed"],
+        num_resamples=resampling["resamples"],
     )
     print(*score_files(options.reference, options.systems, wish), sep="\n")
     return 0
@@ -146,7 +156,7 @@ def _bleu(options: argparse.Namespace) -> int:
 
 def _answer(options: argparse.Namespace) -> int:
     """Answers each text; one text or a prompt is answered as it comes, many in groups."""
-    check_model(options)
+    check_answer(options)
     is_prompt = _is_prompt(options)
     answer = _answerer(options)
     if is_prompt:
@@ -173,12 +183,13 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
     folder = options.model or current_layout(options.profile).model(MODELS[options.command])
     match options.command:
         case "generate" | "chat":
+            drawing = given_or_default(options, ANSWERING)
             draw = cli_commands.Draw(
                 max_new_tokens=options.max_new_tokens,
                 temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
-                seed=options.seed,
+                top_k=int(drawing["top_k"]),
+                top_p=drawing["top_p"],
+                seed=int(drawing["seed"]),
             )
             begin = cli_commands.chatting if options.command == "chat" else cli_commands.continuing
             return begin(folder, draw)

@@ -4,8 +4,11 @@ Nothing heavy is imported to say so.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
+
+_Value = TypeVar("_Value")
 
 MODELS = {
     "generate": "pretrain_gpt",
@@ -19,6 +22,10 @@ TRANSLATOR = "translate/transformer"
 """That of translate."""
 DRAWING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
 """What --sample of translate draws by, unless told otherwise."""
+ANSWERING = {"top_k": 0, "top_p": 0.95, "seed": 0}
+"""What generate and chat draw by, unless told otherwise or greedy."""
+RESAMPLING = {"resamples": 1000, "seed": 0}
+"""The paired bootstrap of bleu, unless told otherwise."""
 _SEARCHING = ("beam", "length_penalty", "stop")
 _TRANSLATE = (
     "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
@@ -52,9 +59,9 @@ def parser() -> argparse.ArgumentParser:
         if name in ("generate", "chat"):
             command.add_argument("--max-new-tokens", type=int, default=48, help="longest answer (default: 48)")
             command.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)")
-            command.add_argument("--top-k", type=int, default=0, help="draw from the likeliest; 0 for all")
-            command.add_argument("--top-p", type=float, default=0.95, help="draw from this probability (default: 0.95)")
-            command.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+            command.add_argument("--top-k", type=int, help="draw from the likeliest; 0 for all (default: 0)")
+            command.add_argument("--top-p", type=float, help="draw from this probability (default: 0.95)")
+            command.add_argument("--seed", type=int, help="seed of the draws (default: 0)")
         if name == "similar":
             command.add_argument("--num", type=int, default=8, help="how many words (default: 8)")
     _add_bleu(commands.add_parser("bleu", help="score translations against a reference", description=_BLEU))
@@ -126,8 +133,28 @@ def _add_bleu(command: argparse.ArgumentParser) -> None:
         "--split-compounds", action="store_true", help="of --moses: split at hyphens, as papers on English-German do"
     )
     command.add_argument("--lowercase", action="store_true", help="BLEU and chrF of text in lower case")
-    command.add_argument("--resamples", type=int, default=1000, help="of the paired bootstrap (default: 1000)")
-    command.add_argument("--seed", type=int, default=0, help="of the paired bootstrap (default: 0)")
+    command.add_argument("--resamples", type=int, help="of the paired bootstrap of two systems (default: 1000)")
+    command.add_argument("--seed", type=int, help="of the paired bootstrap of two systems (default: 0)")
+
+
+def given_or_default(options: argparse.Namespace, defaults: Mapping[str, _Value]) -> dict[str, _Value]:
+    """The value of each option that has one of these defaults: the default where none was given."""
+    return {name: default if (value := getattr(options, name)) is None else value for name, default in defaults.items()}
+
+
+def check_bleu(options: argparse.Namespace) -> None:
+    """ValueError for more systems than two, and for settings of a comparison with nothing to compare."""
+    if len(options.systems) > 2:
+        raise ValueError(f"one or two systems are scored, found {len(options.systems)}")
+    if len(options.systems) == 1:
+        _refuse(options, RESAMPLING, "is of the bootstrap that compares two systems: found one")
+
+
+def check_answer(options: argparse.Namespace) -> None:
+    """ValueError for options of a command for texts of which one would be ignored."""
+    check_model(options)
+    if options.command in ("generate", "chat") and options.temperature == 0.0:
+        _refuse(options, ANSWERING, "is for draws: found --temperature 0, which takes the likeliest token")
 
 
 def check_model(options: argparse.Namespace) -> None:

@@ -129,8 +129,10 @@ def test_a_line_separator_inside_of_a_line_makes_no_second_line(capsys: pytest.C
         (["none", "--reference", "none"], "none: no lines"),
         (["nowhere"], "nowhere: No such file or directory"),
         (["close", "far", "far"], "one or two systems are scored, found 3"),
-        (["close", "--resamples", "0"], "--resamples: found 0, allowed is 1 or more"),
-        (["close", "--seed", "-1"], "--seed: found -1, allowed is 0 or more"),
+        (["close", "far", "--resamples", "0"], "--resamples: found 0, allowed is 1 or more"),
+        (["close", "far", "--seed", "-1"], "--seed: found -1, allowed is 0 or more"),
+        (["close", "--resamples", "50"], "--resamples is of the bootstrap that compares two systems: found one"),
+        (["close", "--seed", "0"], "--seed is of the bootstrap that compares two systems: found one"),
         (
             ["close", "--moses", "xx"],
             "--moses: found 'xx', allowed are the languages that Moses has rules for: as, bn, ca",

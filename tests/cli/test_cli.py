@@ -12,7 +12,7 @@ from pipeline.artifacts import write_json
 from pipeline.cli import main
 from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
 from pipeline.report.table import BEGIN, END
-from pipeline.stages.generation import GreedyConfig
+from pipeline.stages.generation import GreedyConfig, SamplingConfig
 from pipeline.stages.translation import Translator
 from tests.cli.conftest import ROOT
 
@@ -79,6 +79,19 @@ def test_generate_continues_and_takes_another_model_folder(inside: Path, capsys:
     assert (code, "\n".join(lines)) == (0, expected[0])
 
 
+def test_generate_draws_by_its_options(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = open_model(inside / "models/tiny/pretrain_gpt")
+    assert isinstance(model, Generator)
+    drawing = {"temperature": 1.5, "top_k": 40, "top_p": 0.9, "seed": 3}
+    given = [word for name, value in drawing.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    for options, changes in ((given, drawing), ([], {"temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 0})):
+        expected = model.extend(
+            ["the cat"], SamplingConfig.model_validate({"kind": "sampling", "max_new_tokens": 5} | changes)
+        )
+        found = run(capsys, "generate", *options, "--max-new-tokens", "5", "the cat")
+        assert (found[0], "\n".join(found[1])) == (0, expected[0])
+
+
 def test_chat_remembers_what_was_said(
     inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
@@ -127,6 +140,9 @@ def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.
         (["classify", "--profile", "big", "x"], "profile 'big': no folder conf/big; known are cpu, paper, tiny"),
         (["generate", "--max-new-tokens", "0", "x"], "max_new_tokens: Input should be greater than 0, found 0"),
         (["generate", "--max-new-tokens", "99", "x"], "max_new_tokens: found 99"),
+        (["generate", *GREEDY, "--top-k", "0", "x"], "--top-k is for draws: found --temperature 0, which takes the"),
+        (["chat", *GREEDY, "--seed", "1", "x"], "--seed is for draws: found --temperature 0, which takes the"),
+        (["generate", "--top-p", "0", "x"], "top_p: Input should be greater than 0, found 0.0"),
         (["generate", *GREEDY, "q" * 59], "a text has 60 tokens, the context of 64 leaves 59 beside max_new_tokens 5"),
         (["chat", *GREEDY, "q" * 57], "a text has 60 tokens, the context of 64 leaves 59 beside max_new_tokens 5"),
         (["translate", "the cat " * 40], "the model reads at most 31: 'the cat the cat"),
