@@ -128,6 +128,7 @@ def test_a_stage_declares_the_curve_samples_and_predictions_that_it_writes_and_n
     written = {layout.output, layout.metrics}
     written |= {layout.curve} if "history" in _given_to_finish(stage) else set()
     written |= {layout.samples} if "samples" in _given_to_finish(stage) else set()
+    written |= {layout.predictions} if "predictions" in _given_to_finish(stage) else set()
     assert _paths(stage, "outs", profile, item) == {path.as_posix() for path in written}
 
 
