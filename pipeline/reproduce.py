@@ -21,7 +21,17 @@ from pathlib import Path
 from pipeline.artifacts import read_json, write_json
 from pipeline.data.sources import GIVEN
 from pipeline.layout import Layout
-from pipeline.numbers import Number, all_numbers, open_number, order, read_reports, stage_of, write_readme, write_report
+from pipeline.numbers import (
+    Number,
+    all_numbers,
+    open_number,
+    order,
+    read_reports,
+    shown,
+    stage_of,
+    write_readme,
+    write_report,
+)
 from pipeline.provenance import content_hash, module_sources
 
 ORDER = (
@@ -70,7 +80,7 @@ def overview() -> str:
         config = open_number(name, ORDER).config
         found = f"ours {ours[name]['mean']:.2f}" if name in ours else "not run yet"
         where = ", needs GPUs" if config.needs_gpu else ""
-        lines.append(f"  {name:28} published {config.reported:.2f}, {found}{where}; {config.metric}")
+        lines.append(f"  {name:28} published {shown(config.reported)}, {found}{where}; {config.metric}")
     return "\n".join(lines)
 
 
@@ -130,7 +140,7 @@ def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], in
                 report = write_report(number, done.seconds, known["versions"])
                 step = order(report, read_reports())
                 sys.stderr.write(
-                    f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {report['reported']}"
+                    f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {shown(report['reported'])}"
                     f"{step and f'; to be above {step}'}\n"
                 )
         done.key = hashlib.sha256(" ".join([done.key, *keys]).encode()).hexdigest()
