@@ -179,10 +179,13 @@ def _check_ladder(name: str, config: NumberConfig) -> None:
         )
 
 
-def write_report(number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str]) -> dict[str, Any]:
+def write_report(
+    number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str], machine: Mapping[str, int]
+) -> dict[str, Any]:
     """Writes the figures of the runs that have finished.
 
-    `seconds` are what each stage took, needed ones included; `versions` what the last of the runs was measured with.
+    `seconds` are what each stage took, needed ones included; `versions` and `machine` what the last of the runs was
+    measured with.
     """
     config = number.config
     finished = [path for path in number.runs if path in seconds]
@@ -212,6 +215,7 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
         "seconds": sum(seconds.values()),
         "seconds_by_stage": {_label(path, number): round(value, 1) for path, value in seconds.items()},
         "versions": dict(versions),
+        "machine": dict(machine),
         "note": config.note,
     }
     if tasks:

@@ -133,11 +133,11 @@ def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], in
                 code = run(path, keep)
                 if code:
                     return code
-                known = read_json(note) | {"done": True, "versions": versions()}
+                known = read_json(note) | {"done": True, "versions": versions(), "machine": machine()}
                 write_json(note, known)
             done.seconds[path] = known["seconds"]
             if path in number.runs:
-                report = write_report(number, done.seconds, known["versions"])
+                report = write_report(number, done.seconds, known["versions"], known.get("machine", {}))
                 step = order(report, read_reports())
                 sys.stderr.write(
                     f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {shown(report['reported'])}"
@@ -187,6 +187,12 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def machine() -> dict[str, int]:
+    """What the seconds were measured on: processors, and the threads that a process may use of them."""
+    cpus = os.cpu_count() or 1
+    return {"cpus": cpus, "threads": min(cpus, int(os.environ.get("OMP_NUM_THREADS", cpus)))}
 
 
 if __name__ == "__main__":

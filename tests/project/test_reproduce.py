@@ -198,6 +198,17 @@ def test_the_versions_are_those_that_a_figure_was_measured_with(folder: Path, mo
     assert report["versions"] == {"torch": "1"}
 
 
+def test_the_threads_that_a_time_was_measured_with_are_in_the_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    for limit, expected in (("3", 3), ("99", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": limit})
+        reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+        assert read_reports()[0]["machine"] == {"cpus": 8, "threads": expected}
+
+
 def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
     cut = Stages(30.0)
     cut.codes["translate/seed-2"] = 143
