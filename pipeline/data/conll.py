@@ -3,18 +3,16 @@
 Tags of any scheme become IOB2. What a file says wrongly is named with its line and never guessed at.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
-from pipeline.artifacts import write_json
 from pipeline.config import Config
-from pipeline.data.records import SPLITS, read_lines
+from pipeline.data.records import SPLITS, Tagged, read_lines, write_records
 from pipeline.text.tags import Scheme, TagFault, read_tags, write_tags
 
 Separator = Literal["whitespace", "tab"]
@@ -68,17 +66,6 @@ class Row:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TaggedSentence:
-    """Words with their tags."""
-
-    id: str
-    """File and line of the first word."""
-    words: tuple[str, ...]
-    tags: tuple[str, ...]
-    """IOB2, one a word."""
-
-
 def columns_of(line: str, separator: Separator) -> list[str]:
     """The columns of a line; none of an empty one. A no-break space and its like are part of a word."""
     if not line.strip(" \t"):
@@ -123,7 +110,7 @@ def column_at(column: int, num_columns: int, *, name: str, key: str) -> int:
     return index
 
 
-def read_conll(path: Path, source: ConllSource, *, types: Collection[str] = ()) -> Iterator[TaggedSentence]:
+def read_conll(path: Path, source: ConllSource, *, types: Collection[str] = ()) -> Iterator[Tagged]:
     """The sentences of a file; `types` are the allowed types, empty for all.
 
     ValueError names file and line of a fault, and a file without a sentence.
@@ -137,7 +124,7 @@ def read_conll(path: Path, source: ConllSource, *, types: Collection[str] = ()) 
         raise ValueError(f"{path}: no sentence in this file")
 
 
-def _sentence(path: Path, source: ConllSource, rows: list[Row], types: Collection[str]) -> TaggedSentence:
+def _sentence(path: Path, source: ConllSource, rows: list[Row], types: Collection[str]) -> Tagged:
     width = len(rows[0].columns)
     word_at = column_at(source.word_column, width, name=str(path), key="word_column")
     tag_at = column_at(source.tag_column, width, name=str(path), key="tag_column")
@@ -158,38 +145,27 @@ def _sentence(path: Path, source: ConllSource, rows: list[Row], types: Collectio
                 f"{path}:{rows[entity.start].number}: entities of type {entity.kind!r} are not allowed; "
                 f"allowed are {sorted(types)}"
             )
-    return TaggedSentence(f"{path.name}:{rows[0].number}", words, tuple(write_tags(entities, len(words), "iob2")))
+    return Tagged(f"{path.name}:{rows[0].number}", words, tuple(write_tags(entities, len(words), "iob2")))
 
 
-def prepare_conll(source: ConllSource, raw: Path, folder: Path) -> dict[str, dict[str, int]]:
-    """Writes the task into `folder`: task.json and the splits; returns sentences, words and entities of each.
+def prepare_conll(source: ConllSource, folder: Path, out: Path) -> tuple[tuple[str, ...], dict[str, dict[str, int]]]:
+    """Writes the splits of a task whose files are below `folder` into `out`.
 
-    A type that the training file has not, and a training file without an entity, are ValueErrors.
+    Returns the types of its entities, in alphabetical order, and sentences, words and entities of each split. A type
+    that the training file has not, and a training file without an entity, are ValueErrors.
     """
-    types: Collection[str] = source.types
+    types = source.types
     counts: dict[str, dict[str, int]] = {}
-    folder.mkdir(parents=True, exist_ok=True)
     for split, file in zip(SPLITS, (source.train, source.valid, source.test), strict=True):
         if not file:
             continue
-        path = raw / source.source / file
-        sentences = list(read_conll(path, source, types=types))
-        types = types or sorted({tag[2:] for one in sentences for tag in one.tags if tag != "O"})
+        sentences = list(read_conll(folder / file, source, types=types))
+        types = types or tuple(sorted({tag[2:] for one in sentences for tag in one.tags if tag != "O"}))
         if not types:
-            raise ValueError(f"{path}: no entity to learn from; every tag is O")
-        write_sentences(folder / f"{split}.jsonl", sentences)
+            raise ValueError(f"{folder / file}: no entity to learn from; every tag is O")
         counts[split] = {
-            "records": len(sentences),
+            "records": write_records(out / f"{split}.jsonl", sentences),
             "words": sum(len(one.words) for one in sentences),
             "entities": sum(tag.startswith("B-") for one in sentences for tag in one.tags),
         }
-    write_json(folder / "task.json", {"kind": "tagging", "types": sorted(types)})
-    return counts
-
-
-def write_sentences(path: Path, sentences: Iterable[TaggedSentence]) -> None:
-    """One sentence a line, as JSON."""
-    with path.open("w", encoding="utf-8", newline="\n") as output:
-        for one in sentences:
-            row: dict[str, Any] = {"id": one.id, "tags": one.tags, "words": one.words}
-            output.write(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n")
+    return tuple(sorted(types)), counts

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.data.conll import ConllSource, TaggedSentence, prepare_conll, read_conll
+from pipeline.data.conll import ConllSource, read_conll
+from pipeline.data.prepared import read_tagged
+from pipeline.data.records import Tagged
+from pipeline.data.tasks import prepare_tasks
 
 # As CoNLL-2003 was published, in IOB1, with two persons side by side.
 PUBLISHED = """-DOCSTART- -X- O O
@@ -33,13 +36,13 @@ def source(**changes: Any) -> ConllSource:
     return ConllSource.model_validate(fields | changes)
 
 
-def read(path: Path, content: str | bytes, **changes: Any) -> list[TaggedSentence]:
+def read(path: Path, content: str | bytes, **changes: Any) -> list[Tagged]:
     """The sentences of a file with this content."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return list(read_conll(path, source(**changes)))
 
 
-def pairs(sentences: list[TaggedSentence]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+def pairs(sentences: list[Tagged]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     return [(one.words, one.tags) for one in sentences]
 
 
@@ -136,31 +139,59 @@ def write(raw: Path, **files: str) -> None:
         (raw / f"corpus/{name}.txt").write_text(content)
 
 
+def prepare(raw: Path, **changes: Any) -> Any:
+    """The counts of the task `people`, prepared below raw/../out."""
+    return prepare_tasks({"people": source(**changes)}, raw, raw.parent / "out")["people"]
+
+
 def test_a_prepared_task_has_its_types_its_splits_and_their_sizes(tmp_path: Path) -> None:
-    write(tmp_path, train=PUBLISHED, valid="Mary I-PER\n", test="it O\n")
-    counts = prepare_conll(source(test="test.txt"), tmp_path, tmp_path / "out")
-    assert counts == {
+    raw, folder = tmp_path / "raw", tmp_path / "out/people"
+    write(raw, train=PUBLISHED, valid="Mary I-PER\n", test="it O\n")
+    assert prepare(raw, test="test.txt") == {
         "train": {"records": 2, "words": 5, "entities": 4},
         "valid": {"records": 1, "words": 1, "entities": 1},
         "test": {"records": 1, "words": 1, "entities": 0},
     }
-    assert json.loads((tmp_path / "out/task.json").read_text()) == {"kind": "tagging", "types": ["LOC", "ORG", "PER"]}
-    rows = [json.loads(line) for line in (tmp_path / "out/train.jsonl").read_text().splitlines()]
+    assert json.loads((folder / "task.json").read_text()) == {"kind": "tagging", "types": ["LOC", "ORG", "PER"]}
+    assert read_tagged(folder / "train.jsonl") == tuple(read_conll(raw / "corpus/train.txt", source()))
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     assert rows[1] == {"id": "train.txt:10", "words": ["BRUSSELS"], "tags": ["B-LOC"]}
-    prepare_conll(source(), tmp_path, tmp_path / "none")
-    assert sorted(path.name for path in (tmp_path / "none").iterdir()) == ["task.json", "train.jsonl", "valid.jsonl"]
+
+
+def test_a_task_without_a_test_file_has_no_test_split(tmp_path: Path) -> None:
+    write(tmp_path / "raw", train="EU I-ORG\n", valid="it O\n")
+    assert prepare(tmp_path / "raw").keys() == {"train", "valid"}
+    found = sorted(path.name for path in (tmp_path / "out/people").iterdir())
+    assert found == ["task.json", "train.jsonl", "valid.jsonl"]
 
 
 def test_a_type_that_is_not_among_those_of_training_is_named_with_its_line(tmp_path: Path) -> None:
-    write(tmp_path, train="EU I-ORG\n", valid="it O\nsaw O\nMary I-PER\n")
+    raw = tmp_path / "raw"
+    write(raw, train="EU I-ORG\n", valid="it O\nsaw O\nMary I-PER\n")
     with pytest.raises(ValueError, match=r"valid.txt:3: entities of type 'PER' are not allowed; allowed are \['ORG'\]"):
-        prepare_conll(source(), tmp_path, tmp_path / "out")
-    prepare_conll(source(types=["ORG", "PER"]), tmp_path, tmp_path / "out")
+        prepare(raw)
+    prepare(raw, types=["ORG", "PER"])
     with pytest.raises(ValueError, match=r"train.txt:1: entities of type 'ORG' are not allowed; allowed are \['PER'\]"):
-        prepare_conll(source(types=["PER"]), tmp_path, tmp_path / "out")
+        prepare(raw, types=["PER"])
 
 
 def test_training_without_an_entity_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, train="it O\n", valid="it O\n")
+    write(tmp_path / "raw", train="it O\n", valid="it O\n")
     with pytest.raises(ValueError, match=r"train.txt: no entity to learn from; every tag is O"):
-        prepare_conll(source(), tmp_path, tmp_path / "out")
+        prepare(tmp_path / "raw")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"id": "a", "words": ["x"], "tags": ["O", "O"]}, "tags: expected one a word, found 2 for 1 words"),
+        ({"id": "a", "words": [], "tags": []}, "tags: expected one a word, found 0 for 0 words"),
+        ({"id": "a", "words": ["x"], "tags": ["I-A"]}, "in iob2, I-A goes on with"),
+        ({"id": "a", "words": "x", "tags": ["O"]}, "words: expected a list of texts, found 'x'"),
+        ({"id": 1, "words": ["x"], "tags": ["O"]}, "id: expected a text, found 1"),
+    ],
+)
+def test_a_damaged_row_of_a_prepared_task_is_named(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    (tmp_path / "train.jsonl").write_text('{"id": "a", "words": ["x"], "tags": ["O"]}\n' + json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=f"train.jsonl:2: {message}"):
+        read_tagged(tmp_path / "train.jsonl")
