@@ -9,6 +9,7 @@ O is outside. Each scheme marks the words of an entity of a TYPE in its own way:
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 Scheme = Literal["iob1", "iob2", "bioes", "bilou"]
@@ -98,6 +99,24 @@ def _fault(tag: Tag, scheme: Scheme, before: Tag, *, is_behind: bool) -> str:
             if before.mark in "BI" and tag.mark not in "IE":
                 return f"in {scheme}, an entity of more than one word ends with {last}-TYPE"
     return ""
+
+
+def iob2_tags(types: Iterable[str]) -> tuple[str, ...]:
+    """All tags of some types of entities: O, then B and I of each type in alphabetical order."""
+    return "O", *(f"{mark}-{kind}" for kind in sorted(types) for mark in "BI")
+
+
+def marked(words: Sequence[str], entities: Iterable[Entity], *, notes: Iterable[str] = ()) -> str:
+    """The words of a sentence with brackets around its entities: `[PER Mary Shelley] in [LOC London] .`
+
+    `notes` has something to say behind the type of each entity.
+    """
+    shown = list(words)
+    for entity, note in zip_longest(entities, notes, fillvalue=""):
+        assert isinstance(entity, Entity) and isinstance(note, str), "a note for each entity, or none at all"
+        shown[entity.start] = " ".join(("[" + entity.kind, *([note] if note else []), shown[entity.start]))
+        shown[entity.stop - 1] += "]"
+    return " ".join(shown)
 
 
 def write_tags(entities: Iterable[Entity], num_words: int, scheme: Scheme) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text.tags import Entity, Scheme, TagFault, parse_tag, read_tags, write_tags
+from pipeline.text.tags import Entity, Scheme, TagFault, iob2_tags, marked, parse_tag, read_tags, write_tags
 
 SCHEMES: tuple[Scheme, ...] = ("iob1", "iob2", "bioes", "bilou")
 
@@ -92,3 +92,17 @@ def test_what_is_no_tag_is_refused(tag: str) -> None:
 def test_entities_that_no_tags_can_say_are_refused(entities: list[tuple[str, int, int]]) -> None:
     with pytest.raises(ValueError, match="entities lie behind each other in a sentence of 3 words"):
         write_tags([Entity(*one) for one in entities], 3, "iob2")
+
+
+def test_the_tags_of_some_types_are_outside_and_two_of_each() -> None:
+    assert iob2_tags(["PER", "LOC"]) == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+
+
+def test_entities_are_shown_in_brackets_in_their_sentence() -> None:
+    words = ["a", "b", "c", "d", "e", "f", "g", "h"]
+    assert marked(words, ENTITIES) == "[PER a b] [PER c] [LOC d e f] g [LOC h]"
+    notes = ["0.1", "0.2", "0.3", "0.4"]
+    assert marked(words, ENTITIES, notes=notes) == "[PER 0.1 a b] [PER 0.2 c] [LOC 0.3 d e f] g [LOC 0.4 h]"
+    assert marked(words, []) == "a b c d e f g h"
+    with pytest.raises(AssertionError):
+        marked(words, ENTITIES, notes=["0.1", "0.2", "0.3", "0.4", "0.5"])
