@@ -9,7 +9,6 @@ O is outside. Each scheme marks the words of an entity of a TYPE in its own way:
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 Scheme = Literal["iob1", "iob2", "bioes", "bilou"]
@@ -106,15 +105,11 @@ def iob2_tags(types: Iterable[str]) -> tuple[str, ...]:
     return "O", *(f"{mark}-{kind}" for kind in sorted(types) for mark in "BI")
 
 
-def marked(words: Sequence[str], entities: Iterable[Entity], *, notes: Iterable[str] = ()) -> str:
-    """The words of a sentence with brackets around its entities: `[PER Mary Shelley] in [LOC London] .`
-
-    `notes` has something to say behind the type of each entity.
-    """
+def marked(words: Sequence[str], entities: Iterable[Entity]) -> str:
+    """The words of a sentence with brackets around its entities: `[PER Mary Shelley] in [LOC London] .`"""
     shown = list(words)
-    for entity, note in zip_longest(entities, notes, fillvalue=""):
-        assert isinstance(entity, Entity) and isinstance(note, str), "a note for each entity, or none at all"
-        shown[entity.start] = " ".join(("[" + entity.kind, *([note] if note else []), shown[entity.start]))
+    for entity in entities:
+        shown[entity.start] = f"[{entity.kind} {shown[entity.start]}"
         shown[entity.stop - 1] += "]"
     return " ".join(shown)
 

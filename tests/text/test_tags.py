@@ -101,8 +101,4 @@ def test_the_tags_of_some_types_are_outside_and_two_of_each() -> None:
 def test_entities_are_shown_in_brackets_in_their_sentence() -> None:
     words = ["a", "b", "c", "d", "e", "f", "g", "h"]
     assert marked(words, ENTITIES) == "[PER a b] [PER c] [LOC d e f] g [LOC h]"
-    notes = ["0.1", "0.2", "0.3", "0.4"]
-    assert marked(words, ENTITIES, notes=notes) == "[PER 0.1 a b] [PER 0.2 c] [LOC 0.3 d e f] g [LOC 0.4 h]"
     assert marked(words, []) == "a b c d e f g h"
-    with pytest.raises(AssertionError):
-        marked(words, ENTITIES, notes=["0.1", "0.2", "0.3", "0.4", "0.5"])
