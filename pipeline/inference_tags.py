@@ -63,7 +63,7 @@ class Tagger:
         """
         data = untagged_examples(sentences, self.tokenizer, max_length=self.model.encoder.config.max_length)
         results = []
-        for rows in predict(self.model, data):
+        for rows in predict(self.model, data, is_shown=False):
             found = sorted(entities(best_tags(rows, self.labels)), key=lambda one: one.start)
             best = rows.max(-1)
             probabilities = tuple(float(best[one.start : one.stop].prod()) for one in found)

@@ -138,8 +138,11 @@ def open_tagging(folder: Path, tokenizer: Tokenizer, *, max_length: int) -> Tagg
 
 
 @torch.no_grad()
-def predict(model: TokenClassifier, data: TaggingExamples) -> list[Float[np.ndarray, "W K"]]:
-    """The probabilities of the tags of every word, a sentence an array of W words and K tags."""
+def predict(model: TokenClassifier, data: TaggingExamples, *, is_shown: bool = True) -> list[Float[np.ndarray, "W K"]]:
+    """The probabilities of the tags of every word, a sentence an array of W words and K tags.
+
+    Progress is shown where it takes a while, unless not `is_shown`.
+    """
     device = next(model.parameters()).device
     found = [np.zeros((num_words, model.classifier.out_features), dtype=np.float32) for num_words in data.num_words]
     if not data.windows:
@@ -148,7 +151,8 @@ def predict(model: TokenClassifier, data: TaggingExamples) -> list[Float[np.ndar
     batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(sizes.lengths.max())))
     was_training = model.training
     model.eval()
-    for step in in_view(plan_epoch(sizes, batching, seed=0, epoch=0), name="tagging"):
+    steps = plan_epoch(sizes, batching, seed=0, epoch=0)
+    for step in in_view(steps, name="tagging") if is_shown else steps:
         batch = data.collate(step.indices, 0).to(device)
         scores = model(batch.input_ids, batch.token_type_ids, batch.attention_mask)[batch.is_target]
         rows = scores.float().softmax(-1).cpu().numpy()

@@ -19,12 +19,16 @@ from pipeline.data.prepared import read_tagged
 from pipeline.data.records import Tagged, write_records
 from pipeline.data.tagging import tagging_examples, untagged_examples
 from pipeline.data.tasks import prepare_tasks
+from pipeline.evaluation.tagging import tagging_score
+from pipeline.inference import open_model
+from pipeline.inference_tags import Tagger
 from pipeline.models.bert import Bert, BertConfig
 from pipeline.models.heads import TokenClassifier
 from pipeline.models.huggingface.bert import token_classifier_from_huggingface
+from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.stages.finetune_tags import TaggingTask, best_tags, conll_rows, open_tagging, predict
 from pipeline.stages.finetune_task import OpenedTask
-from pipeline.text.tags import iob2_tags, read_tags
+from pipeline.text.tags import iob2_tags, read_tags, write_tags
 from tests.evaluation.slow_conlleval import counts
 from tests.foundations.chain import Run
 from tests.parity.hf import spread
@@ -138,7 +142,25 @@ def test_transformers_opens_the_folder_with_our_logits_and_the_tags_as_labels(wo
     assert expected.std() > 0.1
     scores = ours(batch.input_ids, batch.token_type_ids, batch.attention_mask)[batch.attention_mask]
     assert_close(scores, expected, atol=1e-4, rtol=0)
+    targets = torch.where(batch.is_target, batch.labels, -100)
+    loss = theirs(input_ids=batch.input_ids, attention_mask=batch.attention_mask.long(), labels=targets).loss
+    term = token_cross_entropy(scores[batch.is_target[batch.attention_mask]], batch.labels[batch.is_target])
+    assert_close(term.loss_sum / term.num_targets, loss, atol=1e-4, rtol=0)
     assert theirs.config.id2label == dict(enumerate(["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]))
+
+
+def test_the_folder_tags_texts_as_the_stage_was_scored(workspace: Path) -> None:
+    model = open_model(workspace / "models/tiny/finetune/names")
+    assert isinstance(model, Tagger)
+    truth = read_tagged(workspace / "data/tiny/prepared/tasks/names/test.jsonl")
+    tags = [
+        write_tags(found.entities, len(one.words), "iob2")
+        for one, found in zip(truth, model.tag([one.words for one in truth]), strict=True)
+    ]
+    assert tagging_score(tags, [one.tags for one in truth]).total.f1 == _metrics(workspace)["score"]["f1"]
+    kind, start, stop = read_tags(truth[1].tags, "iob2")[0]
+    (found,) = model.find([" ".join(truth[1].words).capitalize() + "."])
+    assert (found[0].kind, found[0].text.lower()) == (kind, " ".join(truth[1].words[start:stop]))
 
 
 def test_the_opened_task_is_what_the_stage_asks_for(workspace: Path) -> None:
