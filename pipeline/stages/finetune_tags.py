@@ -191,7 +191,8 @@ def _scores(predicted: Sequence[Sequence[str]], sentences: Sequence[Tagged]) -> 
         **asdict(score.total),
         "strict_f1": strict.total.f1,
         "accuracy": score.accuracy,
-        "by_type": {kind: asdict(one) for kind, one in score.by_type.items()},
+        # A list: types are what people call them, as G#protein, and not all of that may name a metric.
+        "by_type": [{"type": kind, **asdict(one)} for kind, one in score.by_type.items()],
     }
 
 

@@ -91,7 +91,9 @@ def test_entities_are_learned_far_above_the_most_frequent_tag_of_each_word(works
     for result in (found, found["others"]["valid"]):
         assert result["score"]["f1"] > 0.95
         assert 0 < result["baselines"]["frequent_tag"]["f1"] < 0.8
-    assert found["score"]["by_type"].keys() == {"LOC", "PER"}
+    by_type = found["score"]["by_type"]
+    assert [one["type"] for one in by_type] == ["LOC", "PER"]
+    assert sum(one["num_true"] for one in by_type) == found["score"]["num_true"]
 
 
 def test_scores_are_those_of_the_file_of_predictions(workspace: Path) -> None:
