@@ -42,7 +42,7 @@ _HELP = {
     "generate": "continue texts",
     "chat": "talk: each line is the next turn of one conversation",
     "classify": "label texts; prints label, tab, probability",
-    "tag": "find entities in texts; prints the text with [TYPE PROBABILITY ...] around each entity",
+    "tag": "find entities in texts; prints each text with its entities as [type probability words]",
     "similar": "find the nearest words of words",
     "score": "reward answers; each line is a request, a tab and an answer",
 }
@@ -128,7 +128,7 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
 
 def _add_tag(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--json", action="store_true", help="a list of objects a text: type, text, start, end, probability"
+        "--json", action="store_true", help="a list a text, of type, text, start, end (in characters) and probability"
     )
     command.add_argument(
         "--tokenised", action="store_true", help="words are what spaces separate; else marks around words stand apart"
