@@ -219,6 +219,8 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
             from pipeline import cli_tag
 
             return cli_tag.tagging(cli_tag.opened_tagger(folder), as_json=options.json, tokenised=options.tokenised)
+        case "fill-mask":
+            return cli_commands.filling(folder, options.num)
         case "similar":
             return cli_commands.neighbouring(folder, options.num)
         case _:

@@ -15,6 +15,7 @@ MODELS = {
     "chat": "dpo",
     "classify": "finetune/polarity",
     "tag": "finetune/tags",
+    "fill-mask": "pretrain_bert",
     "similar": "word_vectors/skipgram",
     "score": "reward",
 }
@@ -43,6 +44,7 @@ _HELP = {
     "chat": "talk: each line is the next turn of one conversation",
     "classify": "label texts; prints label, tab, probability",
     "tag": "find entities in texts; prints each text with its entities as [type probability words]",
+    "fill-mask": "fill each [MASK] of texts; prints the filled text, tab, probability",
     "similar": "find the nearest words of words",
     "score": "reward answers; each line is a request, a tab and an answer",
 }
@@ -68,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--seed", type=int, help="seed of the draws (default: 0)")
         if name == "tag":
             _add_tag(command)
+        if name == "fill-mask":
+            command.add_argument(
+                "--num", type=int, default=0, help="so many tokens for each gap, not the filled text (default: 0)"
+            )
         if name == "similar":
             command.add_argument("--num", type=int, default=8, help="how many words (default: 8)")
     _add_bleu(commands.add_parser("bleu", help="score translations against a reference", description=_BLEU))

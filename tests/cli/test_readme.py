@@ -35,7 +35,7 @@ def test_the_examples_of_own_data_are_valid(stage: str, tmp_path: Path) -> None:
 
 
 def test_the_commands_for_people_exist() -> None:
-    commands = re.findall(r"^(?:.*\| )?pipeline (\w+)", README, re.MULTILINE)
+    commands = re.findall(r"^(?:.*\| )?pipeline ([\w-]+)", README, re.MULTILINE)
     assert {"translate", "classify", "generate", "chat", "similar", "score"} <= set(commands)
     for command in commands:
         with pytest.raises(SystemExit) as ended:
