@@ -96,6 +96,11 @@ def task_reports(
     return found
 
 
+def average(reports: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    """The mean over the tasks of their means; None as long as one of them has none."""
+    return fmean(reports[name]["mean"] for name in names) if names and set(names) <= set(reports) else None
+
+
 def mean_margin(reports: Mapping[str, Any]) -> float | None:
     """How far the tasks are above those that they are to exceed, on average; None without such tasks."""
     margins = [one["above"]["margin"] for one in reports.values() if "above" in one]
@@ -162,6 +167,11 @@ def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
         )
         for report in reports
         for name, one in report.get("tasks", {}).items()
+    ]
+    rows += [
+        (f"`{report['id']}`", "average", "", f"{report['average']:.2f}", "", "", "")
+        for report in reports
+        if report.get("average") is not None
     ]
     if not rows:
         return ""

@@ -17,6 +17,7 @@ from pipeline.layout import Layout
 from pipeline.number_tasks import (
     Goals,
     TaskFigures,
+    average,
     mean_margin,
     reference_mean,
     task_of,
@@ -54,6 +55,8 @@ class NumberConfig(Config):
     tasks: Mapping[str, TaskFigures] = {}
     """The tasks that the number is made of, whose runs are in folders of these names; `key`, `reported` and `reach` are
     those of the first. None for a number of one task."""
+    average_of: tuple[str, ...] = ()
+    """The tasks whose means are averaged, as the average of GLUE; none for no average."""
     goals: Goals = Goals()
     """What the tasks have to reach together."""
     reference: str = ""
@@ -152,6 +155,9 @@ def _check_tasks(file: Path, config: NumberConfig, stages: Sequence[Path]) -> No
     trained = {task_of(path) for path in stages if stage_of(path) == stage_of(stages[-1])}
     if trained != set(config.tasks):
         raise ValueError(f"{file}: tasks: {', '.join(config.tasks)}; the folders are {', '.join(sorted(trained))}")
+    for name in config.average_of:
+        if name not in config.tasks:
+            raise ValueError(f"{file}: average_of: {name}: no such task")
     for name, task in config.tasks.items():
         if task.above and task.above not in config.tasks:
             raise ValueError(f"{file}: tasks.{name}.above: {task.above}: no such task")
@@ -220,6 +226,7 @@ def write_report(
     }
     if tasks:
         report |= {"tasks": tasks, "mean_margin": mean_margin(tasks), "unmet": missed}
+        report["average"] = average(tasks, config.average_of)
     others = [other for other in read_reports() if other["id"] != number.id]
     report["above"] = above(report, others)
     write_json(number.report, report)

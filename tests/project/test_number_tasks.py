@@ -25,6 +25,7 @@ NUMBER: dict[str, Any] = {
         "films-random": {"key": "score.glue"},
         "RTE": {"key": "score.glue", "reported": 65.7},
     },
+    "average_of": ["films", "RTE"],
     "goals": {"mean_margin": 3.0},
 }
 SCORES = {"films/seed-1": 82.0, "films/seed-2": 84.0, "films-random/seed-1": 79.0, "RTE/seed-1": 60.0}
@@ -79,9 +80,11 @@ def test_the_number_is_that_of_the_first_task_and_every_task_has_its_seeds(folde
     assert films["beside"]["majority"]["ours"] == [51.0, 51.0]
     assert films["above"] == {"task": "films-random", "margin": 4.0, "holds": True}
     assert found["runs"].keys() == SCORES.keys()
+    assert found["average"] == pytest.approx((83.0 + 60.0) / 2)
     assert found["reached"] and found["unmet"] == [] and found["mean_margin"] == 4.0
     table = (folder / "README.md").read_text()
     assert "| `toy` | films |  | 83.00 ± 1.41 (2) | majority 51.00 ± 0.00 (2) | +4.00 over films-random |  |" in table
+    assert "| `toy` | average |  | 71.50 |" in table
     assert "| `toy` | RTE | 65.70 | 60.00 (1) |" in table
 
 
@@ -143,6 +146,7 @@ def test_where_nothing_is_published_the_reference_stands_in_its_place(folder: Pa
     [
         ({"reported": None}, "a number needs reported, what was published, or a reference that is run here"),
         ({"reach": None, "goals": {}}, "a number needs reach, or goals for its tasks"),
+        ({"average_of": ["WNLI"]}, "average_of: WNLI: no such task"),
         ({"key": "score.f1"}, r"number.yaml: key: score.f1 is to be that of the first task, score.glue"),
         ({"tasks": {"films": {"key": "score.glue"}}}, r"tasks: films; the folders are RTE, films, films-random"),
         (

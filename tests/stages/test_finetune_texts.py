@@ -113,7 +113,9 @@ def test_a_pair_task_is_learned_and_scored_on_dev_where_the_test_set_is_hidden(w
     assert found["score"]["accuracy"] > 0.8 > found["baselines"]["majority"]["accuracy"] + 0.2
     assert found["num_texts"] == SPLITS
     assert found["others"].keys() == {"valid_mismatched", "diagnostic"}
-    assert found["others"]["valid_mismatched"]["score"]["accuracy"] < found["score"]["accuracy"]
+    mismatched = found["others"]["valid_mismatched"]["score"]["accuracy"]
+    assert mismatched < found["score"]["accuracy"]
+    assert found["glue"] == pytest.approx(50 * (found["score"]["accuracy"] + mismatched))
 
 
 def test_the_scores_are_those_of_the_answers_that_are_written(workspace: Path) -> None:
