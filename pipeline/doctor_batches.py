@@ -36,7 +36,7 @@ from pipeline.objectives.terms import LossTerms
 from pipeline.runtime import RuntimeConfig
 from pipeline.stages.base import StageModule
 from pipeline.stages.dpo import DirectPreferenceOptimization, SigmoidConfig
-from pipeline.stages.finetune import FineTuning
+from pipeline.stages.finetune_texts import FineTuning
 from pipeline.stages.pretrain_bert import BertPretraining
 from pipeline.stages.pretrain_gpt import GPTPretraining
 from pipeline.stages.reward import RewardModelling

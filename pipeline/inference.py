@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
-from pipeline.data.classification import LabelledText, regression_examples
+from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.kinds import kind_of
 from pipeline.models.gpt import GPT
@@ -102,9 +102,8 @@ class Classifier:
     @torch.inference_mode()
     def classify(self, texts: Sequence[str]) -> list[Prediction]:
         """One prediction for each text; of a text longer than the model reads only the beginning counts."""
-        # The label is not looked at: any number will do.
-        labelled = [LabelledText(text=text, second="", label="0", where="") for text in texts]
-        examples = regression_examples(labelled, self.tokenizer, max_length=self.model.encoder.config.max_length)
+        labelled = [LabelledText(text=text, second=None, label="", where="") for text in texts]
+        examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.model.encoder.config.max_length)
         results: list[Prediction] = []
         for start in range(0, len(texts), _BATCH):
             batch = examples.collate(np.arange(start, min(start + _BATCH, len(texts))), 0)

@@ -79,6 +79,11 @@ class Layout:
         return self._root("metrics") / "samples" / f"{self.stage}.json"
 
     @property
+    def predictions(self) -> Path:
+        """The folder of what this stage's model says of every held-out example."""
+        return self._root("metrics") / "predictions" / self.stage
+
+    @property
     def reports(self) -> Path:
         """The folder of the report on all stages."""
         return self._root("reports")

@@ -21,8 +21,8 @@ class LabelledText:
     """One example as it stands in a file."""
 
     text: str
-    second: str
-    """The second text of a pair; empty for a single text."""
+    second: str | None
+    """The second text of a pair; None for a single text."""
     label: str
     """The class by its name, or the decimal number of a regression."""
     where: str
@@ -75,6 +75,11 @@ def regression_examples(texts: Sequence[LabelledText], tokenizer: Tokenizer, *, 
     return _examples(texts, tokenizer, np.array([_finite_number(text) for text in texts], dtype=np.float32), max_length)
 
 
+def unlabelled_examples(texts: Sequence[LabelledText], tokenizer: Tokenizer, *, max_length: int) -> SequenceExamples:
+    """Examples to answer, whose labels nobody knows: they are 0 here, and not looked at in the texts."""
+    return _examples(texts, tokenizer, np.zeros(len(texts), dtype=np.int64), max_length)
+
+
 def _finite_number(text: LabelledText) -> float:
     try:
         value = float(text.label)
@@ -93,8 +98,8 @@ def _examples(
 ) -> SequenceExamples:
     cls, sep = tokenizer.id_of("cls"), tokenizer.id_of("sep")
     first = tokenizer.encode_batch([text.text for text in texts])
-    second = tokenizer.encode_batch([text.second for text in texts])
-    is_pair = np.array([bool(text.second) for text in texts], dtype=bool)
+    second = tokenizer.encode_batch([text.second or "" for text in texts])
+    is_pair = np.array([text.second is not None for text in texts], dtype=bool)
     a = np.array([len(ids) for ids in first], dtype=np.int64)
     b = np.array([len(ids) for ids in second], dtype=np.int64)
     a_kept, b_kept = truncate_pair(a, b, max_length - 2 - is_pair)

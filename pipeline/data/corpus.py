@@ -1,11 +1,11 @@
 """The corpus of a profile: every role's sources, read, cleaned, split, written, and compared for overlap.
 
-Roles: text (running text), translation (pairs), rated (texts with human ratings), conversations, words (test sets of
-word vectors). A role without sources is left out.
+Roles: text (running text), translation (pairs), rated (texts with human ratings), tasks (to fine-tune on),
+conversations, words (test sets of word vectors). A role without sources is left out.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipeline.data.records import (
     read_text,
     write_records,
 )
+from pipeline.data.tasks import TaskName, TaskSource, prepare_tasks
 from pipeline.progress import progress
 from pipeline.text.forms import save_form
 
@@ -47,6 +48,8 @@ class PrepareConfig(Config):
     """Texts with human ratings."""
     rated_as_text: bool = False
     """Whether the rated training texts, never the held-out ones, are also running text for pretraining."""
+    tasks: Mapping[TaskName, TaskSource] = {}
+    """Tasks to fine-tune on, by the name of the folder that each fills."""
     conversations: ConversationsConfig = ConversationsConfig()
     """Conversations for instruction tuning."""
     words: str = ""
@@ -74,11 +77,13 @@ def prepare(config: PrepareConfig, raw: Path, out: Path) -> tuple[dict[str, Any]
     if any(chats.splits.values()):
         counts["conversations"] = _write(out / "conversations", chats.splits)
         counts["conversations"] |= {"read": chats.num_read, "dropped": _sorted(chats.dropped)}
+    if config.tasks:
+        counts["tasks"] = prepare_tasks(config.tasks, raw, out / "tasks")
     if config.words:
         counts["words"] = _copy_words(raw / config.words, out / "words")
     if not counts:
         raise ValueError(
-            "prepare: no role has a source; name at least one under text, translation, rated, conversations"
+            "prepare: no role has a source; name at least one under text, translation, rated, tasks, conversations"
         )
     _refuse_empty(counts)
     table = _overlaps(out, n=config.overlap_words)
@@ -169,7 +174,8 @@ def _lines(text: str) -> list[str]:
 
 def _overlaps(out: Path, *, n: int) -> dict[str, dict[str, float]]:
     """The overlap of every test set with every training set that was written."""
-    return overlap(_text_sets(out, "test"), _text_sets(out, "train"), n=n)
+    tests = _text_sets(out, "test") | _task_sets(out, lambda split: split != "train")
+    return overlap(tests, _text_sets(out, "train") | _task_sets(out, lambda split: split == "train"), n=n)
 
 
 def _text_sets(out: Path, split: str) -> dict[str, Iterable[str]]:
@@ -184,6 +190,24 @@ def _text_sets(out: Path, split: str) -> dict[str, Iterable[str]]:
     if path.is_file():
         sets["conversations"] = _answers(path)
     return sets
+
+
+def _task_sets(out: Path, is_wanted: Callable[[str], bool]) -> dict[str, Iterable[str]]:
+    """The texts of the tasks: the held-out ones by task and split, since scores are read on dev sets as well."""
+    sets: dict[str, Iterable[str]] = {}
+    for path in sorted((out / "tasks").glob("*/*.jsonl")):
+        if is_wanted(path.stem):
+            name = f"tasks.{path.parent.name}"
+            sets[name if path.stem == "train" else f"{name}.{path.stem}"] = _all_texts(path)
+    return sets
+
+
+def _all_texts(path: Path) -> Iterator[str]:
+    """Each text of each row."""
+    for row in progress(read_rows(path), name=f"overlap: {path.parent.name}/{path.stem}", unit="records"):
+        yield from (row[key] for key in ("text", "second", "question", "passage") if row.get(key))
+        if "words" in row:
+            yield " ".join(row["words"])
 
 
 def _column(path: Path, key: str) -> Iterator[str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pipeline.data.records import Conversation, Document, Message, Pair, Rated, Record, Role, read_rows
+from pipeline.data.records import Conversation, Document, Labelled, Message, Pair, Rated, Record, Role, read_rows
 
 R = TypeVar("R", bound=Record)
 
@@ -39,6 +39,11 @@ def stream_pairs(path: Path) -> Iterator[Pair]:
 def read_rated(path: Path) -> tuple[Rated, ...]:
     """Texts with the ratings of people."""
     return _read(path, _rated)
+
+
+def read_labelled(path: Path) -> tuple[Labelled, ...]:
+    """Texts, or pairs of texts, of a task."""
+    return _read(path, _labelled)
 
 
 def read_conversations(path: Path) -> tuple[Conversation, ...]:
@@ -90,6 +95,11 @@ def _rated(row: dict[str, Any]) -> Rated:
         domain=_text(row, "domain"),
         group=_text(row, "id"),
     )
+
+
+def _labelled(row: dict[str, Any]) -> Labelled:
+    second = _text(row, "second") if row.get("second") is not None else None
+    return Labelled(id=_text(row, "id"), text=_text(row, "text"), second=second, label=_text(row, "label"))
 
 
 def _conversation(row: dict[str, Any]) -> Conversation:

@@ -52,6 +52,18 @@ class Rated:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text, or a pair of texts, and what is to be said of it."""
+
+    id: str
+    text: str
+    second: str | None
+    """The second text of a pair; None for a single text."""
+    label: str
+    """The class by its name, or a number in decimals; empty where it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
 
@@ -69,7 +81,7 @@ class Conversation:
     group: str
 
 
-Record = Document | Pair | Rated | Conversation
+Record = Document | Pair | Rated | Labelled | Conversation
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:

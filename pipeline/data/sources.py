@@ -54,7 +54,7 @@ class GivenSource(Config):
 
     kind: Literal["given"]
     files: Annotated[Mapping[str, Sha256], Field(min_length=1)]
-    """SHA-256 of each file by its name."""
+    """SHA-256 of each file by its name, with folders before it where the name alone is not unique."""
     licence: str
     """Licence of the data, for the data card."""
     origin: str
@@ -174,6 +174,7 @@ def _find(name: str, source: GivenSource, folder: Path) -> None:
             raise ValueError(
                 f"source {name}: {file} with SHA-256 {wanted} is not below {given}: {others}; {source.origin}"
             )
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(right, folder / file)
 
 

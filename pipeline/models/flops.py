@@ -63,6 +63,12 @@ def bert_flops(config: BertConfig, num_tokens: Lengths, num_masked: int) -> Mapp
     }
 
 
+def encoder_flops(config: BertConfig, num_tokens: Lengths) -> Mapping[str, float]:
+    """Operations of one forward pass of the encoder alone over rows of so many tokens, by part."""
+    lengths = np.atleast_1d(np.asarray(num_tokens, dtype=np.float64))
+    return _stack(config.num_layers, config.d_model, config.d_ff, lengths)
+
+
 def _stack(num_layers: int, d_model: int, d_ff: int, lengths: Float[np.ndarray, "N"]) -> dict[str, float]:
     """Layers with self-attention alone: 4 D^2 + 2 D F weights, and two products of T x T with D."""
     return {

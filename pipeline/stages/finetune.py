@@ -1,39 +1,30 @@
-"""Fine-tuning of BERT on a task of texts: classes or a real value (Devlin et al. 2019, section 4.1).
+"""Fine-tuning of BERT on a task (Devlin et al. 2019, section 4): texts and pairs of texts.
 
-One configuration is one training: the same network from random weights is a configuration of its own.
+One configuration is one training: the same network from random weights is a configuration of its own. What is learned
+is a task (finetune_task.py); the weights come from pretrain_bert, or from any BERT in the layout of Hugging Face.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
-import numpy as np
-import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipeline.artifacts import load_model, publish, save_model
-from pipeline.config import ByTokens, Config, Fraction, TrainingConfig, load
-from pipeline.data.batches import SequenceBatch
-from pipeline.data.classification import (
-    LabelledText,
-    SequenceExamples,
-    classification_examples,
-    regression_examples,
-)
-from pipeline.data.plan import plan_epoch
-from pipeline.data.prepared import read_rated
+from pipeline.artifacts import load_model, publish, read_json, save_model
+from pipeline.config import Config, Fraction, TrainingConfig, load
+from pipeline.data.batches import Examples
+from pipeline.data.classification import LabelledText
+from pipeline.data.glue import TASKS, GlueName
+from pipeline.data.labelled_files import read_labelled_file
+from pipeline.data.plan import TrainingPlan
+from pipeline.data.prepared import read_labelled, read_rated
 from pipeline.data.records import SPLITS
-from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
-from pipeline.evaluation.glue import classification_score, majority_score, regression_score
+from pipeline.data.tasks import TASK
 from pipeline.layout import Layout
-from pipeline.models.bert import Bert, Pooler
-from pipeline.models.heads import SequenceClassifier
-from pipeline.models.huggingface.bert import bert_encoder_from_huggingface, sequence_classifier_to_huggingface
-from pipeline.objectives.likelihood import class_cross_entropy, squared_error
-from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
-from pipeline.stages.held_out import in_view
+from pipeline.models.bert import Bert, BertConfig, Pooler
+from pipeline.models.flops import encoder_flops
+from pipeline.models.huggingface.bert import bert_encoder_from_huggingface
+from pipeline.stages.finetune_task import OpenedTask
+from pipeline.stages.finetune_texts import Target, labelled_rows, open_texts
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
@@ -41,9 +32,6 @@ from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
 POLARITIES = ("negative", "positive")
 """The classes of polarity, in the order of their numbers."""
-
-_TOKENS_PER_BATCH = 8192
-_NUM_SAMPLES = 20
 
 
 class PolarityTask(Config):
@@ -64,38 +52,139 @@ class RatingTask(Config):
     """Domains of the texts."""
 
 
+class GlueTaskConfig(Config):
+    """A task of the GLUE benchmark (Wang et al. 2019)."""
+
+    kind: Literal["glue"]
+    name: GlueName
+    """The task, which prepare wrote under any name of its own."""
+    folder: str = ""
+    """That name below prepared/tasks/; empty where it is that of the task."""
+
+
+class FilesTask(Config):
+    """The user's own texts, or pairs of texts: tab-separated files with a header, or JSON lines."""
+
+    kind: Literal["files"]
+    files: dict[Literal["train", "valid", "test"], Path]
+    """The file of each split, .tsv or .jsonl; test may be left out, or have no labels."""
+    text: str
+    """Column, or key, of the text."""
+    second: str = ""
+    """Column of the second text of a pair; empty for single texts."""
+    label: str
+    """Column of the label."""
+    target: Literal["classes", "value"]
+    """Whether labels are names of classes, those of the training file in alphabetical order, or numbers."""
+
+    @model_validator(mode="after")
+    def _splits(self) -> "FilesTask":
+        missing = [split for split in ("train", "valid") if split not in self.files]
+        if missing:
+            raise ValueError(f"files: no {' and no '.join(missing)}, found {', '.join(self.files) or 'none'}")
+        return self
+
+
+Task = PolarityTask | RatingTask | GlueTaskConfig | FilesTask
+
+
 class FinetuneConfig(Config):
     """The stage finetune."""
 
     training: TrainingConfig
     """How it is trained."""
-    task: Annotated[PolarityTask | RatingTask, Field(discriminator="kind")]
+    task: Annotated[Task, Field(discriminator="kind")]
     """What is learned."""
+    encoder: str = ""
+    """Folder of a BERT in the layout of Hugging Face, its tokenizer with it; empty for the model of pretrain_bert."""
     start: Literal["pretrained", "random"]
-    """Weights of the encoder at the beginning: those of pretrain_bert, or random ones of the same shape."""
+    """Weights of the encoder at the beginning: those of its folder, or random ones of the same shape."""
     max_length: PositiveInt
-    """Longest text in tokens; a longer one is shortened and counted."""
+    """Longest text, or pair of texts, in tokens; a longer one is shortened and counted."""
     dropout: Fraction
     """Dropout of the encoder and before the classifier."""
     attention_dropout: Fraction = 0.0
     """Dropout of the attention weights (published: 0.1); what the encoder was pretrained with does not count."""
 
 
-class FineTuning(StageModule[SequenceBatch]):
-    """Classes by cross entropy, or a real value by squared error."""
+def main(path: Path) -> None:
+    """Trains on one task and scores what was held out beside what knows less."""
+    config = load(path, FinetuneConfig)
+    layout = Layout.of(path)
+    folder = Path(config.encoder) if config.encoder else layout.model("pretrain_bert")
+    inputs = (folder, *sources(config.task, layout))
+    with stage_run(__spec__.name, path, config, seed=config.training.seed, inputs=inputs) as run:
+        tokenizer = load_tokenizer(folder)
+        task = open_task(config.task, layout, tokenizer, max_length=config.max_length)
+        encoder, pooler = build_encoder(folder, config)
+        tokenizer.check_fits(encoder.config.vocab_size, folder)
+        module = task.module(task.network(encoder, pooler, dropout=config.dropout), config.training)
+        fit(run, module, train=task.train, valid=task.valid)
+        evaluation = task.evaluate(module.model)
+        with publish(run.layout.output) as target:
+            save_model(target, *task.export(module.model))
+            tokenizer.save(target)
+        run.finish(
+            {
+                **evaluation.metrics,
+                **task.counts,
+                "training": {
+                    "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
+                    "num_steps": module.num_steps,
+                    "flops": training_flops(encoder.config, task.train, config.training),
+                },
+            },
+            history=module.history,
+            samples=evaluation.samples,
+            predictions=evaluation.predictions,
+        )
 
-    model: SequenceClassifier
 
-    def objective(self, batch: SequenceBatch) -> tuple[LossTerms, ...]:
-        """One loss with texts as targets."""
-        scores = self.model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
-        if batch.labels.is_floating_point():
-            return (squared_error(scores.squeeze(-1), batch.labels),)
-        return (class_cross_entropy(scores, batch.labels),)
+def sources(task: Task, layout: Layout) -> tuple[Path, ...]:
+    """The files and folders that a task is read from."""
+    match task:
+        case PolarityTask() | RatingTask():
+            return (layout.data("prepared/rated"),)
+        case GlueTaskConfig():
+            return (layout.data("prepared/tasks") / (task.folder or task.name),)
+        case FilesTask():
+            return tuple(task.files.values())
+        case _:
+            assert_never(task)
 
 
-def read_task(layout: Layout, split: str, task: PolarityTask | RatingTask) -> list[LabelledText]:
-    """The labelled texts of one split; ValueError when none is left."""
+def open_task(task: Task, layout: Layout, tokenizer: Tokenizer, *, max_length: int) -> OpenedTask[Any]:
+    """Reads, checks and encodes a task; ValueError names file and line of what is not allowed."""
+    match task:
+        case PolarityTask():
+            return open_texts(rated_splits(layout, task), Target(POLARITIES), tokenizer, max_length=max_length)
+        case RatingTask():
+            return open_texts(rated_splits(layout, task), Target((), value="rating"), tokenizer, max_length=max_length)
+        case GlueTaskConfig():
+            (folder,) = sources(task, layout)
+            return open_texts(
+                glue_texts(folder, task.name),
+                Target(TASKS[task.name].classes, value="similarity", glue=task.name),
+                tokenizer,
+                max_length=max_length,
+            )
+        case FilesTask():
+            texts = own_texts(task)
+            classes = tuple(sorted({text.label for text in texts["train"]})) if task.target == "classes" else ()
+            if len(classes) == 1:
+                raise ValueError(f"{task.files['train']}: all texts have the label {classes[0]!r}")
+            return open_texts(texts, Target(classes, value=task.label), tokenizer, max_length=max_length)
+        case _:
+            assert_never(task)
+
+
+def rated_splits(layout: Layout, task: PolarityTask | RatingTask) -> dict[str, list[LabelledText]]:
+    """The rated texts of every split."""
+    return {split: rated_texts(layout, split, task) for split in SPLITS}
+
+
+def rated_texts(layout: Layout, split: str, task: PolarityTask | RatingTask) -> list[LabelledText]:
+    """The rated texts of one split with their labels; ValueError when none is left."""
     path = layout.data(f"prepared/rated/{split}.jsonl")
     texts = [text for text in read_rated(path) if text.domain in task.domains]
     match task:
@@ -107,76 +196,32 @@ def read_task(layout: Layout, split: str, task: PolarityTask | RatingTask) -> li
     if not texts:
         raise ValueError(f"{path}: no texts of the domains {sorted(task.domains)} for the task {task.kind}")
     return [
-        LabelledText(text=text.text, second="", label=label, where=f"{path}, id {text.id}")
+        LabelledText(text=text.text, second=None, label=label, where=f"{path}, id {text.id}")
         for text, label in zip(texts, labels, strict=True)
     ]
 
 
-def examples(
-    texts: list[LabelledText], tokenizer: Tokenizer, task: PolarityTask | RatingTask, *, max_length: int
-) -> SequenceExamples:
-    """The encoded texts of a task."""
-    match task:
-        case PolarityTask():
-            return classification_examples(texts, tokenizer, classes=POLARITIES, max_length=max_length)
-        case RatingTask():
-            return regression_examples(texts, tokenizer, max_length=max_length)
+def glue_texts(folder: Path, name: GlueName) -> dict[str, list[LabelledText]]:
+    """Every split that prepare wrote; ValueError for a folder of another task."""
+    found = read_json(folder / TASK)
+    if found != {"kind": "glue", "name": name}:
+        raise ValueError(f"{folder / TASK}: expected the GLUE task {name}, found {found}")
+    paths = {split: folder / f"{split}.jsonl" for split, _, _, _ in TASKS[name].splits}
+    return {split: labelled_rows(path, read_labelled(path)) for split, path in paths.items() if path.is_file()}
 
 
-@torch.no_grad()
-def predict(model: SequenceClassifier, data: SequenceExamples) -> np.ndarray:
-    """Class numbers, or real values, in the order of the examples."""
-    device = next(model.parameters()).device
-    result = np.zeros(len(data.input_ids), dtype=data.labels.dtype)
-    batching = ByTokens(kind="tokens", tokens_per_step=_TOKENS_PER_BATCH)
-    for step in in_view(plan_epoch(data.sizes(0), batching, seed=0, epoch=0), name="predicting"):
-        batch = data.collate(step.indices, 0).to(device)
-        scores = model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
-        found = scores.squeeze(-1) if scores.shape[1] == 1 else scores.argmax(-1)
-        result[step.indices] = found.cpu().numpy()
-    return result
-
-
-def main(path: Path) -> None:
-    """Trains on one task and scores the test split beside what knows less."""
-    config = load(path, FinetuneConfig)
-    layout = Layout.of(path)
-    folder = layout.model("pretrain_bert")
-    inputs = (folder, layout.data("prepared/rated"))
-    with stage_run(__spec__.name, path, config, seed=config.training.seed, inputs=inputs) as run:
-        tokenizer = load_tokenizer(folder)
-        texts = {split: read_task(layout, split, config.task) for split in SPLITS}
-        train, valid, test = (
-            examples(one, tokenizer, config.task, max_length=config.max_length) for one in texts.values()
+def own_texts(task: FilesTask) -> dict[str, list[LabelledText]]:
+    """The texts of the user's files."""
+    return {
+        split: read_labelled_file(
+            path, text=task.text, second=task.second, label=task.label, may_lack_labels=split == "test"
         )
-        labels = POLARITIES if isinstance(config.task, PolarityTask) else ("rating",)
-        model = build_model(folder, config, num_labels=len(labels))
-        tokenizer.check_fits(model.encoder.config.vocab_size, folder)
-        module = FineTuning(model, config.training)
-        fit(run, module, train=train, valid=valid)
-        predictions = predict(module.model, test)
-        with publish(run.layout.output) as target:
-            exported = sequence_classifier_to_huggingface(module.model, pad_token_id=tokenizer.pad_id, labels=labels)
-            save_model(target, *exported)
-            tokenizer.save(target)
-        run.finish(
-            {
-                **scores(config.task, predictions, train, test, texts),
-                "num_texts": {split: len(one) for split, one in texts.items()},
-                "num_shortened": {
-                    split: one.num_shortened for split, one in zip(SPLITS, (train, valid, test), strict=True)
-                },
-            },
-            history=module.history,
-            samples=[
-                {"text": text.text, "label": text.label, "prediction": predictions[i].item()}
-                for i, text in enumerate(texts["test"][:_NUM_SAMPLES])
-            ],
-        )
+        for split, path in task.files.items()
+    }
 
 
-def build_model(folder: Path, config: FinetuneConfig, *, num_labels: int) -> SequenceClassifier:
-    """The pretrained encoder with a new classifier, or the same network from random weights."""
+def build_encoder(folder: Path, config: FinetuneConfig) -> tuple[Bert, Pooler]:
+    """The pretrained encoder with its pooler, or the same networks from random weights."""
     found = load_model(folder)
     dropouts = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
     encoder, pooler = bert_encoder_from_huggingface({**found.config, **dropouts}, found.state)
@@ -186,36 +231,14 @@ def build_model(folder: Path, config: FinetuneConfig, *, num_labels: int) -> Seq
         raise ValueError(
             f"max_length: {config.max_length} is longer than the {encoder.config.max_length} positions of {folder}"
         )
-    return SequenceClassifier(encoder, pooler, num_labels=num_labels, dropout=config.dropout)
+    return encoder, pooler
 
 
-def scores(
-    task: PolarityTask | RatingTask,
-    predictions: np.ndarray,
-    train: SequenceExamples,
-    test: SequenceExamples,
-    texts: Mapping[Literal["train", "valid", "test"], list[LabelledText]],
-) -> dict[str, Any]:
-    """The metrics of the task beside those of a bag of words, and of the majority class where there are classes."""
-    known, asked = ([text.text for text in texts[split]] for split in ("train", "test"))
-    match task:
-        case PolarityTask():
-            words = bag_of_words_classes(known, train.labels, asked)
-            majority = majority_score(train.labels, test.labels, num_classes=2)
-            return {
-                "score": asdict(classification_score(predictions, test.labels, num_classes=2)),
-                "baselines": {
-                    "majority": asdict(majority),
-                    "bag_of_words": asdict(classification_score(words, test.labels, num_classes=2)),
-                },
-            }
-        case RatingTask():
-            values = bag_of_words_values(known, train.labels.astype(np.float64), asked).astype(np.float64)
-            truth = test.labels.astype(np.float64)
-            return {
-                "score": asdict(regression_score(predictions.astype(np.float64), truth)),
-                "baselines": {"bag_of_words": asdict(regression_score(values, truth))},
-            }
+def training_flops(encoder: BertConfig, train: Examples[Any], training: TrainingConfig) -> float:
+    """Operations of the matrix products of a training in the encoder, padding, head and validations left out."""
+    plan = TrainingPlan(train, training.batching, training.duration, seed=training.seed)
+    lengths = train.sizes(0).lengths
+    return sum(3.0 * sum(encoder_flops(encoder, lengths[step.indices]).values()) for _, step in plan.steps(0))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from pipeline.artifacts import CONFIG, write_json, write_text
+from pipeline.artifacts import CONFIG, publish, write_json, write_text
 from pipeline.checkpoints import CheckpointFolder
 from pipeline.config import Config
 from pipeline.layout import Layout
@@ -59,16 +59,23 @@ class StageRun:
         *,
         history: Sequence[Mapping[str, float]] = (),
         samples: Sequence[Mapping[str, Any]] = (),
+        predictions: Mapping[str, str] | None = None,
     ) -> None:
-        """Writes metrics, learning curve and samples, and drops the checkpoints: the last act of a stage.
+        """Writes metrics, learning curve, samples and files of predictions by their names: the last act of a stage.
 
-        Its output is complete by now; if that is a model, it goes into the registry.
+        The checkpoints are dropped. The stage's output is complete by now; if it is a model, it goes into the
+        registry.
         """
         if history:
             write_text(self.layout.curve, curve_csv(history))
         if samples:
             write_json(self.layout.samples, list(samples))
             self.tracker.text("samples.json", json.dumps(list(samples), indent=2, ensure_ascii=False) + "\n")
+        if predictions:
+            with publish(self.layout.predictions) as folder:
+                for name, text in predictions.items():
+                    write_text(folder / name, text)
+                    self.tracker.text(f"predictions/{name}", text)
         write_json(self.layout.metrics, metrics)
         self.tracker.metrics(flat(metrics), len(history))
         if (self.layout.output / TOKENIZER).is_file():

@@ -7,7 +7,7 @@ from pipeline.data.classification import LabelledText, classification_examples, 
 from pipeline.text.tokenizer import Tokenizer
 
 TEXTS = [
-    LabelledText("the old man", "", "good", "a.tsv:1"),
+    LabelledText("the old man", None, "good", "a.tsv:1"),
     LabelledText("no king may rule", "prices rose", "bad", "a.tsv:2"),
     LabelledText(
         "our ships sailed on the third of june", "the harbour was empty when they came back", "good", "a.tsv:3"
@@ -42,22 +42,23 @@ def test_sizes_count_what_collate_yields_and_a_row_does_not_depend_on_its_batch(
 
 def test_a_pair_that_is_too_long_loses_the_ends_of_both_texts_and_is_counted(wordpiece: Tokenizer) -> None:
     examples = classification_examples(TEXTS, wordpiece, classes=CLASSES, max_length=21)
-    a, b = wordpiece.encode(TEXTS[2].text), wordpiece.encode(TEXTS[2].second)
+    a, b = wordpiece.encode(TEXTS[2].text), wordpiece.encode(TEXTS[2].second or "")
     assert examples.input_ids[2].tolist() == [2, *a[:9], 3, *b[:9], 3]
     assert examples.num_shortened == sum(
-        len(wordpiece.encode(t.text)) + len(wordpiece.encode(t.second)) + 2 + bool(t.second) > 21 for t in TEXTS
+        len(wordpiece.encode(t.text)) + len(wordpiece.encode(t.second or "")) + 2 + (t.second is not None) > 21
+        for t in TEXTS
     )
 
 
 def test_a_label_outside_its_set_is_named_with_its_place(wordpiece: Tokenizer) -> None:
-    texts = [*TEXTS, LabelledText("x", "", "fair", "a.tsv:4")]
+    texts = [*TEXTS, LabelledText("x", None, "fair", "a.tsv:4")]
     with pytest.raises(ValueError, match=r"a.tsv:4: label 'fair' is not allowed; allowed are \['bad', 'good'\]"):
         classification_examples(texts, wordpiece, classes=CLASSES, max_length=30)
 
 
 @pytest.mark.parametrize("label", ["", "high", "nan", "inf"])
 def test_a_regression_label_must_be_a_finite_number(label: str, wordpiece: Tokenizer) -> None:
-    good = LabelledText("x", "", "-1.25", "b.tsv:1")
+    good = LabelledText("x", None, "-1.25", "b.tsv:1")
     assert regression_examples([good], wordpiece, max_length=9).collate(np.array([0]), 0).labels.tolist() == [-1.25]
     with pytest.raises(ValueError, match=r"b.tsv:2: label"):
-        regression_examples([good, LabelledText("x", "", label, "b.tsv:2")], wordpiece, max_length=9)
+        regression_examples([good, LabelledText("x", None, label, "b.tsv:2")], wordpiece, max_length=9)

@@ -121,13 +121,14 @@ def test_data_dependencies_are_the_inputs_that_the_stage_declares(
 
 
 @pytest.mark.parametrize(("stage", "item", "profile"), TRAINED)
-def test_a_stage_declares_the_curve_and_the_samples_that_it_writes_and_no_others(
+def test_a_stage_declares_the_curve_samples_and_predictions_that_it_writes_and_no_others(
     stage: str, item: str, profile: str
 ) -> None:
     layout = Layout.of(Path("conf", profile, stage, item).with_suffix(".yaml"))
     written = {layout.output, layout.metrics}
     written |= {layout.curve} if "history" in _given_to_finish(stage) else set()
     written |= {layout.samples} if "samples" in _given_to_finish(stage) else set()
+    written |= {layout.predictions} if "predictions" in _given_to_finish(stage) else set()
     assert _paths(stage, "outs", profile, item) == {path.as_posix() for path in written}
 
 

@@ -18,12 +18,14 @@ from pipeline.data.records import Rated, write_records
 from pipeline.evaluation.bag_of_words import bag_of_words_classes
 from pipeline.layout import Layout
 from pipeline.models.bert import BertConfig, BertForPretraining
+from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.bert import (
     bert_encoder_from_huggingface,
     bert_to_huggingface,
     sequence_classifier_from_huggingface,
 )
-from pipeline.stages.finetune import POLARITIES, FinetuneConfig, build_model, examples, predict, read_task
+from pipeline.stages.finetune import POLARITIES, FinetuneConfig, PolarityTask, build_encoder, rated_texts
+from pipeline.stages.finetune_texts import Target, TextTask, open_texts, predict
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_wordpiece
 from tests.foundations.chain import Run
@@ -113,6 +115,18 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def build_model(folder: Path, config: FinetuneConfig, *, num_labels: int) -> SequenceClassifier:
+    """The network of a configuration, as the stage builds it."""
+    classes = POLARITIES[:num_labels] if num_labels > 1 else ()
+    task = TextTask(Target(classes), {}, {}, pad_id=0)
+    return task.network(*build_encoder(folder, config), dropout=config.dropout)
+
+
+def opened(texts: list[LabelledText], classes: tuple[str, ...]) -> TextTask:
+    """The texts as every split."""
+    return open_texts(dict.fromkeys(SPLITS, texts), Target(classes), tokenizer(), max_length=9)
+
+
 def _metrics(root: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((root / f"metrics/tiny/finetune/{name}.json").read_text())
     return found
@@ -139,10 +153,10 @@ def test_texts_are_counted_after_domain_and_strength_are_chosen(workspace: Path)
 
 def test_the_baselines_are_those_of_the_same_texts(workspace: Path) -> None:
     layout = Layout.of(Path("conf/tiny/finetune/polarity.yaml"))
-    task = FinetuneConfig.model_validate(CONFIG | {"task": POLARITY}).task
+    task = PolarityTask.model_validate(POLARITY)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
-        train, test = (read_task(layout, split, task) for split in ("train", "test"))
+        train, test = (rated_texts(layout, split, task) for split in ("train", "test"))
     labels = {name: i for i, name in enumerate(POLARITIES)}
     known, asked = (np.array([labels[one.label] for one in texts]) for texts in (train, test))
     words = bag_of_words_classes([one.text for one in train], known, [one.text for one in test])
@@ -157,7 +171,7 @@ def test_transformers_opens_the_folder_with_our_logits(workspace: Path, name: st
     folder = workspace / "models/tiny/finetune" / name
     found = load_model(folder)
     ours = sequence_classifier_from_huggingface(found.config, found.state).eval()
-    texts = [LabelledText(one.text, "", "negative", one.id) for one in rated(5, 12)]
+    texts = [LabelledText(one.text, None, "negative", one.id) for one in rated(5, 12)]
     data = classification_examples(texts, tokenizer(), classes=POLARITIES, max_length=9)
     batch = data.collate(np.arange(12), 0)
     theirs: Any = BertForSequenceClassification.from_pretrained(folder)
@@ -190,7 +204,7 @@ def test_pretrained_starts_from_the_weights_of_the_folder_and_random_from_the_sa
 def test_training_is_as_random_as_its_own_dropouts_say_whatever_the_pretraining_had(tmp_path: Path, start: str) -> None:
     folder = write_start(tmp_path, pretrained())
     config = FinetuneConfig.model_validate(CONFIG | {"task": POLARITY, "start": start})
-    texts = [LabelledText(text.text, "", "negative", text.id) for text in rated(5, 9)]
+    texts = [LabelledText(text.text, None, "negative", text.id) for text in rated(5, 9)]
     batch = classification_examples(texts, tokenizer(), classes=POLARITIES, max_length=9).collate(np.arange(9), 0)
     for dropouts in ({}, {"dropout": 0.1}, {"attention_dropout": 0.1}):
         model = build_model(folder, config.model_copy(update=dropouts), num_labels=2).train()
@@ -201,8 +215,8 @@ def test_training_is_as_random_as_its_own_dropouts_say_whatever_the_pretraining_
 
 def test_texts_that_lose_tokens_are_counted() -> None:
     lengths = [3, 7, 8, 9, 20]  # with [CLS] and [SEP], nine places hold seven tokens
-    texts = [LabelledText(" ".join(WORDS[:n]), "", "1.5", "here") for n in lengths]
-    data = examples(texts, tokenizer(), FinetuneConfig.model_validate(CONFIG | {"task": RATING}).task, max_length=9)
+    texts = [LabelledText(" ".join(WORDS[:n]), None, "1.5", "here") for n in lengths]
+    data = opened(texts, ()).train
     assert data.num_shortened == 3
     assert [len(row) for row in data.input_ids] == [5, 9, 9, 9, 9]
 
@@ -211,20 +225,19 @@ def test_predictions_stand_in_the_order_of_the_examples_and_do_not_depend_on_the
     task = FinetuneConfig.model_validate(CONFIG | {"task": RATING})
     model = build_model(write_start(tmp_path, pretrained()), task, num_labels=1).eval()
     spread(model)
-    texts = [LabelledText(" ".join(WORDS[i : i + 2 + i % 5]), "", "0", "here") for i in range(20)]
-    data = examples(texts, tokenizer(), task.task, max_length=9)
-    alone = [predict(model, examples([text], tokenizer(), task.task, max_length=9))[0] for text in texts]
+    texts = [LabelledText(" ".join(WORDS[i : i + 2 + i % 5]), None, "0", "here") for i in range(20)]
+    data = opened(texts, ()).train
+    alone = [predict(model, opened([text], ()).train)[0] for text in texts]
     assert np.std(alone) > 0.1
     np.testing.assert_allclose(predict(model, data), alone, atol=1e-5)
 
 
 def test_a_label_that_is_no_class_or_no_number_is_refused_with_its_place() -> None:
-    tasks = [FinetuneConfig.model_validate(CONFIG | {"task": task}).task for task in (POLARITY, RATING)]
-    wrong = [LabelledText("amber", "", "neutral", "rated.jsonl:7")]
+    wrong = [LabelledText("amber", None, "neutral", "rated.jsonl:7")]
     with pytest.raises(ValueError, match=r"rated.jsonl:7: label 'neutral' is not allowed; allowed are \['negative'"):
-        examples(wrong, tokenizer(), tasks[0], max_length=9)
+        opened(wrong, POLARITIES)
     with pytest.raises(ValueError, match=r"rated.jsonl:7: label 'neutral' is not a number"):
-        examples(wrong, tokenizer(), tasks[1], max_length=9)
+        opened(wrong, ())
 
 
 def test_domains_without_texts_and_lengths_beyond_the_model_are_refused(
@@ -233,9 +246,9 @@ def test_domains_without_texts_and_lengths_beyond_the_model_are_refused(
     monkeypatch.chdir(tmp_path)
     write_records(Path("data/tiny/prepared/rated/train.jsonl"), rated(1, 20))
     layout = Layout.of(Path("conf/tiny/finetune/polarity.yaml"))
-    none = FinetuneConfig.model_validate(CONFIG | {"task": POLARITY | {"domains": ["tweet"]}}).task
+    none = PolarityTask.model_validate(POLARITY | {"domains": ["tweet"]})
     with pytest.raises(ValueError, match=r"train.jsonl: no texts of the domains \['tweet'\] for the task polarity"):
-        read_task(layout, "train", none)
+        rated_texts(layout, "train", none)
     long = FinetuneConfig.model_validate(CONFIG | {"task": POLARITY, "max_length": 13})
     with pytest.raises(ValueError, match="max_length: 13 is longer than the 12 positions of"):
         build_model(write_start(tmp_path, pretrained()), long, num_labels=2)

@@ -1,0 +1,243 @@
+"""The GLUE benchmark (Wang et al. 2019): nine tasks and a diagnostic set, from the official files or from the hub.
+
+The official files are tab-separated without any quoting: a quotation mark is text. Labels are read by the names of
+their classes, whatever the files write for them; what the leaderboard wants is what the official files write.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from pipeline.data.records import Labelled, read_lines, read_rows
+
+GlueName = Literal["CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI"]
+Score = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+
+DIAGNOSTIC = "diagnostic"
+"""The split of MNLI that is the diagnostic set: premises and hypotheses by linguistic phenomenon."""
+
+
+@dataclass(frozen=True)
+class GlueTask:
+    """How one task is written down and scored."""
+
+    texts: tuple[str, ...]
+    """Columns of the one text, or of the two, in files with a header."""
+    label: str
+    """Column of the label."""
+    classes: tuple[str, ...]
+    """The classes in the order of their numbers on the hub; none for a regression."""
+    written: tuple[str, ...]
+    """What the official files and the leaderboard write for each class."""
+    scores: tuple[Score, ...]
+    """What the benchmark reports; the task's figure is their mean."""
+    keys: tuple[str, ...] = ("sentence1", "sentence2")
+    """Keys of the one text, or of the two, on the hub."""
+    has_header: bool = True
+    """Whether the first line of train and dev names the columns; that of test always does."""
+    may_break: bool = False
+    """Whether the official files have rows that lack columns: they are left out and counted."""
+    splits: tuple[tuple[str, str, str, str], ...] = (
+        ("train", "train", "train", ""),
+        ("valid", "dev", "validation", ""),
+        ("test", "test", "test", ""),
+    )
+    """Each split: our name, the official file, the hub's name, and what tells its file of predictions from others."""
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether an example has two texts."""
+        return len(self.texts) == 2
+
+
+_NUMBERS = ("0", "1")
+_ENTAILED = ("entailment", "not_entailment")
+_SENTENCES = ("sentence1", "sentence2")
+TASKS: Mapping[GlueName, GlueTask] = {
+    # Train and dev of CoLA have no header: source, label, the author's own mark, sentence.
+    "CoLA": GlueTask(
+        ("sentence",),
+        "label",
+        ("unacceptable", "acceptable"),
+        _NUMBERS,
+        ("matthews",),
+        keys=("sentence",),
+        has_header=False,
+    ),
+    "SST-2": GlueTask(("sentence",), "label", ("negative", "positive"), _NUMBERS, ("accuracy",), keys=("sentence",)),
+    "MRPC": GlueTask(
+        ("#1 String", "#2 String"), "Quality", ("not_equivalent", "equivalent"), _NUMBERS, ("f1", "accuracy")
+    ),
+    "STS-B": GlueTask(_SENTENCES, "score", (), (), ("pearson", "spearman")),
+    "QQP": GlueTask(
+        ("question1", "question2"),
+        "is_duplicate",
+        ("not_duplicate", "duplicate"),
+        _NUMBERS,
+        ("f1", "accuracy"),
+        keys=("question1", "question2"),
+        may_break=True,
+    ),
+    "MNLI": GlueTask(
+        _SENTENCES,
+        "gold_label",
+        ("entailment", "neutral", "contradiction"),
+        ("entailment", "neutral", "contradiction"),
+        ("accuracy",),
+        keys=("premise", "hypothesis"),
+        splits=(
+            ("train", "train", "train", ""),
+            ("valid", "dev_matched", "validation_matched", "-m"),
+            ("valid_mismatched", "dev_mismatched", "validation_mismatched", "-mm"),
+            ("test", "test_matched", "test_matched", "-m"),
+            ("test_mismatched", "test_mismatched", "test_mismatched", "-mm"),
+            (DIAGNOSTIC, "diagnostic", "diagnostic", ""),
+        ),
+    ),
+    "QNLI": GlueTask(
+        ("question", "sentence"), "label", _ENTAILED, _ENTAILED, ("accuracy",), keys=("question", "sentence")
+    ),
+    "RTE": GlueTask(_SENTENCES, "label", _ENTAILED, _ENTAILED, ("accuracy",)),
+    "WNLI": GlueTask(_SENTENCES, "label", ("not_entailment", "entailment"), _NUMBERS, ("accuracy",)),
+}
+"""MNLI has a second dev and test set, of genres that are not in train, and answers the diagnostic set as well."""
+assert set(TASKS) == set(get_args(GlueName))
+
+_COLA_COLUMNS = ("source", "label", "mark", "sentence")
+_REQUIRED = ("train", "valid")
+
+
+@dataclass(frozen=True)
+class GlueSplit:
+    """The examples of one split, in file order; those of a test set have no label, as the leaderboard keeps it."""
+
+    examples: tuple[Labelled, ...]
+    num_broken: int
+    """Rows left out because columns were missing."""
+
+
+def read_glue(folder: Path, name: GlueName) -> dict[str, GlueSplit]:
+    """Every split that the folder holds: official TRAIN.tsv files, or JSON lines of the hub's data set.
+
+    Raises ValueError that names the file and the line of a fault, and a folder without train and dev.
+    """
+    task = TASKS[name]
+    found: dict[str, GlueSplit] = {}
+    for split, official, hub, _ in task.splits:
+        tables, rows = (_below(folder, f"{official}.tsv"), _below(folder, f"{hub}.jsonl"))
+        if tables and rows:
+            raise ValueError(f"{folder}: {split} of {name} is there twice: {tables} and {rows}")
+        if tables:
+            found[split] = _read_table(tables, task, split)
+        elif rows:
+            found[split] = GlueSplit(tuple(_read_hub(rows, task, split)), 0)
+        elif split in _REQUIRED:
+            raise ValueError(f"{folder}: {name} needs {official}.tsv, or {hub}.jsonl of the hub: found neither")
+    return found
+
+
+def _below(folder: Path, file: str) -> Path | None:
+    """The file in the folder or in one below it; ValueError where there are several."""
+    paths = sorted(path for path in folder.rglob(file) if path.is_file())
+    if len(paths) > 1:
+        raise ValueError(f"{folder}: expected one {file}, found {', '.join(map(str, paths))}")
+    return paths[0] if paths else None
+
+
+def _read_table(path: Path, task: GlueTask, split: str) -> GlueSplit:
+    lines = read_lines(path)
+    is_labelled = not split.startswith("test")
+    columns: tuple[str, ...] = _COLA_COLUMNS
+    if task.has_header or not is_labelled:
+        columns = tuple(next(lines, (1, ""))[1].lstrip("\ufeff").split("\t"))
+    # The diagnostic set is given out without its labels, and with them under other names.
+    wanted = _diagnostic_columns(columns, task) if split == DIAGNOSTIC else (*task.texts, task.label)
+    if not is_labelled or (split == DIAGNOSTIC and wanted[-1] not in columns):
+        wanted, is_labelled = wanted[:-1], False
+    missing = [column for column in wanted if column not in columns]
+    if missing:
+        raise ValueError(f"{path}:1: no column {', '.join(map(repr, missing))}; the columns are {', '.join(columns)}")
+    places = [columns.index(column) for column in wanted]
+    examples: list[Labelled] = []
+    num_broken = 0
+    for number, line in lines:
+        fields = line.split("\t")
+        if len(fields) <= max(places):
+            if not task.may_break:
+                raise ValueError(
+                    f"{path}:{number}: expected {len(columns)} columns, found {len(fields)}: {line[:60]!r}"
+                )
+            num_broken += 1
+            continue
+        values = [fields[place] for place in places]
+        label = _class_of(values.pop(), task, f"{path}:{number}") if is_labelled else ""
+        examples.append(_example(values, label, task, f"{split}-{len(examples)}"))
+    if not examples:
+        raise ValueError(f"{path}: no examples")
+    return GlueSplit(tuple(examples), num_broken)
+
+
+def _diagnostic_columns(columns: tuple[str, ...], task: GlueTask) -> tuple[str, ...]:
+    if "Premise" in columns:
+        return "Premise", "Hypothesis", "Label"
+    return *task.texts, task.label
+
+
+def _class_of(written: str, task: GlueTask, where: str) -> str:
+    """The name of the class, or the number of a regression as it stands there."""
+    if not task.classes:
+        return written
+    if written not in task.written:
+        raise ValueError(f"{where}: label {written!r} is not allowed; allowed are {', '.join(task.written)}")
+    return task.classes[task.written.index(written)]
+
+
+def _read_hub(path: Path, task: GlueTask, split: str) -> Iterator[Labelled]:
+    """Rows of the hub's data set, whose labels are numbers, and -1 where they are hidden."""
+    for number, row in enumerate(read_rows(path), start=1):
+        where = f"{path}:{number}"
+        texts = []
+        for key in task.keys:
+            if not isinstance(row.get(key), str):
+                raise ValueError(
+                    f"{where}: {key}: expected a text, found {row.get(key)!r}; keys: {', '.join(sorted(row))}"
+                )
+            texts.append(row[key])
+        label = row.get("label")
+        if isinstance(label, bool) or not isinstance(label, int | float):
+            raise ValueError(f"{where}: label: expected a number, found {label!r}")
+        if label == -1 and not split.startswith(_REQUIRED):
+            name = ""
+        elif task.classes:
+            if label not in range(len(task.classes)):
+                raise ValueError(f"{where}: label {label} is not allowed; allowed are 0 to {len(task.classes) - 1}")
+            name = task.classes[int(label)]
+        else:
+            name = repr(float(label))
+        yield _example(texts, name, task, f"{split}-{number - 1}")
+
+
+def _example(texts: list[str], label: str, task: GlueTask, name: str) -> Labelled:
+    return Labelled(id=name, text=texts[0], second=texts[1] if task.is_pair else None, label=label)
+
+
+def predictions_file(name: GlueName, split: str) -> str:
+    """The name of the file in which the leaderboard expects the answers to a test set."""
+    if split == DIAGNOSTIC:
+        return "AX.tsv"
+    ending = next(ending for ours, _, _, ending in TASKS[name].splits if ours == split)
+    return f"{name}{ending}.tsv"
+
+
+def leaderboard_rows(answers: list[str], name: GlueName) -> str:
+    """The answers to a test set as the leaderboard takes them: a header, then index and answer.
+
+    `answers` are names of classes; values of the regression go there with three digits, kept within 0 to 5.
+    """
+    task = TASKS[name]
+    if task.classes:
+        written = [task.written[task.classes.index(answer)] for answer in answers]
+    else:
+        written = [f"{min(5.0, max(0.0, float(answer))):.3f}" for answer in answers]
+    return "".join(f"{row}\n" for row in ("index\tprediction", *(f"{i}\t{one}" for i, one in enumerate(written))))

@@ -1,0 +1,56 @@
+"""Tasks to fine-tune on: a source of each kind becomes prepared/tasks/NAME, one JSON line an example.
+
+What belongs to the task as a whole is in task.json there. A split may be missing, and the labels of a test set too,
+where others keep them; rows are those of the files, in their order, and none is left out without being counted.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, assert_never
+
+from pydantic import Field
+
+from pipeline.artifacts import write_json
+from pipeline.config import Config
+from pipeline.data.glue import GlueName, read_glue
+from pipeline.data.records import write_records
+
+TASK = "task.json"
+
+
+class GlueSource(Config):
+    """A task of the GLUE benchmark: the folder of its official files, or the splits of the hub's data set."""
+
+    kind: Literal["glue"]
+    source: str
+    """Folder below raw/; it may hold other tasks too, each in a folder of its name."""
+    name: GlueName
+    """The task, by the name of its official folder."""
+
+
+TaskSource = Annotated[GlueSource, Field(discriminator="kind")]
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+def prepare_tasks(sources: Mapping[TaskName, GlueSource], raw: Path, out: Path) -> dict[str, Any]:
+    """Writes every task below `out`; returns the counts of each. ValueError names file and line of a fault."""
+    return {name: _prepare(source, raw, out / name) for name, source in sources.items()}
+
+
+def _prepare(source: GlueSource, raw: Path, out: Path) -> dict[str, Any]:
+    folder = raw / source.source
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
+    match source:
+        case GlueSource():
+            own = folder / source.name
+            found = read_glue(own if own.is_dir() else folder, source.name)
+            counts: dict[str, Any] = {}
+            for split, part in found.items():
+                counts[split] = {"records": write_records(out / f"{split}.jsonl", part.examples)}
+                if part.num_broken:
+                    counts[split]["dropped"] = {"columns_missing": part.num_broken}
+            write_json(out / TASK, {"kind": "glue", "name": source.name})
+            return counts
+        case _:
+            assert_never(source)

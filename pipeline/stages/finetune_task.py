@@ -1,0 +1,55 @@
+"""What the stage finetune asks of a task, whatever is learned: texts, tags, answers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor, nn
+
+from pipeline.config import TrainingConfig
+from pipeline.data.batches import Batch, Examples
+from pipeline.models.bert import Bert, Pooler
+from pipeline.stages.base import StageModule
+
+B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a fine-tuned model does on the held-out splits."""
+
+    metrics: Mapping[str, Any]
+    """`score` of the split that `split` names, beside `baselines` that know less; more of both under `others`."""
+    samples: Sequence[Mapping[str, Any]]
+    """Examples with what the model says of them, for people."""
+    predictions: Mapping[str, str] = field(default_factory=dict)
+    """Files of predictions by their names: what the model says of every example of each held-out split."""
+
+
+@runtime_checkable
+class OpenedTask(Protocol[B]):
+    """A task with its examples read, checked and encoded."""
+
+    @property
+    def train(self) -> Examples[B]:
+        """What is learned from."""
+
+    @property
+    def valid(self) -> Examples[B]:
+        """What the loss is watched on; nothing is chosen by it."""
+
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        """How many examples there are, and how many were changed to fit the model."""
+
+    def network(self, encoder: Bert, pooler: Pooler, *, dropout: float) -> nn.Module:
+        """The encoder with a new head."""
+
+    def module(self, model: Any, training: TrainingConfig) -> StageModule[B]:
+        """The network with its loss."""
+
+    def evaluate(self, model: Any) -> Evaluation:
+        """Scores the held-out splits, each as a whole."""
+
+    def export(self, model: Any) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+        """config.json and parameters in the layout of the Hugging Face class."""
