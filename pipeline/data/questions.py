@@ -41,13 +41,18 @@ class WindowsConfig(Config):
 
     @model_validator(mode="after")
     def _no_token_between_windows(self) -> "WindowsConfig":
-        room = self.max_length - self.max_question_tokens - _NUM_SPECIAL
-        if self.stride > room:
-            raise ValueError(
-                f"stride: {self.stride} is more than the {room} tokens of the passage that a row of {self.max_length} "
-                f"holds beside a question of {self.max_question_tokens}: tokens between windows would not be read"
-            )
+        check_windows(self.max_length, self.stride, self.max_question_tokens)
         return self
+
+
+def check_windows(max_length: int, stride: int, max_question_tokens: int) -> None:
+    """ValueError for windows between which tokens of the passage would stay unread."""
+    room = max_length - max_question_tokens - _NUM_SPECIAL
+    if stride > room:
+        raise ValueError(
+            f"stride: {stride} is more than the {room} tokens of the passage that a row of {max_length} holds beside a "
+            f"question of {max_question_tokens}: tokens between windows would not be read"
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import read_json
 from pipeline.config import Config
 from pipeline.data.cleaning import order_of
 from pipeline.data.question_records import (
@@ -62,8 +62,8 @@ class _Read:
     article: str
 
 
-def prepare_squad(config: SquadSource, raw: Path, out: Path) -> dict[str, Any]:
-    """Writes task.json and the splits of a task below `out`; returns the counts of each split.
+def prepare_squad(config: SquadSource, raw: Path, out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes the splits of a task below `out`; returns the counts of each split, and what holds for the whole task.
 
     No article of the training set lies in both train and valid.
     """
@@ -92,8 +92,7 @@ def prepare_squad(config: SquadSource, raw: Path, out: Path) -> dict[str, Any]:
         if split != "train":
             counts[split]["passages_also_in_train"] = len(passages & known)
     files = {split: name for split, name in names.items() if name}
-    write_json(out / "task.json", {"kind": "questions", "unanswerable": config.unanswerable, "files": files})
-    return counts
+    return counts, {"kind": "questions", "unanswerable": config.unanswerable, "files": files}
 
 
 def read_squad(path: Path, *, unanswerable: bool, may_lack_answers: bool = False) -> list[_Read]:

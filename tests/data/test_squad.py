@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.data.question_records import Answer, Question, read_questions, write_questions
-from pipeline.data.squad import SquadSource, prepare_squad, read_squad
+from pipeline.data.squad import SquadSource, read_squad
+from pipeline.data.tasks import prepare_tasks
 
 PASSAGE = "Zürich 🏔 lies by a lake. The Limmat leaves it."
 """The mountain is one character, in UTF-8 four bytes."""
@@ -80,7 +81,7 @@ def test_rows_are_read_back_as_they_were_written(tmp_path: Path) -> None:
 def prepared(tmp_path: Path, **settings: Any) -> tuple[dict[str, Any], Path]:
     """The counts and the folder of a task."""
     config = SquadSource.model_validate({"kind": "squad", "source": "squad", "unanswerable": True} | settings)
-    return prepare_squad(config, tmp_path / "raw", tmp_path / "out"), tmp_path / "out"
+    return prepare_tasks({"squad": config}, tmp_path / "raw", tmp_path / "out")["squad"], tmp_path / "out/squad"
 
 
 def many(num_articles: int) -> dict[str, Any]:
