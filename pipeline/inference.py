@@ -1,7 +1,7 @@
 """Trained model folders at work: texts in, answers out. For the command line and for the model server.
 
-`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Scorer`,
-`GapFiller` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
+`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Answerer`,
+`Scorer`, `GapFiller` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from pipeline.kinds import kind_of
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
 from pipeline.models.huggingface.bert import bert_from_huggingface, sequence_classifier_from_huggingface
+from pipeline.stages.answering import Answerer, open_answerer
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.stages.handover import open_gpt, open_reward
 from pipeline.stages.translation import Translator, open_translator
@@ -139,7 +140,7 @@ class Scorer:
         return results
 
 
-Model = Generator | Translator | Classifier | Scorer | GapFiller | Neighbours
+Model = Generator | Translator | Classifier | Answerer | Scorer | GapFiller | Neighbours
 
 
 def open_model(folder: Path) -> Model:
@@ -155,6 +156,8 @@ def open_model(folder: Path) -> Model:
             return _open_gap_filler(folder, load_model(folder))
         case "classifier":
             return _open_classifier(folder, load_model(folder))
+        case "answerer":
+            return open_answerer(folder)
         case "translator":
             return open_translator(folder)
         case "word_vectors":

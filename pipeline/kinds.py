@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["gpt", "reward", "bert", "classifier", "translator", "word_vectors"]
+Kind = Literal["gpt", "reward", "bert", "classifier", "answerer", "translator", "word_vectors"]
 
 
 def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
@@ -18,12 +18,14 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
             return "bert"
         case ("BertForSequenceClassification", _):
             return "classifier"
+        case ("BertForQuestionAnswering", _):
+            return "answerer"
         case (_, "marian" | "pipeline-transformer" | "pipeline-recurrent"):
             return "translator"
         case (_, "word_vectors"):
             return "word_vectors"
     raise ValueError(
         f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, BertForPreTraining, "
-        f"BertForSequenceClassification, a translation model or word vectors, found architectures "
-        f"{config.get('architectures')}"
+        f"BertForSequenceClassification, BertForQuestionAnswering, a translation model or word vectors, found "
+        f"architectures {config.get('architectures')}"
     )

@@ -71,6 +71,9 @@ def signature(folder: Path) -> ModelSignature:
             return ModelSignature(Schema([text]), Schema([text]))
         case "classifier":
             return ModelSignature(Schema([text]), Schema([ColSpec("string", "label"), ColSpec("double", "value")]))
+        case "answerer":
+            request = Schema([text, ColSpec("string", "question")])
+            return ModelSignature(request, Schema([ColSpec("string", "answer"), ColSpec("double", "probability")]))
         case "reward":
             request = Schema([text, ColSpec("string", "answer")])
             return ModelSignature(request, Schema([ColSpec("double", "reward")]))

@@ -9,8 +9,12 @@ import torch
 from pipeline.artifacts import publish, save_model
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.models.heads import RewardModel, SequenceClassifier
-from pipeline.models.huggingface.bert import bert_to_huggingface, sequence_classifier_to_huggingface
+from pipeline.models.heads import RewardModel, SequenceClassifier, SpanHead
+from pipeline.models.huggingface.bert import (
+    bert_to_huggingface,
+    sequence_classifier_to_huggingface,
+    span_head_to_huggingface,
+)
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.stages.handover import save_gpt, save_reward
 from pipeline.stages.translation import SearchConfig, Translator, save_translator
@@ -64,8 +68,13 @@ def _save_berts(models: Path) -> None:
     )
     classifier = SequenceClassifier(Bert(shape), Pooler(16), num_labels=2, dropout=0.0)
     labels, pad = ("negative", "positive"), tokenizer.pad_id
+    answerer = SpanHead(Bert(shape))
+    # As they come, random weights find every span equally good.
+    with torch.no_grad():
+        answerer.classifier.weight.mul_(50.0)
     for stage, exported in (
         ("pretrain_bert", bert_to_huggingface(BertForPretraining(shape), pad_token_id=pad)),
+        ("finetune/squad", span_head_to_huggingface(answerer, pad_token_id=pad)),
         ("finetune/polarity", sequence_classifier_to_huggingface(classifier, pad_token_id=pad, labels=labels)),
     ):
         with publish(models / stage) as target:
