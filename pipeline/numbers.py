@@ -14,6 +14,7 @@ from pydantic import Field
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import Config, load
 from pipeline.layout import Layout
+from pipeline.number_tasks import Goals, TaskFigures, mean_margin, task_of, task_reports, tasks_table, unmet, value_at
 from pipeline.report.table import write_between
 
 CONFIGURATIONS = Path("conf/numbers")
@@ -40,6 +41,13 @@ class NumberConfig(Config):
     """Another number, whose models this one goes on with; its stages run first."""
     above: str = ""
     """Another number of the same metric that our mean has to exceed, as the published one does: a step of a ladder."""
+    tasks: Mapping[str, TaskFigures] = {}
+    """The tasks that the number is made of, whose runs are in folders of these names; `key`, `reported` and `reach` are
+    those of the first. None for a number of one task."""
+    goals: Goals = Goals()
+    """What the tasks have to reach together."""
+    reference: str = ""
+    """A file with another program's figures for the same tasks, measured on this machine."""
     needs_gpu: bool = False
     """Whether a processor alone would take weeks."""
     note: str = ""
@@ -64,9 +72,15 @@ class Number:
 
     @property
     def runs(self) -> tuple[Path, ...]:
-        """The configurations whose metrics hold the figure: one for each seed."""
+        """The trainings of the last stage: one for each seed, of every task."""
         last = stage_of(self.stages[-1])
         return tuple(path for path in self.stages if stage_of(path) == last)
+
+    @property
+    def own_runs(self) -> tuple[Path, ...]:
+        """The trainings whose metrics hold the number's own figure: those of the first task."""
+        first = next(iter(self.config.tasks), "")
+        return tuple(path for path in self.runs if not first or task_of(path) == first)
 
 
 def stage_of(configuration: Path) -> str:
@@ -92,13 +106,36 @@ def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] =
     foreign = [str(path) for path in stages if stage_of(path) not in order]
     if foreign or not stages:
         raise ValueError(f"{folder}: expected files of the stages {', '.join(order)}; found {foreign or 'none'}")
-    stages.sort(key=lambda path: (order.index(stage_of(path)), path))
     config = load(folder / "number.yaml", NumberConfig)
+    tasks = list(config.tasks)
+    stages.sort(
+        key=lambda path: (
+            order.index(stage_of(path)),
+            tasks.index(task_of(path)) if task_of(path) in tasks else 0,
+            path,
+        )
+    )
+    _check_tasks(folder / "number.yaml", config, stages)
     _check_ladder(name, config)
     if name in needed_by:
         raise ValueError(f"{folder / 'number.yaml'}: needs: {' needs '.join([*needed_by, name])}, itself")
     needs = open_number(config.needs, order, needed_by=(*needed_by, name)) if config.needs else None
     return Number(name, config, tuple(stages), needs)
+
+
+def _check_tasks(file: Path, config: NumberConfig, stages: Sequence[Path]) -> None:
+    """ValueError where the runs of the last stage are not those of the tasks, or a task is above an unknown one."""
+    if not config.tasks:
+        return
+    own = next(iter(config.tasks.values()))
+    if own.key != config.key:
+        raise ValueError(f"{file}: key: {config.key} is to be that of the first task, {own.key}")
+    trained = {task_of(path) for path in stages if stage_of(path) == stage_of(stages[-1])}
+    if trained != set(config.tasks):
+        raise ValueError(f"{file}: tasks: {', '.join(config.tasks)}; the folders are {', '.join(sorted(trained))}")
+    for name, task in config.tasks.items():
+        if task.above and task.above not in config.tasks:
+            raise ValueError(f"{file}: tasks.{name}.above: {task.above}: no such task")
 
 
 def _check_ladder(name: str, config: NumberConfig) -> None:
@@ -128,8 +165,13 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
     """
     config = number.config
     finished = [path for path in number.runs if path in seconds]
-    metrics = {path.stem: read_json(Layout.of(path).metrics) for path in finished}
-    ours = [float(_at(metrics[path.stem], config.key, Layout.of(path).metrics)) for path in finished]
+    found = {path: read_json(Layout.of(path).metrics) for path in finished}
+    metrics = {_run(path, number): values for path, values in found.items()}
+    ours = [value_at(found[path], config.key, Layout.of(path).metrics) for path in finished if path in number.own_runs]
+    reference = Path(config.reference) if config.reference else None
+    tasks = task_reports(config.tasks, found, seconds, reference=reference)
+    is_whole = len(finished) == len(number.runs)
+    missed = unmet(config.goals, tasks)
     report = {
         "id": number.id,
         "source": config.source,
@@ -140,7 +182,7 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
         "ours": ours,
         "mean": fmean(ours),
         "spread": stdev(ours) if len(ours) > 1 else None,
-        "reached": fmean(ours) >= config.reach if len(finished) == len(number.runs) else None,
+        "reached": fmean(ours) >= config.reach and not missed if is_whole else None,
         "num_runs": {"finished": len(finished), "planned": len(number.runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
@@ -151,6 +193,8 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
         "versions": dict(versions),
         "note": config.note,
     }
+    if tasks:
+        report |= {"tasks": tasks, "mean_margin": mean_margin(tasks), "unmet": missed}
     others = [other for other in read_reports() if other["id"] != number.id]
     report["above"] = above(report, others)
     write_json(number.report, report)
@@ -187,18 +231,15 @@ def order(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> st
     return f"`{step['number']}` {step['mean']:.2f}, {verdict}"
 
 
+def _run(path: Path, number: Number) -> str:
+    """A run's name among those of its number: its seed, behind its task where there are several."""
+    return f"{task_of(path)}/{path.stem}" if number.config.tasks else path.stem
+
+
 def _label(path: Path, number: Number) -> str:
     """A stage's name, that of its number before it when this is another one."""
     layout = Layout.of(path)
     return layout.stage if layout.profile == number.id else f"{layout.profile}/{layout.stage}"
-
-
-def _at(values: Any, key: str, file: Path) -> Any:
-    for part in key.split("."):
-        if not isinstance(values, dict) or part not in values:
-            raise ValueError(f"{file}: no {key}, which number.yaml names")
-        values = values[part]
-    return values
 
 
 def _signatures(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -220,7 +261,9 @@ def read_reports() -> list[dict[str, Any]]:
 def markdown_table(reports: Sequence[Mapping[str, Any]]) -> str:
     """A table for the README."""
     lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(_cells(report, reports))} |" for report in reports)])
+    lines += [f"| {' | '.join(_cells(report, reports))} |" for report in reports]
+    tasks = tasks_table(reports)
+    return "\n".join([*lines, *(["", tasks] if tasks else [])])
 
 
 def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -229,7 +272,8 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
     count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
     verdict = "not all seeds yet"
     if report["reached"] is not None:
-        verdict = "reached" if report["reached"] else f"missed by {report['reach'] - report['mean']:.2f}"
+        shortfalls = [f"missed by {report['reach'] - report['mean']:.2f}"] if report["mean"] < report["reach"] else []
+        verdict = "reached" if report["reached"] else "; ".join([*shortfalls, *report.get("unmet", [])])
     longest = max(report["seconds_by_stage"].values()) / 3600
     return (
         f"`{report['id']}`: {report['metric']}",

@@ -67,7 +67,7 @@ class FilesTask(Config):
     """The user's own texts, or pairs of texts: tab-separated files with a header, or JSON lines."""
 
     kind: Literal["files"]
-    files: dict[Literal["train", "valid", "test"], Path]
+    splits: dict[Literal["train", "valid", "test"], Path]
     """The file of each split, .tsv or .jsonl; test may be left out, or have no labels."""
     text: str
     """Column, or key, of the text."""
@@ -79,10 +79,10 @@ class FilesTask(Config):
     """Whether labels are names of classes, those of the training file in alphabetical order, or numbers."""
 
     @model_validator(mode="after")
-    def _splits(self) -> "FilesTask":
-        missing = [split for split in ("train", "valid") if split not in self.files]
+    def _is_whole(self) -> "FilesTask":
+        missing = [split for split in ("train", "valid") if split not in self.splits]
         if missing:
-            raise ValueError(f"files: no {' and no '.join(missing)}, found {', '.join(self.files) or 'none'}")
+            raise ValueError(f"splits: no {' and no '.join(missing)}, found {', '.join(self.splits) or 'none'}")
         return self
 
 
@@ -152,7 +152,7 @@ def sources(task: Task, layout: Layout) -> tuple[Path, ...]:
         case GlueTaskConfig():
             return (layout.data("prepared/tasks") / (task.folder or task.name),)
         case FilesTask():
-            return tuple(task.files.values())
+            return tuple(task.splits.values())
         case QuestionsTask():
             return (layout.data("prepared/tasks") / task.folder,)
         case _:
@@ -178,7 +178,7 @@ def open_task(task: Task, layout: Layout, tokenizer: Tokenizer, *, max_length: i
             texts = own_texts(task)
             classes = tuple(sorted({text.label for text in texts["train"]})) if task.target == "classes" else ()
             if len(classes) == 1:
-                raise ValueError(f"{task.files['train']}: all texts have the label {classes[0]!r}")
+                raise ValueError(f"{task.splits['train']}: all texts have the label {classes[0]!r}")
             return open_texts(texts, Target(classes, value=task.label), tokenizer, max_length=max_length)
         case QuestionsTask():
             (folder,) = sources(task, layout)
@@ -225,7 +225,7 @@ def own_texts(task: FilesTask) -> dict[str, list[LabelledText]]:
         split: read_labelled_file(
             path, text=task.text, second=task.second, label=task.label, may_lack_labels=split == "test"
         )
-        for split, path in task.files.items()
+        for split, path in task.splits.items()
     }
 
 
