@@ -154,7 +154,7 @@ def sources(task: Task, layout: Layout) -> tuple[Path, ...]:
         case FilesTask():
             return tuple(task.splits.values())
         case QuestionsTask():
-            return (layout.data("prepared/tasks") / task.folder,)
+            return (layout.data("prepared/tasks") / task.name,)
         case _:
             assert_never(task)
 

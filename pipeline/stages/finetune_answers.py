@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt
-from torch import Tensor
+from pydantic import PositiveInt
+from torch import Tensor, nn
 
 from pipeline.artifacts import read_json
 from pipeline.config import Config, TrainingConfig
@@ -16,10 +16,10 @@ from pipeline.data.batches import QuestionBatch
 from pipeline.data.question_records import Question, read_questions
 from pipeline.data.questions import QuestionExamples, WindowsConfig, check_windows, question_examples
 from pipeline.data.records import SPLITS
-from pipeline.data.tasks import TASK
+from pipeline.data.tasks import TASK, TaskName
 from pipeline.evaluation.answer_baselines import nearest_sentence
 from pipeline.evaluation.qa import best_threshold, no_answer_score, score_answers, score_answers_or_none
-from pipeline.models.bert import Bert, Pooler
+from pipeline.models.bert import Bert
 from pipeline.models.heads import SpanHead
 from pipeline.models.huggingface.bert import span_head_to_huggingface
 from pipeline.objectives.likelihood import span_cross_entropy
@@ -36,8 +36,8 @@ class QuestionsTask(Config):
     """Questions whose answers stand in their passages; defaults are those of Devlin et al. (2019)."""
 
     kind: Literal["questions"]
-    folder: str = Field(min_length=1)
-    """The name of the task below prepared/tasks/."""
+    name: TaskName
+    """The task by the name that prepare.yaml gives it."""
     stride: PositiveInt = 128
     """Tokens of the passage from the beginning of a window to that of the next."""
     max_question_tokens: PositiveInt = 64
@@ -91,8 +91,13 @@ class AnswerTask:
             "num_inexact": {split: one.num_inexact for split, one in examples},
         }
 
-    def network(self, encoder: Bert, pooler: Pooler, *, dropout: float) -> SpanHead:
-        """One linear layer on every token; like the class of Hugging Face without pooler and further dropout."""
+    def network(self, encoder: nn.Module, pooler: nn.Module, *, dropout: float) -> SpanHead:
+        """One linear layer on every token; like the class of Hugging Face without pooler and further dropout.
+
+        ValueError for an encoder that is no BERT.
+        """
+        if not isinstance(encoder, Bert):
+            raise ValueError(f"task: questions are answered by BERT alone, found {type(encoder).__name__}")
         return SpanHead(encoder)
 
     def module(self, model: SpanHead, training: TrainingConfig) -> AnswerFinding:

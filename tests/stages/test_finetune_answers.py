@@ -12,13 +12,14 @@ from torch.testing import assert_close
 from transformers import BertForQuestionAnswering
 
 from pipeline.artifacts import publish, read_json, save_model
+from pipeline.config import TrainingConfig
 from pipeline.data.question_records import Question, read_questions, write_questions
 from pipeline.data.squad import SquadSource
 from pipeline.data.tasks import prepare_tasks
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.stages.answering import SETTINGS, open_answerer
-from pipeline.stages.finetune_answers import QuestionsTask, open_questions
+from pipeline.stages.finetune_answers import AnswerTask, QuestionsTask, open_questions
 from tests.foundations.chain import Run
 from tests.stages.riddles import squad, tokenizer
 from tests.training.harness import Workspace, snapshot
@@ -79,9 +80,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "conf/tiny/finetune").mkdir(parents=True)
     for name, unanswerable in VERSIONS.items():
         write_task(root, name, unanswerable=unanswerable)
-        (root / f"conf/tiny/finetune/{name}.yaml").write_text(
-            yaml.safe_dump(CONFIG | {"task": TASK | {"folder": name}})
-        )
+        (root / f"conf/tiny/finetune/{name}.yaml").write_text(yaml.safe_dump(CONFIG | {"task": TASK | {"name": name}}))
         Run(root, f"finetune/{name}").run("cpu")
     return root
 
@@ -89,6 +88,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def metrics(root: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = read_json(root / f"metrics/tiny/finetune/{name}.json")
     return found
+
+
+def questions_of(workspace: Path) -> AnswerTask:
+    """The questions of the second version."""
+    settings = QuestionsTask.model_validate(TASK | {"name": "two"})
+    return open_questions(workspace / "data/tiny/prepared/tasks/two", tokenizer(), settings, max_length=20)
 
 
 def test_answers_are_learned_far_above_the_nearest_sentence(workspace: Path) -> None:
@@ -163,13 +168,7 @@ def test_questions_windows_and_losses_are_counted(workspace: Path) -> None:
 def test_transformers_opens_the_folder_with_our_scores(workspace: Path) -> None:
     folder = workspace / "models/tiny/finetune/two"
     ours = open_answerer(folder).model
-    task = open_questions(
-        workspace / "data/tiny/prepared/tasks/two",
-        tokenizer(),
-        QuestionsTask.model_validate(TASK | {"folder": "two"}),
-        max_length=20,
-    )
-    batch = task.valid.collate(np.arange(12), 0)
+    batch = questions_of(workspace).valid.collate(np.arange(12), 0)
     theirs: Any = BertForQuestionAnswering.from_pretrained(folder)
     expected = theirs(
         input_ids=batch.input_ids, token_type_ids=batch.token_type_ids, attention_mask=batch.attention_mask.long()
@@ -180,13 +179,46 @@ def test_transformers_opens_the_folder_with_our_scores(workspace: Path) -> None:
     assert_close(found.end, expected.end_logits, atol=1e-4, rtol=0)
 
 
+@torch.no_grad()
+def test_the_loss_is_that_of_transformers_and_padding_is_in_no_softmax(workspace: Path) -> None:
+    """Theirs takes padding for something that may be predicted: rows of one length have none."""
+    folder = workspace / "models/tiny/finetune/two"
+    task = questions_of(workspace)
+    lengths = task.train.sizes(0).lengths
+    module = task.module(open_answerer(folder).model, TrainingConfig.model_validate(CONFIG["training"]))
+    theirs: Any = BertForQuestionAnswering.from_pretrained(folder)
+    rows = np.flatnonzero(lengths == np.bincount(lengths).argmax())[:24]
+    batch = task.train.collate(rows, 0)
+    assert (batch.starts == 0).any() and (batch.starts > 0).any()
+    expected = theirs(
+        input_ids=batch.input_ids,
+        token_type_ids=batch.token_type_ids,
+        attention_mask=batch.attention_mask.long(),
+        start_positions=batch.starts,
+        end_positions=batch.ends,
+    ).loss
+    (terms,) = module.objective(batch)
+    assert terms.num_targets == len(rows)
+    assert_close(terms.loss_sum / terms.num_targets, expected, atol=1e-4, rtol=1e-4)
+    shortest = np.array([lengths.argmin()])
+    assert lengths[shortest] < lengths[rows[0]]
+    (alone,) = module.objective(task.train.collate(shortest, 0))
+    (together,) = module.objective(task.train.collate(np.append(rows, shortest), 0))
+    assert_close(together.loss_sum, terms.loss_sum + alone.loss_sum, atol=1e-3, rtol=1e-4)
+
+
+def test_an_encoder_that_is_no_bert_is_refused(workspace: Path) -> None:
+    with pytest.raises(ValueError, match="task: questions are answered by BERT alone, found Linear"):
+        questions_of(workspace).network(torch.nn.Linear(2, 2), torch.nn.Identity(), dropout=0.0)
+
+
 def test_a_test_set_without_answers_is_answered_and_not_scored(workspace: Path, tmp_path: Path) -> None:
     folder = write_task(tmp_path, "two", unanswerable=True)
     bare = [
         Question(one.id, one.question, one.passage, is_labelled=False) for one in read_questions(folder / "test.jsonl")
     ]
     write_questions(folder / "test.jsonl", bare)
-    settings = QuestionsTask.model_validate(TASK | {"folder": "two"})
+    settings = QuestionsTask.model_validate(TASK | {"name": "two"})
     task = open_questions(folder, tokenizer(), settings, max_length=20)
     evaluation = task.evaluate(open_answerer(workspace / "models/tiny/finetune/two").model)
     assert evaluation.metrics["split"] == "valid" and evaluation.metrics["others"] == {}
@@ -195,7 +227,7 @@ def test_a_test_set_without_answers_is_answered_and_not_scored(workspace: Path, 
 
 def test_what_cannot_be_learned_from_is_refused_with_its_file(tmp_path: Path) -> None:
     folder = write_task(tmp_path, "two", unanswerable=True)
-    settings = QuestionsTask.model_validate(TASK | {"folder": "two"})
+    settings = QuestionsTask.model_validate(TASK | {"name": "two"})
     with pytest.raises(
         ValueError, match="stride: 6 is more than the 4 tokens of the passage that a row of 12 holds bes"
     ):
