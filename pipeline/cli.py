@@ -32,6 +32,7 @@ from pipeline.cli_options import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.cli_answer import AnswerWish
     from pipeline.cli_commands import Answerer
     from pipeline.cli_translate import Tally, Wish
     from pipeline.stages.translation import Translator
@@ -156,21 +157,24 @@ def _answer_questions(options: argparse.Namespace) -> int:
     )
     model = cli_answer.opened(options.model or current_layout(options.profile).model(ANSWERER))
 
-    def write(found: Sequence[str]) -> None:
-        print(*found, sep="\n", flush=True)
+    def answer(lines: Iterable[str], wish: "AnswerWish") -> None:
+        note = cli_answer.note_on(
+            cli_answer.answer_lines(model, lines, wish, lambda found: print(*found, sep="\n", flush=True)), model
+        )
+        if note:
+            print(note, file=sys.stderr)
 
     if _is_prompt(options):
         for line in _prompted("question> " if wish.passage else "passage TAB question> "):
             try:
-                cli_answer.answer_lines(model, [line], wish, write)
+                answer([line], wish)
             except ValueError as error:
                 print(f"error: {error}", file=sys.stderr)
     elif options.text:
         asked = " ".join(options.text) if wish.passage else options.text[1]
-        passage = wish.passage or options.text[0]
-        cli_answer.answer_lines(model, [asked], replace(wish, passage=passage), write)
+        answer([asked], replace(wish, passage=wish.passage or options.text[0]))
     else:
-        cli_answer.answer_lines(model, lines_of(options.file), wish, write)
+        answer(lines_of(options.file), wish)
     return 0
 
 

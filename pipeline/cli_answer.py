@@ -43,21 +43,38 @@ def opened(folder: Path) -> Answerer:
 
 def answer_lines(
     model: Answerer, lines: Iterable[str], wish: AnswerWish, write: Callable[[Sequence[str]], None]
-) -> None:
+) -> list[int]:
     """Answers lines until there are no more, some at once; an empty line stays empty.
 
-    ValueError names the line that has no tab, or no question.
+    Returns the numbers, from 1, of the lines whose question was too long to be read to its end. ValueError names the
+    line that has no tab, or no question.
     """
     waiting, done = iter(lines), 0
+    shortened: list[int] = []
     while group := list(islice(waiting, _LINES_AT_ONCE)):
         asked = [_question(line, done + i + 1, wish) for i, line in enumerate(group)]
         filled = [question for question in asked if question is not None]
         found = iter(model.answer(filled, num_best=max(1, wish.num_best)))
         written = []
         for i, question in enumerate(asked):
-            written += _form(done + i, None if question is None else next(found), wish)
+            one = None if question is None else next(found)
+            written += _form(done + i, one, wish)
+            if one is not None and one.is_shortened:
+                shortened.append(done + i + 1)
         write(written)
         done += len(group)
+    return shortened
+
+
+def note_on(shortened: Sequence[int], model: Answerer) -> str:
+    """A sentence on the lines that `answer_lines` returned; empty where there were none."""
+    if not shortened:
+        return ""
+    longest = model.settings.max_question_tokens
+    return (
+        f"cut: {len(shortened)} question(s) had more than the {longest} tokens that the model reads of a question and "
+        f"were answered without their ends, first line {shortened[0]}"
+    )
 
 
 def _question(line: str, number: int, wish: AnswerWish) -> Question | None:

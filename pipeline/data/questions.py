@@ -4,7 +4,7 @@ As in Devlin et al. (2019, section 4.2) and their code: a passage that is too lo
 `stride` tokens apart, and each window is an example. Answers are found by their characters, and predictions are cut out
 of the untouched passage by theirs.
 
-Legend: B batch, T the longest row, N windows, K windows of one question, L tokens of its passage.
+Legend: B batch, T the longest row, Q questions, N windows, K windows of one question, L tokens of its passage.
 """
 
 import unicodedata
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from pydantic import PositiveInt, model_validator
 
 from pipeline.config import Config
@@ -110,12 +110,17 @@ class QuestionExamples:
     cls_id: int
     sep_id: int
     pad_id: int
-    num_shortened: int
-    """Questions that lost their ends."""
+    is_shortened: Bool[np.ndarray, "Q"]
+    """True for the questions that lost their ends."""
     num_out_of_reach: int
     """Questions whose answer is whole in no window."""
     num_inexact: int
     """Questions whose answer begins or ends inside of a token: it cannot be cut out exactly."""
+
+    @property
+    def num_shortened(self) -> int:
+        """Questions that lost their ends."""
+        return int(self.is_shortened.sum())
 
     def sizes(self, epoch: int) -> Sizes:
         """Row lengths; one target each."""
@@ -190,7 +195,7 @@ def question_examples(questions: Sequence[Question], tokenizer: Tokenizer, windo
         cls_id=tokenizer.id_of("cls"),
         sep_id=tokenizer.id_of("sep"),
         pad_id=tokenizer.pad_id,
-        num_shortened=sum(len(ids) > windows.max_question_tokens for ids in asked),
+        is_shortened=np.array([len(ids) > windows.max_question_tokens for ids in asked], dtype=bool),
         num_out_of_reach=counts["out_of_reach"],
         num_inexact=counts["inexact"],
     )

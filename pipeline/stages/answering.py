@@ -74,6 +74,8 @@ class Answered:
     """0 for a model that always answers."""
     threshold: float
     """The best span is the answer unless `no_answer` is above this."""
+    is_shortened: bool
+    """True where the end of the question was not read."""
 
     @property
     def text(self) -> str:
@@ -177,6 +179,7 @@ def _answered(
         no_answer=found.null_score - best.score if best else math.inf,
         no_answer_probability=math.exp(found.null_score - total) if settings.unanswerable else float(best is None),
         threshold=settings.highest_no_answer,
+        is_shortened=bool(examples.is_shortened[number]),
     )
 
 
@@ -207,7 +210,8 @@ def _settings(path: Path, positions: int) -> AnswererSettings:
     if not path.is_file():
         length = min(384, positions)
         question = min(64, length // 4)
-        return AnswererSettings(max_length=length, stride=min(128, length // 2), max_question_tokens=question)
+        half = (length - question - 3) // 2
+        return AnswererSettings(max_length=length, stride=min(128, max(1, half)), max_question_tokens=question)
     try:
         return AnswererSettings.model_validate(read_json(path), strict=True)
     except ValidationError as error:

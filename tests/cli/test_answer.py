@@ -107,6 +107,21 @@ def test_no_answer_stands_among_the_best_where_its_probability_puts_it(choosy: P
     assert probabilities == sorted(probabilities, reverse=True)
 
 
+def test_a_question_that_is_longer_than_the_model_reads_is_cut_and_counted(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longest = answerer(inside).settings.max_question_tokens
+    long = "the cat " * longest
+    (tmp_path / "in.tsv").write_text(f"{PASSAGE}\t{QUESTION[:3]}\n{PASSAGE}\t{long}\n\n{PASSAGE}\t{long}\n")
+    code, lines, error = run(capsys, "answer", "--file", str(tmp_path / "in.tsv"))
+    assert (code, len(lines)) == (0, 4)
+    assert lines[1] == lines[3] == expected(answerer(inside), PASSAGE, "the cat " * (longest // 2))
+    assert error == (
+        f"cut: 2 question(s) had more than the {longest} tokens that the model reads of a question and were answered "
+        "without their ends, first line 2\n"
+    )
+
+
 def test_a_pipe_of_many_lines_has_as_many_answers(workspace: Path) -> None:
     lines = "".join(f"the cat sat on the mat {'and ' * (i % 40)}\t{QUESTION}\n" for i in range(150))
     found = piped(workspace, ["answer"], lines.encode() + b"\n")
