@@ -98,6 +98,13 @@ def mean_margin(reports: Mapping[str, Any]) -> float | None:
     return fmean(margins) if margins else None
 
 
+def reference_mean(reports: Mapping[str, Any]) -> float | None:
+    """The reference's mean of the first task; None as long as the reference has not been run."""
+    first: Mapping[str, Any] = next(iter(reports.values()), {})
+    found: float | None = first.get("reference", {}).get("mean")
+    return found
+
+
 def unmet(goals: Goals, reports: Mapping[str, Any]) -> list[str]:
     """What the tasks have not reached, in words."""
     found = []

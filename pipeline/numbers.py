@@ -9,12 +9,22 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import Config, load
 from pipeline.layout import Layout
-from pipeline.number_tasks import Goals, TaskFigures, mean_margin, task_of, task_reports, tasks_table, unmet, value_at
+from pipeline.number_tasks import (
+    Goals,
+    TaskFigures,
+    mean_margin,
+    reference_mean,
+    task_of,
+    task_reports,
+    tasks_table,
+    unmet,
+    value_at,
+)
 from pipeline.report.table import write_between
 
 CONFIGURATIONS = Path("conf/numbers")
@@ -33,10 +43,10 @@ class NumberConfig(Config):
     """What is measured, and how, in words."""
     key: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
     """Where the figure stands in the metrics of the last stage, as `tokenised_bleu.beam`."""
-    reported: float
-    """The published figure."""
-    reach: float
-    """The figure that our mean has to reach."""
+    reported: float | None = None
+    """The published figure; without one, a `reference` that is run here takes its place."""
+    reach: float | None = None
+    """The figure that our mean has to reach; none where the `goals` say all."""
     needs: str = ""
     """Another number, whose models this one goes on with; its stages run first."""
     above: str = ""
@@ -48,6 +58,15 @@ class NumberConfig(Config):
     """What the tasks have to reach together."""
     reference: str = ""
     """A file with another program's figures for the same tasks, measured on this machine."""
+
+    @model_validator(mode="after")
+    def _has_something_to_reach(self) -> "NumberConfig":
+        if self.reported is None and not self.reference:
+            raise ValueError("a number needs reported, what was published, or a reference that is run here")
+        if self.reach is None and self.goals == Goals():
+            raise ValueError("a number needs reach, or goals for its tasks")
+        return self
+
     needs_gpu: bool = False
     """Whether a processor alone would take weeks."""
     note: str = ""
@@ -151,6 +170,8 @@ def _check_ladder(name: str, config: NumberConfig) -> None:
             f"{file}: above: {config.above} measures {lower.metric} ({lower.key}), "
             f"this one {config.metric} ({config.key}): expected the same"
         )
+    if lower.reported is None or config.reported is None:
+        raise ValueError(f"{file}: above: {config.above}: a step of a ladder is between two published figures")
     if lower.reported >= config.reported:
         raise ValueError(
             f"{file}: above: {config.above} is published with {lower.reported}, this one with {config.reported}: "
@@ -158,10 +179,13 @@ def _check_ladder(name: str, config: NumberConfig) -> None:
         )
 
 
-def write_report(number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str]) -> dict[str, Any]:
+def write_report(
+    number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str], machine: Mapping[str, int]
+) -> dict[str, Any]:
     """Writes the figures of the runs that have finished.
 
-    `seconds` are what each stage took, needed ones included; `versions` what the last of the runs was measured with.
+    `seconds` are what each stage took, needed ones included; `versions` and `machine` what the last of the runs was
+    measured with.
     """
     config = number.config
     finished = [path for path in number.runs if path in seconds]
@@ -172,17 +196,17 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
     tasks = task_reports(config.tasks, found, seconds, reference=reference)
     is_whole = len(finished) == len(number.runs)
     missed = unmet(config.goals, tasks)
-    report = {
+    report: dict[str, Any] = {
         "id": number.id,
         "source": config.source,
         "metric": config.metric,
         "key": config.key,
-        "reported": config.reported,
+        "reported": config.reported if config.reported is not None else reference_mean(tasks),
         "reach": config.reach,
         "ours": ours,
         "mean": fmean(ours),
         "spread": stdev(ours) if len(ours) > 1 else None,
-        "reached": fmean(ours) >= config.reach and not missed if is_whole else None,
+        "reached": (config.reach is None or fmean(ours) >= config.reach) and not missed if is_whole else None,
         "num_runs": {"finished": len(finished), "planned": len(number.runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
@@ -191,6 +215,7 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
         "seconds": sum(seconds.values()),
         "seconds_by_stage": {_label(path, number): round(value, 1) for path, value in seconds.items()},
         "versions": dict(versions),
+        "machine": dict(machine),
         "note": config.note,
     }
     if tasks:
@@ -272,18 +297,24 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
     count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
     verdict = "not all seeds yet"
     if report["reached"] is not None:
-        shortfalls = [f"missed by {report['reach'] - report['mean']:.2f}"] if report["mean"] < report["reach"] else []
+        is_below = report["reach"] is not None and report["mean"] < report["reach"]
+        shortfalls = [f"missed by {report['reach'] - report['mean']:.2f}"] if is_below else []
         verdict = "reached" if report["reached"] else "; ".join([*shortfalls, *report.get("unmet", [])])
     longest = max(report["seconds_by_stage"].values()) / 3600
     return (
         f"`{report['id']}`: {report['metric']}",
-        f"{report['reported']:.2f}",
+        shown(report["reported"]),
         f"{report['mean']:.2f}{spread} ({count})",
-        f"{report['reach']:.2f}, {verdict}",
+        ", ".join([*([shown(report["reach"])] if report["reach"] is not None else []), verdict]),
         order(report, reports),
         f"{longest:.1f}",
         report["source"],
     )
+
+
+def shown(figure: float | None) -> str:
+    """A figure with two digits; a dash where there is none."""
+    return "—" if figure is None else f"{figure:.2f}"
 
 
 def write_readme(readme: Path) -> None:

@@ -127,9 +127,22 @@ def test_a_task_that_is_not_above_the_other_is_named() -> None:
     assert unmet(Goals(mean_margin=-2.0), {"a": {"above": above}}) == ["a is not above b"]
 
 
+def test_where_nothing_is_published_the_reference_stands_in_its_place(folder: Path) -> None:
+    theirs = {"tasks": {"films": {"ours": [82.5, 84.5], "seconds": [100.0, 100.0]}}}
+    number = {key: value for key, value in NUMBER.items() if key not in ("reported", "reach")}
+    write_yaml(folder / "conf/numbers/toy/number.yaml", number | {"reference": "theirs.json"})
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert report(folder)["reported"] is None and "| — | 83.00" in (folder / "README.md").read_text()
+    write_json(folder / "theirs.json", theirs)
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert report(folder)["reported"] == 83.5 and report(folder)["reached"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"reported": None}, "a number needs reported, what was published, or a reference that is run here"),
+        ({"reach": None, "goals": {}}, "a number needs reach, or goals for its tasks"),
         ({"key": "score.f1"}, r"number.yaml: key: score.f1 is to be that of the first task, score.glue"),
         ({"tasks": {"films": {"key": "score.glue"}}}, r"tasks: films; the folders are RTE, films, films-random"),
         (
