@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
+from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.stages import answering
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
@@ -115,6 +116,7 @@ def wrong_kind(folder: Path, wanted: str, found: object) -> ValueError:
         Generator: "a GPT",
         Neighbours: "word vectors",
         Scorer: "a reward model",
+        Tagger: "a tagger",
         Translator: "a translation model",
     }
     return ValueError(f"{folder}: expected {wanted}, this folder holds {kinds[type(found)]}")

@@ -1,6 +1,6 @@
 """Trained model folders at work: texts in, answers out. For the command line and for the model server.
 
-`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Answerer`,
+`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Tagger`,
 `Scorer`, `GapFiller` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
 """
 
@@ -14,11 +14,16 @@ from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.data.classification import LabelledText, unlabelled_examples
+from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.kinds import kind_of
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
-from pipeline.models.huggingface.bert import bert_from_huggingface, sequence_classifier_from_huggingface
+from pipeline.models.huggingface.bert import (
+    bert_from_huggingface,
+    sequence_classifier_from_huggingface,
+    token_classifier_from_huggingface,
+)
 from pipeline.stages.answering import Answerer, open_answerer
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.stages.handover import open_gpt, open_reward
@@ -140,7 +145,7 @@ class Scorer:
         return results
 
 
-Model = Generator | Translator | Classifier | Answerer | Scorer | GapFiller | Neighbours
+Model = Generator | Translator | Classifier | Tagger | Answerer | Scorer | GapFiller | Neighbours
 
 
 def open_model(folder: Path) -> Model:
@@ -156,6 +161,8 @@ def open_model(folder: Path) -> Model:
             return _open_gap_filler(folder, load_model(folder))
         case "classifier":
             return _open_classifier(folder, load_model(folder))
+        case "tagger":
+            return _open_tagger(folder, load_model(folder))
         case "answerer":
             return open_answerer(folder)
         case "translator":
@@ -177,3 +184,17 @@ def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
     tokenizer.check_fits(model.encoder.config.vocab_size, folder)
     names = found.config["id2label"]
     return Classifier(model, tokenizer, labels=[names[str(number)] for number in range(len(names))])
+
+
+def _open_tagger(folder: Path, found: ModelFolder) -> Tagger:
+    names = found.config.get("id2label", {})
+    tokenizer = load_tokenizer(folder)
+    try:
+        if not names:
+            raise ValueError("config.json: no id2label, so that nobody knows the tags of the model")
+        model = token_classifier_from_huggingface(found.config, found.state)
+        tagger = Tagger(model, tokenizer, labels=[names[str(number)] for number in range(len(names))])
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    tokenizer.check_fits(model.encoder.config.vocab_size, folder)
+    return tagger

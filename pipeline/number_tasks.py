@@ -28,6 +28,7 @@ class Goals(Config):
 _TASK_HEAD = (
     "Number",
     "Task",
+    "Published",
     "Ours: mean (seeds)",
     "Beside it",
     "Margin",
@@ -40,6 +41,8 @@ class TaskFigures(Config):
 
     key: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
     """Where the figure stands, as `score.glue`."""
+    reported: float | None = None
+    """The published figure of this task, where there is one."""
     beside: Mapping[str, str] = {}
     """Other figures of the same runs by their names: more scores, and what knows less."""
     above: str = ""
@@ -74,6 +77,7 @@ def task_reports(
         found[name] = {
             **_spread(ours),
             "key": figures.key,
+            "reported": figures.reported,
             "seconds": [round(seconds[path], 1) for path in mine],
             "beside": {
                 other: _spread([value_at(metrics, key, path) for path, metrics in mine.items()])
@@ -150,6 +154,7 @@ def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
         (
             f"`{report['id']}`",
             name,
+            "" if one["reported"] is None else f"{one['reported']:.2f}",
             _shown(one),
             ", ".join(f"{other} {_shown(values)}" for other, values in one["beside"].items()),
             f"{one['above']['margin']:+.2f} over {one['above']['task']}" if "above" in one else "",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.data.question_records import Question
 from pipeline.inference import Classifier, Generator, Model, Scorer, Turn
+from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.stages.answering import Answerer
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
@@ -37,6 +38,8 @@ def answer(model: Model, request: pd.DataFrame, params: Mapping[str, Any]) -> pd
             said = model.answer(asked)
             probabilities = [row.probability for row in said]
             return pd.DataFrame({"answer": [row.text for row in said], "probability": probabilities})
+        case Tagger():
+            return pd.DataFrame({"entities": [[one.as_row() for one in found] for found in model.find(texts)]})
         case Scorer():
             answers = [str(answer) for answer in request["answer"]]
             pairs = [

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pipeline.artifacts import write_json
 from pipeline.config import Config
+from pipeline.data.conll import ConllSource, prepare_conll
 from pipeline.data.glue import GlueName, read_glue
 from pipeline.data.records import write_records
 from pipeline.data.squad import SquadSource, prepare_squad
@@ -29,17 +30,17 @@ class GlueSource(Config):
     """The task, by the name of its official folder."""
 
 
-AnyTaskSource = GlueSource | SquadSource
-TaskSource = Annotated[AnyTaskSource, Field(discriminator="kind")]
+AnyTask = GlueSource | ConllSource | SquadSource
+TaskSource = Annotated[AnyTask, Field(discriminator="kind")]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
-def prepare_tasks(sources: Mapping[TaskName, AnyTaskSource], raw: Path, out: Path) -> dict[str, Any]:
+def prepare_tasks(sources: Mapping[TaskName, AnyTask], raw: Path, out: Path) -> dict[str, Any]:
     """Writes every task below `out`; returns the counts of each. ValueError names file and line of a fault."""
     return {name: _prepare(source, raw, out / name) for name, source in sources.items()}
 
 
-def _prepare(source: AnyTaskSource, raw: Path, out: Path) -> dict[str, Any]:
+def _prepare(source: AnyTask, raw: Path, out: Path) -> dict[str, Any]:
     folder = raw / source.source
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
@@ -57,6 +58,10 @@ def _prepare(source: AnyTaskSource, raw: Path, out: Path) -> dict[str, Any]:
         case SquadSource():
             counts, described = prepare_squad(source, raw, out)
             write_json(out / TASK, described)
+            return counts
+        case ConllSource():
+            types, counts = prepare_conll(source, folder, out)
+            write_json(out / TASK, {"kind": "tagging", "types": types})
             return counts
         case _:
             assert_never(source)

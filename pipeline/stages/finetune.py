@@ -1,4 +1,4 @@
-"""Fine-tuning of BERT on a task (Devlin et al. 2019, section 4): texts and pairs of texts, questions about passages.
+"""Fine-tuning of BERT on a task (Devlin et al. 2019, section 4): texts, pairs of texts, tags of words, and questions.
 
 One configuration is one training: the same network from random weights is a configuration of its own. What is learned
 is a task (finetune_task.py); the weights come from pretrain_bert, or from any BERT in the layout of Hugging Face.
@@ -18,12 +18,13 @@ from pipeline.data.labelled_files import read_labelled_file
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_labelled, read_rated
 from pipeline.data.records import SPLITS
-from pipeline.data.tasks import TASK
+from pipeline.data.tasks import TASK, TaskName
 from pipeline.layout import Layout
 from pipeline.models.bert import Bert, BertConfig, Pooler
 from pipeline.models.flops import encoder_flops
 from pipeline.models.huggingface.bert import bert_encoder_from_huggingface
 from pipeline.stages.finetune_answers import QuestionsTask, open_questions
+from pipeline.stages.finetune_tags import open_tagging
 from pipeline.stages.finetune_task import OpenedTask
 from pipeline.stages.finetune_texts import Target, labelled_rows, open_texts
 from pipeline.stages.launch import launch
@@ -86,7 +87,15 @@ class FilesTask(Config):
         return self
 
 
-Task = PolarityTask | RatingTask | GlueTaskConfig | FilesTask | QuestionsTask
+class TaggingTaskConfig(Config):
+    """Entities in sentences, each a span of words with a type."""
+
+    kind: Literal["tagging"]
+    name: TaskName
+    """The task by the name that prepare.yaml gives it."""
+
+
+Task = PolarityTask | RatingTask | GlueTaskConfig | FilesTask | TaggingTaskConfig | QuestionsTask
 
 
 class FinetuneConfig(Config):
@@ -101,8 +110,8 @@ class FinetuneConfig(Config):
     start: Literal["pretrained", "random"]
     """Weights of the encoder at the beginning: those of its folder, or random ones of the same shape."""
     max_length: PositiveInt
-    """Longest text, or pair of texts, in tokens; a longer one is shortened and counted. A longer passage of a question
-    is read through several windows."""
+    """Longest text, or pair of texts, in tokens; a longer one is shortened, for tags cut into several, and counted. A
+    longer passage of a question is read through several windows."""
     dropout: Fraction
     """Dropout of the encoder and before the classifier."""
     attention_dropout: Fraction = 0.0
@@ -153,7 +162,7 @@ def sources(task: Task, layout: Layout) -> tuple[Path, ...]:
             return (layout.data("prepared/tasks") / (task.folder or task.name),)
         case FilesTask():
             return tuple(task.splits.values())
-        case QuestionsTask():
+        case TaggingTaskConfig() | QuestionsTask():
             return (layout.data("prepared/tasks") / task.name,)
         case _:
             assert_never(task)
@@ -180,6 +189,9 @@ def open_task(task: Task, layout: Layout, tokenizer: Tokenizer, *, max_length: i
             if len(classes) == 1:
                 raise ValueError(f"{task.splits['train']}: all texts have the label {classes[0]!r}")
             return open_texts(texts, Target(classes, value=task.label), tokenizer, max_length=max_length)
+        case TaggingTaskConfig():
+            (folder,) = sources(task, layout)
+            return open_tagging(folder, tokenizer, max_length=max_length)
         case QuestionsTask():
             (folder,) = sources(task, layout)
             return open_questions(folder, tokenizer, task, max_length=max_length)

@@ -17,6 +17,7 @@ STAGES = [
     "pretrain_bert",
     "finetune/polarity",
     "finetune/squad",
+    "finetune/tags",
     "translate/transformer",
     "word_vectors/skipgram",
 ]
