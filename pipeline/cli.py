@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, lines_of, written
 from pipeline.cli_options import (
+    ANSWERER,
     ANSWERING,
     COLUMNS,
     DRAWING,
@@ -24,6 +26,7 @@ from pipeline.cli_options import (
     TRANSLATOR,
     check_answer,
     check_bleu,
+    check_questions,
     check_tag,
     check_translate,
     given_or_default,
@@ -31,6 +34,7 @@ from pipeline.cli_options import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.cli_answer import AnswerWish
     from pipeline.cli_commands import Answerer
     from pipeline.cli_translate import Tally, Wish
     from pipeline.stages.translation import Translator
@@ -56,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _translate(options)
             case "bleu":
                 return _bleu(options)
+            case "answer":
+                return _answer_questions(options)
             case _:
                 return _answer(options)
     except BrokenPipeError:
@@ -137,6 +143,41 @@ def _prompt_for_translations(translator: "Translator", wish: "Wish", tally: "Tal
             translate_lines(translator, [line], wish, lambda found: print(*found, sep="\n", flush=True), tally=tally)
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
+
+
+def _answer_questions(options: argparse.Namespace) -> int:
+    """Answers a question, each line of a stream, or what is typed at a prompt."""
+    check_questions(options)
+    from pipeline import cli_answer
+    from pipeline.data.records import read_text
+    from pipeline.profile import current_layout
+
+    wish = cli_answer.AnswerWish(
+        num_best=options.n_best,
+        passage=read_text(options.passage) if options.passage else "",
+        name="the text" if options.text else str(options.file or STANDARD_INPUT),
+    )
+    model = cli_answer.opened(options.model or current_layout(options.profile).model(ANSWERER))
+
+    def answer(lines: Iterable[str], wish: "AnswerWish") -> None:
+        note = cli_answer.note_on(
+            cli_answer.answer_lines(model, lines, wish, lambda found: print(*found, sep="\n", flush=True)), model
+        )
+        if note:
+            print(note, file=sys.stderr)
+
+    if _is_prompt(options):
+        for line in _prompted("question> " if wish.passage else "passage TAB question> "):
+            try:
+                answer([line], wish)
+            except ValueError as error:
+                print(f"error: {error}", file=sys.stderr)
+    elif options.text:
+        asked = " ".join(options.text) if wish.passage else options.text[1]
+        answer([asked], replace(wish, passage=wish.passage or options.text[0]))
+    else:
+        answer(lines_of(options.file), wish)
+    return 0
 
 
 def _bleu(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
+from pipeline.stages import answering
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
 from pipeline.stages.translation import Translator
 from pipeline.stages.word_folder import open_words
@@ -129,6 +130,7 @@ def _generator(folder: Path) -> Generator:
 def wrong_kind(folder: Path, wanted: str, found: object) -> ValueError:
     """The fault of a folder that holds another kind of model than the command is for."""
     kinds = {
+        answering.Answerer: "a model that answers questions",
         Classifier: "a classifier",
         GapFiller: "a pretrained BERT",
         Generator: "a GPT",

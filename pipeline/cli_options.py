@@ -22,6 +22,8 @@ MODELS = {
 """The stage whose model folder a command opens by default."""
 TRANSLATOR = "translate/transformer"
 """That of translate."""
+ANSWERER = "finetune/squad"
+"""That of answer."""
 DRAWING = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "seed": 0}
 """What --sample of translate draws by, unless told otherwise."""
 ANSWERING = {"top_k": 0, "top_p": 0.95, "seed": 0}
@@ -34,6 +36,11 @@ _SEARCHING = ("beam", "length_penalty", "stop")
 _TRANSLATE = (
     "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
     "in their order; an empty line stays empty. Input of any size is read in groups of lines."
+)
+_ANSWER = (
+    "Answers questions with pieces of passages: a passage and a question as two arguments, or lines of passage, tab "
+    "and question of a file or a pipe. With --passage, arguments and lines are questions about that one file. Prints "
+    "the answer, a tab and its probability for each line, in order, and an empty line where the passage has no answer."
 )
 _BLEU = (
     "Scores translations with BLEU, chrF and TER, each with its sacreBLEU signature, on plain text. Of two systems it "
@@ -76,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
             )
         if name == "similar":
             command.add_argument("--num", type=int, default=8, help="how many words (default: 8)")
+    _add_answer(commands.add_parser("answer", help="answer questions about passages", description=_ANSWER))
     _add_bleu(commands.add_parser("bleu", help="score translations against a reference", description=_BLEU))
     doctor = commands.add_parser("doctor", help="look for what would stop a run")
     results = commands.add_parser("results", help="print the table of results, and where the report is")
@@ -130,6 +138,17 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top-p", type=float, help="of --sample: draw from this probability (default: 1)")
     command.add_argument("--seed", type=int, help="of --sample: seed of the draws (default: 0)")
     command.add_argument("--attention", type=Path, help="draw the attention of up to 16 lines into a .png or .svg")
+
+
+def _add_answer(command: argparse.ArgumentParser) -> None:
+    command.add_argument("text", nargs="*", help="a passage and a question; of --passage: a question")
+    command.add_argument("--passage", type=Path, help="a UTF-8 file: the passage of all questions")
+    command.add_argument("--file", type=Path, help="a UTF-8 file with passage, tab and question on each line")
+    command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{ANSWERER})")
+    command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+    command.add_argument(
+        "--n-best", type=int, default=0, help="so many answers a line: number ||| answer ||| probability ||| score"
+    )
 
 
 def _add_tag(command: argparse.ArgumentParser) -> None:
@@ -190,6 +209,18 @@ def check_answer(options: argparse.Namespace) -> None:
     check_model(options)
     if options.command in ("generate", "chat") and options.temperature == 0.0:
         _refuse(options, ANSWERING, "is for draws: found --temperature 0, which takes the likeliest token")
+
+
+def check_questions(options: argparse.Namespace) -> None:
+    """ValueError for options of answer of which one would be ignored, and for a passage without a question."""
+    check_model(options)
+    if options.text and options.file:
+        raise ValueError("questions come as arguments or from --file, found both")
+    if options.text and not options.passage and len(options.text) != 2:
+        raise ValueError(f"expected a passage and a question, each in quotes, found {len(options.text)} text(s)")
+    for name, text in zip(("passage", "question"), options.text if not options.passage else (), strict=False):
+        if not text.strip():
+            raise ValueError(f"the {name} is empty")
 
 
 def check_tag(options: argparse.Namespace, *, is_prompt: bool) -> None:

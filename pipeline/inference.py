@@ -24,6 +24,7 @@ from pipeline.models.huggingface.bert import (
     sequence_classifier_from_huggingface,
     token_classifier_from_huggingface,
 )
+from pipeline.stages.answering import Answerer, open_answerer
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.stages.handover import open_gpt, open_reward
 from pipeline.stages.translation import Translator, open_translator
@@ -144,7 +145,7 @@ class Scorer:
         return results
 
 
-Model = Generator | Translator | Classifier | Tagger | Scorer | GapFiller | Neighbours
+Model = Generator | Translator | Classifier | Tagger | Answerer | Scorer | GapFiller | Neighbours
 
 
 def open_model(folder: Path) -> Model:
@@ -162,6 +163,8 @@ def open_model(folder: Path) -> Model:
             return _open_classifier(folder, load_model(folder))
         case "tagger":
             return _open_tagger(folder, load_model(folder))
+        case "answerer":
+            return open_answerer(folder)
         case "translator":
             return open_translator(folder)
         case "word_vectors":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["gpt", "reward", "bert", "classifier", "tagger", "translator", "word_vectors"]
+Kind = Literal["gpt", "reward", "bert", "classifier", "tagger", "answerer", "translator", "word_vectors"]
 
 
 def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
@@ -20,12 +20,14 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
             return "classifier"
         case ("BertForTokenClassification", _):
             return "tagger"
+        case ("BertForQuestionAnswering", _):
+            return "answerer"
         case (_, "marian" | "pipeline-transformer" | "pipeline-recurrent"):
             return "translator"
         case (_, "word_vectors"):
             return "word_vectors"
     raise ValueError(
         f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, BertForPreTraining, "
-        f"BertForSequenceClassification, BertForTokenClassification, a translation model or word vectors, "
-        f"found architectures {config.get('architectures')}"
+        f"BertForSequenceClassification, BertForTokenClassification, BertForQuestionAnswering, a translation model or "
+        f"word vectors, found architectures {config.get('architectures')}"
     )

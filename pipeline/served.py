@@ -8,9 +8,11 @@ from typing import Any, assert_never
 
 import pandas as pd
 
+from pipeline.data.question_records import Question
 from pipeline.inference import Classifier, Generator, Model, Scorer, Turn
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
+from pipeline.stages.answering import Answerer
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
 from pipeline.stages.translation import Translator
 
@@ -27,6 +29,15 @@ def answer(model: Model, request: pd.DataFrame, params: Mapping[str, Any]) -> pd
             predictions = model.classify(texts)
             labels, values = [row.label for row in predictions], [row.value for row in predictions]
             return pd.DataFrame({"label": labels, "value": values})
+        case Answerer():
+            questions = [str(question) for question in request["question"]]
+            asked = [
+                Question(f"row {i}", question, text, is_labelled=False)
+                for i, (question, text) in enumerate(zip(questions, texts, strict=True), start=1)
+            ]
+            said = model.answer(asked)
+            probabilities = [row.probability for row in said]
+            return pd.DataFrame({"answer": [row.text for row in said], "probability": probabilities})
         case Tagger():
             return pd.DataFrame({"entities": [[one.as_row() for one in found] for found in model.find(texts)]})
         case Scorer():

@@ -71,6 +71,9 @@ def signature(folder: Path) -> ModelSignature:
             return ModelSignature(Schema([text]), Schema([text]))
         case "classifier":
             return ModelSignature(Schema([text]), Schema([ColSpec("string", "label"), ColSpec("double", "value")]))
+        case "answerer":
+            request = Schema([text, ColSpec("string", "question")])
+            return ModelSignature(request, Schema([ColSpec("string", "answer"), ColSpec("double", "probability")]))
         case "tagger":
             names = {"type": DataType.string, "text": DataType.string, "start": DataType.long, "end": DataType.long}
             properties = [Property(name, of) for name, of in (names | {"probability": DataType.double}).items()]

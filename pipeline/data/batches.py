@@ -81,6 +81,25 @@ class SequenceBatch(Batch):
 
 
 @dataclass(frozen=True)
+class QuestionBatch(Batch):
+    """Questions, each with a window of its passage, for extractive question answering, right-padded."""
+
+    input_ids: Int[Tensor, "B T"]
+    """[CLS] question [SEP] window [SEP]."""
+    token_type_ids: Int[Tensor, "B T"]
+    """0 up to the first [SEP], 1 behind it."""
+    attention_mask: Bool[Tensor, "B T"]
+    starts: Int[Tensor, "B"]
+    """Position of the first token of the answer; 0, [CLS], where the window does not hold the whole answer."""
+    ends: Int[Tensor, "B"]
+    """Position of its last token; 0 as well."""
+    may_begin: Bool[Tensor, "B T"]
+    """True where a predicted answer may begin: tokens of the passage of which no window shows more context."""
+    may_end: Bool[Tensor, "B T"]
+    """True where it may end: all tokens of the passage."""
+
+
+@dataclass(frozen=True)
 class TaggingBatch(Batch):
     """Words in pieces, right-padded; a word is asked for at its first piece."""
 

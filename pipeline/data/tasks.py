@@ -15,6 +15,7 @@ from pipeline.config import Config
 from pipeline.data.conll import ConllSource, prepare_conll
 from pipeline.data.glue import GlueName, read_glue
 from pipeline.data.records import write_records
+from pipeline.data.squad import SquadSource, prepare_squad
 
 TASK = "task.json"
 
@@ -29,7 +30,7 @@ class GlueSource(Config):
     """The task, by the name of its official folder."""
 
 
-AnyTask = GlueSource | ConllSource
+AnyTask = GlueSource | ConllSource | SquadSource
 TaskSource = Annotated[AnyTask, Field(discriminator="kind")]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -53,6 +54,10 @@ def _prepare(source: AnyTask, raw: Path, out: Path) -> dict[str, Any]:
                 if part.num_broken:
                     counts[split]["dropped"] = {"columns_missing": part.num_broken}
             write_json(out / TASK, {"kind": "glue", "name": source.name})
+            return counts
+        case SquadSource():
+            counts, described = prepare_squad(source, raw, out)
+            write_json(out / TASK, described)
             return counts
         case ConllSource():
             types, counts = prepare_conll(source, folder, out)

@@ -1,4 +1,4 @@
-"""Fine-tuning of BERT on a task (Devlin et al. 2019, section 4): texts, pairs of texts, and tags of words.
+"""Fine-tuning of BERT on a task (Devlin et al. 2019, section 4): texts, pairs of texts, tags of words, and questions.
 
 One configuration is one training: the same network from random weights is a configuration of its own. What is learned
 is a task (finetune_task.py); the weights come from pretrain_bert, or from any BERT in the layout of Hugging Face.
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from pipeline.artifacts import load_model, publish, read_json, save_model
+from pipeline.artifacts import load_model, publish, read_json, save_model, write_json
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import Examples
 from pipeline.data.classification import LabelledText
@@ -23,6 +23,7 @@ from pipeline.layout import Layout
 from pipeline.models.bert import Bert, BertConfig, Pooler
 from pipeline.models.flops import encoder_flops
 from pipeline.models.huggingface.bert import bert_encoder_from_huggingface
+from pipeline.stages.finetune_answers import QuestionsTask, open_questions
 from pipeline.stages.finetune_tags import open_tagging
 from pipeline.stages.finetune_task import OpenedTask
 from pipeline.stages.finetune_texts import Target, labelled_rows, open_texts
@@ -94,7 +95,7 @@ class TaggingTaskConfig(Config):
     """The task by the name that prepare.yaml gives it."""
 
 
-Task = PolarityTask | RatingTask | GlueTaskConfig | FilesTask | TaggingTaskConfig
+Task = PolarityTask | RatingTask | GlueTaskConfig | FilesTask | TaggingTaskConfig | QuestionsTask
 
 
 class FinetuneConfig(Config):
@@ -109,7 +110,8 @@ class FinetuneConfig(Config):
     start: Literal["pretrained", "random"]
     """Weights of the encoder at the beginning: those of its folder, or random ones of the same shape."""
     max_length: PositiveInt
-    """Longest text, or pair of texts, in tokens; a longer one is shortened, for tags cut into several, and counted."""
+    """Longest text, or pair of texts, in tokens; a longer one is shortened, for tags cut into several, and counted. A
+    longer passage of a question is read through several windows."""
     dropout: Fraction
     """Dropout of the encoder and before the classifier."""
     attention_dropout: Fraction = 0.0
@@ -132,6 +134,8 @@ def main(path: Path) -> None:
         evaluation = task.evaluate(module.model)
         with publish(run.layout.output) as target:
             save_model(target, *task.export(module.model))
+            for name, values in evaluation.settings.items():
+                write_json(target / name, values)
             tokenizer.save(target)
         run.finish(
             {
@@ -158,7 +162,7 @@ def sources(task: Task, layout: Layout) -> tuple[Path, ...]:
             return (layout.data("prepared/tasks") / (task.folder or task.name),)
         case FilesTask():
             return tuple(task.splits.values())
-        case TaggingTaskConfig():
+        case TaggingTaskConfig() | QuestionsTask():
             return (layout.data("prepared/tasks") / task.name,)
         case _:
             assert_never(task)
@@ -188,6 +192,9 @@ def open_task(task: Task, layout: Layout, tokenizer: Tokenizer, *, max_length: i
         case TaggingTaskConfig():
             (folder,) = sources(task, layout)
             return open_tagging(folder, tokenizer, max_length=max_length)
+        case QuestionsTask():
+            (folder,) = sources(task, layout)
+            return open_questions(folder, tokenizer, task, max_length=max_length)
         case _:
             assert_never(task)
 

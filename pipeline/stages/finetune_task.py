@@ -24,6 +24,8 @@ class Evaluation:
     """Examples with what the model says of them, for people."""
     predictions: Mapping[str, str] = field(default_factory=dict)
     """Files of predictions by their names: what the model says of every example of each held-out split."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """JSON files of the model folder by their names: how the model is to be asked, beyond what config.json says."""
 
 
 @runtime_checkable

@@ -29,6 +29,15 @@ _BIND_NOTHING = 1_000_000_000
 
 
 @dataclass(frozen=True)
+class PlacedTokens:
+    """The ids of a text, each with the characters of the text that it stands for."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    """First character of each token, and the place behind its last one; characters between tokens belong to none."""
+
+
+@dataclass(frozen=True)
 class Tokenizer:
     """A trained tokenizer and the roles of its special tokens."""
 
@@ -92,6 +101,12 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, in parallel."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_placed(self, texts: Sequence[str]) -> list[PlacedTokens]:
+        """Ids of each text as `encode_batch` gives them, with their places in the text as it was before it was
+        normalised."""
+        encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [PlacedTokens(ids=encoding.ids, offsets=encoding.offsets) for encoding in encodings]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of some ids; special tokens are left out."""

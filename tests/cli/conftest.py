@@ -9,10 +9,11 @@ import torch
 from pipeline.artifacts import publish, save_model
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.models.heads import RewardModel, SequenceClassifier, TokenClassifier
+from pipeline.models.heads import RewardModel, SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.huggingface.bert import (
     bert_to_huggingface,
     sequence_classifier_to_huggingface,
+    span_head_to_huggingface,
     token_classifier_to_huggingface,
 )
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
@@ -70,6 +71,9 @@ def _save_berts(models: Path) -> None:
     classifier = SequenceClassifier(Bert(shape), Pooler(16), num_labels=2, dropout=0.0)
     labels, pad = ("negative", "positive"), tokenizer.pad_id
     with torch.random.fork_rng(), torch.no_grad():
+        answerer = SpanHead(Bert(shape))
+        # As they come, random weights find every span equally good.
+        answerer.classifier.weight.mul_(50.0)
         tagger = TokenClassifier(Bert(shape), num_labels=5, dropout=0.0)
         # As they come, random weights give every word the same tag.
         for parameter in tagger.parameters():
@@ -78,6 +82,7 @@ def _save_berts(models: Path) -> None:
     for stage, exported in (
         ("finetune/tags", token_classifier_to_huggingface(tagger, pad_token_id=pad, labels=TAGS)),
         ("pretrain_bert", bert_to_huggingface(BertForPretraining(shape), pad_token_id=pad)),
+        ("finetune/squad", span_head_to_huggingface(answerer, pad_token_id=pad)),
         ("finetune/polarity", sequence_classifier_to_huggingface(classifier, pad_token_id=pad, labels=labels)),
     ):
         with publish(models / stage) as target:

@@ -16,6 +16,7 @@ STAGES = [
     "reward",
     "pretrain_bert",
     "finetune/polarity",
+    "finetune/squad",
     "finetune/tags",
     "translate/transformer",
     "word_vectors/skipgram",

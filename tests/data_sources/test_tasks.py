@@ -1,5 +1,6 @@
 """Tasks to fine-tune on: prepared with every row, compared for overlap, and read back as they were."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from pipeline.artifacts import read_json
 from pipeline.data.corpus import PrepareConfig, prepare
 from pipeline.data.prepared import read_labelled
+from pipeline.data.question_records import read_questions
 from pipeline.data.records import Labelled, read_lines
 
 SENTENCES = ["it 's a charming and often affecting journey .", "unflinchingly bleak and desperate", "a gem ."]
@@ -54,6 +56,37 @@ def test_the_overlap_of_a_held_out_split_with_running_text_and_with_training_is_
     assert (row["num_ngrams"], row["text"]) == (6, 1.0)
     assert row["tasks.films"] == pytest.approx(1 / 6, abs=1e-6)
     assert "tasks.films.train" not in table
+
+
+def test_questions_are_prepared_and_their_passages_compared_with_running_text(tmp_path: Path) -> None:
+    """Of the two 3-grams of the held-out passage both stand in the text, of the four of its question none does."""
+    folder = tmp_path / "raw/squad"
+    folder.mkdir(parents=True)
+    for file, passage in {"train": "It rained all night.", "dev": "A dog was here."}.items():
+        question = {
+            "id": file,
+            "question": "Which animal was it then?",
+            "answers": [{"text": passage, "answer_start": 0}],
+        }
+        content = {"data": [{"title": "", "paragraphs": [{"context": passage, "qas": [question]}]}]}
+        (folder / f"{file}.json").write_text(json.dumps(content))
+    (tmp_path / "raw/own").mkdir()
+    # The first document goes to valid, the second to train.
+    (tmp_path / "raw/own/a.txt").write_text("other words " * 12)
+    (tmp_path / "raw/own/b.txt").write_text("a dog was here too " * 5)
+    squad = {"kind": "squad", "source": "squad", "train": "train.json", "valid": "dev.json", "unanswerable": False}
+    prepared = PrepareConfig.model_validate(
+        {"tasks": {"qa": squad}, "text": {"sources": [{"kind": "files", "source": "own"}]}, "overlap_words": 3}
+    )
+    counts, table = prepare(prepared, tmp_path / "raw", tmp_path / "out")
+    assert {split: counts["tasks"]["qa"][split]["records"] for split in ("train", "valid")} == {"train": 1, "valid": 1}
+    assert read_json(tmp_path / "out/tasks/qa/task.json")["kind"] == "questions"
+    assert [one.id for one in read_questions(tmp_path / "out/tasks/qa/valid.jsonl")] == ["dev"]
+    row = table["tasks.qa.valid"]
+    assert row["num_ngrams"] == 5
+    assert row["text"] == pytest.approx(2 / 5, abs=1e-6)
+    # The questions are the same words.
+    assert row["tasks.qa"] == pytest.approx(3 / 5, abs=1e-6)
 
 
 def test_a_source_that_was_not_fetched_and_one_without_the_task_are_named(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ from tests.project.conftest import schema_of
 ROOT = Path(__file__).parents[2]
 PROFILES = ("cpu", "tiny", "paper")
 BESIDE_THE_CHAIN = {
+    "conf/paper/finetune/squad.yaml": "finetune",
+    "conf/paper/finetune/squad2.yaml": "finetune",
     "conf/paper/pretrain_bert_large.yaml": "pretrain_bert",
     "conf/paper/translate/big.yaml": "translate",
     "conf/paper/translate/iwslt.yaml": "translate",

@@ -61,6 +61,16 @@ def test_batch_encoding_equals_encoding_one_by_one(tokenizer: Tokenizer, texts: 
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
 
 
+def test_the_places_of_tokens_are_characters_of_the_text_as_it_was_written(wordpiece: Tokenizer) -> None:
+    """The accent is stripped, the mark behind an e too, and what stands between words belongs to no token."""
+    text = "🏔 Hárbour,  The\n se\u0301a"
+    (placed,) = wordpiece.encode_placed([text])
+    assert placed.ids == wordpiece.encode(text)
+    written = [text[start:end] for start, end in placed.offsets]
+    assert "".join(written) == "🏔Hárbour,Thesea"
+    assert placed.offsets == sorted(placed.offsets)
+
+
 def test_a_saved_tokenizer_comes_back_with_the_same_hash_roles_and_ids(
     tokenizer: Tokenizer, tmp_path: Path, texts: Texts
 ) -> None:

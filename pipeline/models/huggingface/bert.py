@@ -92,7 +92,9 @@ def span_head_to_huggingface(model: SpanHead, *, pad_token_id: int) -> Exported:
 def span_head_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SpanHead:
     """Our span finder from a `BertForQuestionAnswering`; ValueError names what does not fit."""
     model = SpanHead(Bert(_from_config(config)))
-    fill(model, _span_names(model.encoder.config), _clean(state))
+    # Older files carry the pooler of the encoder along, which this head does not look at.
+    used = {name: tensor for name, tensor in _clean(state).items() if not name.startswith("bert.pooler.")}
+    fill(model, _span_names(model.encoder.config), used)
     return model
 
 

@@ -1,0 +1,118 @@
+"""The command answer: questions about passages, as a stream of lines, in order, as many out as in."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from pipeline.artifacts import CONFIG, read_json
+from pipeline.cli_commands import wrong_kind
+from pipeline.data.question_records import Question
+from pipeline.inference import open_model
+from pipeline.kinds import kind_of
+from pipeline.stages.answering import Answered, Answerer
+
+_LINES_AT_ONCE = 64
+_LINE_ENDS = str.maketrans("\t\r\n\v\f\x85\u2028\u2029", " " * 8)
+
+
+@dataclass(frozen=True)
+class AnswerWish:
+    """What is wanted of each line."""
+
+    num_best: int
+    """Answers of each line, with its number; 0: the best one alone."""
+    passage: str
+    """The passage of all questions; empty where each line brings its own in front of a tab."""
+    name: str
+    """What the lines come from, for messages."""
+
+    def __post_init__(self) -> None:
+        if self.num_best < 0:
+            raise ValueError(f"--n-best: found {self.num_best}, allowed is 1 or more")
+
+
+def opened(folder: Path) -> Answerer:
+    """The model of a folder; ValueError where it holds another kind."""
+    if kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder) != "answerer":
+        raise wrong_kind(folder, "a model that answers questions", open_model(folder))
+    model = open_model(folder)
+    assert isinstance(model, Answerer)
+    return model
+
+
+def answer_lines(
+    model: Answerer, lines: Iterable[str], wish: AnswerWish, write: Callable[[Sequence[str]], None]
+) -> list[int]:
+    """Answers lines until there are no more, some at once; an empty line stays empty.
+
+    Returns the numbers, from 1, of the lines whose question was too long to be read to its end. ValueError names the
+    line that has no tab, or no question.
+    """
+    waiting, done = iter(lines), 0
+    shortened: list[int] = []
+    while group := list(islice(waiting, _LINES_AT_ONCE)):
+        asked = [_question(line, done + i + 1, wish) for i, line in enumerate(group)]
+        filled = [question for question in asked if question is not None]
+        found = iter(model.answer(filled, num_best=max(1, wish.num_best)))
+        written = []
+        for i, question in enumerate(asked):
+            one = None if question is None else next(found)
+            written += _form(done + i, one, wish)
+            if one is not None and one.is_shortened:
+                shortened.append(done + i + 1)
+        write(written)
+        done += len(group)
+    return shortened
+
+
+def note_on(shortened: Sequence[int], model: Answerer) -> str:
+    """A sentence on the lines that `answer_lines` returned; empty where there were none."""
+    if not shortened:
+        return ""
+    longest = model.settings.max_question_tokens
+    return (
+        f"cut: {len(shortened)} question(s) had more than the {longest} tokens that the model reads of a question and "
+        f"were answered without their ends, first line {shortened[0]}"
+    )
+
+
+def _question(line: str, number: int, wish: AnswerWish) -> Question | None:
+    """The question of a line, or None where the line is empty."""
+    if not line.strip():
+        return None
+    passage, question = wish.passage, line
+    if not wish.passage:
+        # The last tab: a passage may hold some of its own.
+        passage, tab, question = line.rpartition("\t")
+        if not tab:
+            raise ValueError(
+                f"{wish.name}, line {number}: expected a passage, a tab and a question, found {line[:60]!r}"
+            )
+    if not question.strip():
+        raise ValueError(f"{wish.name}, line {number}: the question is empty")
+    return Question(f"{wish.name}, line {number}", question, passage, is_labelled=False)
+
+
+def _form(number: int, found: Answered | None, wish: AnswerWish) -> list[str]:
+    """The output of a line: the answer, a tab and its probability, empty where the passage has no answer.
+
+    With `num_best`: `number ||| answer ||| probability ||| score` for each answer, the answer of the line first; an
+    empty one is "no answer".
+    """
+    if not wish.num_best:
+        return ["" if found is None or not found.text else f"{on_one_line(found.text)}\t{found.probability:.4f}"]
+    if found is None or not found.answers:
+        return [f"{number} |||  ||| 1.0000 ||| 0.0000"]
+    rows = [(one.text, one.probability, one.score) for one in found.answers]
+    if found.no_answer_probability > 0.0:
+        nothing = ("", found.no_answer_probability, found.no_answer + found.answers[0].score)
+        # The threshold says which comes first, probabilities say where it stands among the others.
+        first = 0 if not found.text else 1 + sum(one.probability >= nothing[1] for one in found.answers[1:])
+        rows.insert(first, nothing)
+    return [f"{number} ||| {on_one_line(text)} ||| {p:.4f} ||| {score:.4f}" for text, p, score in rows[: wish.num_best]]
+
+
+def on_one_line(text: str) -> str:
+    """An answer with a space for every tab and line break in it."""
+    return text.translate(_LINE_ENDS)
