@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pipeline.artifacts import publish, write_json
 from pipeline.config import Config, Fraction, load
 from pipeline.data.pair_arrays import EncodedPairs, write_pair_arrays
-from pipeline.data.prepared import read_documents, read_rated, stream_conversations, stream_documents, stream_pairs
+from pipeline.data.prepared import read_rated, stream_conversations, stream_documents, stream_pairs
 from pipeline.data.records import SPLITS, Document
 from pipeline.data.token_arrays import write_token_arrays
 from pipeline.layout import Layout
@@ -53,6 +53,8 @@ class WordPieceConfig(TextTokenizerConfig):
     """Whether it is uncased: lower-cases and strips accents. A given tokenizer.json says so itself."""
     given: str = ""
     """A folder with a tokenizer.json, or with a vocab.txt alone, to take in place of training one; empty to train."""
+    sources: tuple[str, ...] = ()
+    """Sources of prepare.yaml whose running text the BERT, and the training of its tokenizer, take; empty for all."""
 
 
 class TranslationTokenizerConfig(Config):
@@ -103,7 +105,10 @@ def main(path: Path) -> None:
                 progress.update()
             if config.wordpiece is not None:
                 tokenizer = _wordpiece(config.wordpiece, prepared)
-                report["wordpiece"] = _write(folder, "wordpiece", tokenizer, prepared, by_sentence=True)
+                sources = config.wordpiece.sources
+                report["wordpiece"] = _write(
+                    folder, "wordpiece", tokenizer, prepared, by_sentence=True, sources=sources
+                )
                 progress.update()
             if config.translation is not None:
                 report["translation"] = _write_translation(
@@ -121,7 +126,7 @@ def main(path: Path) -> None:
 def _wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
     """Trained, or the user's own; ValueError where that is not as BERT needs it."""
     if not config.given:
-        texts = TrainingTexts(prepared, config.corpora)
+        texts = TrainingTexts(prepared, config.corpora, config.sources)
         return train_wordpiece(texts, vocab_size=config.vocab_size, lower_case=config.lower_case)
     folder = Path(config.given)
     if (folder / VOCABULARY).is_file() and not (folder / TOKENIZER).is_file():
@@ -146,13 +151,16 @@ class TrainingTexts:
 
     prepared: Path
     corpora: tuple[Corpus, ...]
+    sources: tuple[str, ...] = ()
+    """Sources of running text; empty for all."""
 
     def __iter__(self) -> Iterator[str]:
         for corpus in self.corpora:
             file = self.prepared / corpus / "train.jsonl"
             match corpus:
                 case "text":
-                    for document in progress(stream_documents(file), name="tokenizer: reading", unit="documents"):
+                    documents = _documents(file, self.sources)
+                    for document in progress(documents, name="tokenizer: reading", unit="documents"):
                         yield from document.text.split("\n")
                 case "conversations":
                     for conversation in stream_conversations(file):
@@ -164,7 +172,13 @@ class TrainingTexts:
 
 
 def _write(
-    folder: Path, name: str, tokenizer: Tokenizer, prepared: Path, *, by_sentence: bool
+    folder: Path,
+    name: str,
+    tokenizer: Tokenizer,
+    prepared: Path,
+    *,
+    by_sentence: bool,
+    sources: tuple[str, ...] = (),
 ) -> Mapping[str, int | float | str]:
     """Saves a tokenizer and the running text of every split in its ids; returns its statistics."""
     (folder / name).mkdir()
@@ -173,16 +187,28 @@ def _write(
     counts = {}
     for split in SPLITS:
         file = prepared / "text" / f"{split}.jsonl"
-        ids = (document.id for document in stream_documents(file))
-        documents = progress(stream_documents(file), name=f"encoding: text/{split}", unit="documents")
+        ids = (document.id for document in _documents(file, sources))
+        documents = progress(_documents(file, sources), name=f"encoding: text/{split}", unit="documents")
         counts[f"tokens_{split}"] = write_token_arrays(
             folder / f"text-{name}" / split,
             ids,
             _some_at_once(documents, tokenizer, encode),
             tokenizer_hash=tokenizer.hash,
         )
-    held_out = read_documents(prepared / "text" / "test.jsonl")
-    return {**_statistics(tokenizer, [document.text for document in held_out]), **counts}
+    held_out = [document.text for document in _documents(prepared / "text" / "test.jsonl", sources)]
+    return {**_statistics(tokenizer, held_out), **counts}
+
+
+def _documents(file: Path, sources: tuple[str, ...]) -> Iterator[Document]:
+    """The documents of some sources, or of all; ValueError for a source without a training document."""
+    found = set()
+    for document in stream_documents(file):
+        if not sources or document.source in sources:
+            found.add(document.source)
+            yield document
+    missing = [source for source in sources if source not in found]
+    if missing and file.stem == "train":
+        raise ValueError(f"wordpiece.sources: {file} has no document of {', '.join(missing)}")
 
 
 def _some_at_once(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.pair_arrays import read_pair_arrays
+from pipeline.data.prepared import read_documents
 from pipeline.data.records import Conversation, Document, Message, Pair, Rated, write_records
 from pipeline.data.token_arrays import read_token_arrays
 from pipeline.stages import tokenize
@@ -223,4 +224,23 @@ def test_a_given_tokenizer_without_the_special_tokens_of_bert_is_refused(
     translation_bpe.save(Path("given"))
     prepare(texts, "wordpiece: {vocab_size: 200, corpora: [text], given: given}\n")
     with pytest.raises(ValueError, match=r"given: a tokenizer of BERT has .* no \['cls', 'sep', 'mask'\]"):
+        main(CONFIG)
+
+
+def test_the_bert_takes_the_sources_that_it_names_and_the_gpt_all(texts: tuple[str, ...]) -> None:
+    prepare(texts, "byte_bpe: {vocab_size: 320, corpora: [text]}\n")
+    for split in ("train", "valid", "test"):
+        file = Path(f"data/own/prepared/text/{split}.jsonl")
+        rows = [Document("other", "", "other", "ю ю ю"), *read_documents(file)]
+        write_records(file, rows)
+    CONFIG.write_text(ALL.replace("corpora: [text]}", "corpora: [text], sources: [own]}"))
+    main(CONFIG)
+    wordpiece = load_tokenizer(Path("data/own/tokens/wordpiece"))
+    assert wordpiece.encode("ю") == [wordpiece.id_of("unk")]
+    for name, count in (("wordpiece", len(texts)), ("bpe", len(texts) + 1)):
+        tokenizer = load_tokenizer(Path("data/own/tokens") / name)
+        arrays = read_token_arrays(Path(f"data/own/tokens/text-{name}/train"), tokenizer_hash=tokenizer.hash)
+        assert arrays.num_documents == count
+    CONFIG.write_text(ALL.replace("corpora: [text]}", "corpora: [text], sources: [own, books]}"))
+    with pytest.raises(ValueError, match=r"wordpiece.sources: .*train.jsonl has no document of books"):
         main(CONFIG)
