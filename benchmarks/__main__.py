@@ -21,6 +21,7 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "translate_cost": ("data", "threads"),
     "gradient_by_distance": ("data", "threads"),
     "translation_memory": (),
+    "bert_pretraining": ("threads",),
 }
 """The benchmarks in their order, and which of the options here each takes."""
 

@@ -31,6 +31,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from benchmarks.shared.joeynmt import joeynmt
 from benchmarks.shared.options import parser, positive
+from benchmarks.shared.peak import matrix_peak
 from benchmarks.shared.sentences import read_pairs
 from benchmarks.shared.task import (
     CLIP,
@@ -97,17 +98,6 @@ def report(task: Task, found: dict[str, list[float]], threads: int) -> None:
     print(f"padding of ours: {100 * padding_share(steps, sizes):.1f}% of the tokens")
     share = best * per_target / peak
     print(f"operations a target token: {per_target / 1e6:.1f} M; peak {peak / 1e9:.0f} GFLOP/s; share {share:.2f}")
-
-
-def matrix_peak() -> float:
-    """Operations a second of a large float32 product, the best of ten."""
-    one, other = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    times = []
-    for _ in range(10):
-        started = perf_counter()
-        one @ other
-        times.append(perf_counter() - started)
-    return 2 * 2048**3 / min(times)
 
 
 class Timed(TranslationTraining):

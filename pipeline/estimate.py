@@ -240,21 +240,29 @@ def _gpt(path: Path) -> Workload:
 
 
 def _bert(path: Path) -> Workload:
+    """A step is the mean one over the phases of the lengths; memory is that of the longest."""
     config = load(path, PretrainBertConfig)
-    shape = bert_shape(path, config)
-    lengths = [shape.max_length] * _rows(config.training, shape.max_length)
-    num_tokens = float(sum(lengths))
-    num_masked = round(config.masking.mask_share * num_tokens)
+    shape, steps = bert_shape(path, config), num_steps(path, config.training)
     with torch.device("meta"):
         model = BertForPretraining(shape)
-    scores = _scores(shape, shape.max_length)
-    a_token = shape.num_layers * _kept(shape.d_model, shape.d_ff, num_attentions=1, scores=scores)
+    flops: dict[str, float] = {}
+    tokens: dict[str, float] = {}
+    ends = [begin for begin, _ in config.phases[1:]] + [steps]
+    for (begin, length), end in zip(config.phases, ends, strict=True):
+        lengths = [length] * _rows(config.training, length)
+        num_tokens, share = float(sum(lengths)), (end - begin) / steps
+        num_masked = round(config.masking.mask_share * num_tokens)
+        for part, count in bert_flops(shape, lengths, num_masked).items():
+            flops[part] = flops.get(part, 0.0) + 3 * share * count
+        tokens["text" if share == 1 else f"text in rows of {length} ({share:.0%} of the steps)"] = num_tokens
+        a_token = _kept(shape.d_model, shape.d_ff, num_attentions=1, scores=_scores(shape, length))
+        activations = num_tokens * shape.num_layers * a_token + num_masked * _kept_scores(shape.vocab_size)
     return Workload(
         parameters=_parts(model),
-        flops={part: 3 * flops for part, flops in bert_flops(shape, lengths, num_masked).items()},
-        num_steps=num_steps(path, config.training),
-        tokens={"text": num_tokens},
-        activations=num_tokens * a_token + num_masked * _kept_scores(shape.vocab_size),
+        flops=flops,
+        num_steps=steps,
+        tokens=tokens,
+        activations=activations,
     )
 
 

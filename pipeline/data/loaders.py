@@ -75,7 +75,7 @@ class TrainingLoader(Generic[B]):
         # Neighbouring parts have similar lengths: the ranks of one micro-batch then finish together.
         indices = cut(step, place.parts)[micro * place.world_size + place.rank]
         return MicroBatch(
-            batch=self.plan.examples.collate(indices, epoch),
+            batch=self.plan.examples_at(update).collate(indices, epoch),
             step_targets=step.targets,
             update=update,
             epoch=epoch,

@@ -58,6 +58,15 @@ def cut(step: Step, parts: int) -> list[Int[np.ndarray, "_"]]:
 
 
 @dataclass(frozen=True)
+class Phase(Generic[B]):
+    """A data set that takes over in the middle of a training."""
+
+    begin: int
+    """Optimizer steps before it."""
+    examples: Examples[B]
+
+
+@dataclass(frozen=True)
 class TrainingPlan(Generic[B]):
     """All optimizer steps of a training."""
 
@@ -65,10 +74,18 @@ class TrainingPlan(Generic[B]):
     batching: ByExamples | ByTokens
     duration: Steps | Epochs
     seed: int
+    later: tuple[Phase[B], ...] = ()
+    """Data sets that take over from `examples`, in the order of their beginnings, which a training in steps alone has.
+    The first step of each begins an epoch, and epochs are numbered through."""
 
-    def epoch(self, epoch: int) -> tuple[Step, ...]:
-        """The steps of one epoch."""
-        return plan_epoch(self.examples.sizes(epoch), self.batching, seed=self.seed, epoch=epoch)
+    def examples_at(self, update: int) -> Examples[B]:
+        """The data set of the optimizer step number `update`."""
+        return next((phase.examples for phase in reversed(self.later) if phase.begin <= update), self.examples)
+
+    def epoch(self, epoch: int, *, update: int = 0) -> tuple[Step, ...]:
+        """The steps of one epoch of the data set of the optimizer step number `update`."""
+        sizes = self.examples_at(update).sizes(epoch)
+        return plan_epoch(sizes, self.batching, seed=self.seed, epoch=epoch)
 
     @cached_property
     def num_steps(self) -> int:
@@ -83,7 +100,8 @@ class TrainingPlan(Generic[B]):
         """(epoch, step) from the optimizer step number `start` to the end of the training."""
         done = 0
         for epoch in count():
-            steps = self.epoch(epoch)
+            end = min([phase.begin for phase in self.later if phase.begin > done], default=self.num_steps)
+            steps = self.epoch(epoch, update=done)[: end - done]
             for step in steps[max(0, start - done) :]:
                 if start >= self.num_steps:
                     return

@@ -27,7 +27,12 @@ R = TypeVar("R", bound=Record)
 
 def read_documents(path: Path) -> tuple[Document, ...]:
     """Documents of running text."""
-    return _read(path, lambda row: Document(**{key: _text(row, key) for key in ("id", "title", "source", "text")}))
+    return tuple(stream_documents(path))
+
+
+def stream_documents(path: Path) -> Iterator[Document]:
+    """The same, one at a time."""
+    return _stream(path, lambda row: Document(**{key: _text(row, key) for key in ("id", "title", "source", "text")}))
 
 
 def read_pairs(path: Path) -> tuple[Pair, ...]:
@@ -50,7 +55,7 @@ def stream_pairs(path: Path) -> Iterator[Pair]:
 
 def read_rated(path: Path) -> tuple[Rated, ...]:
     """Texts with the ratings of people."""
-    return _read(path, _rated)
+    return tuple(_stream(path, _rated))
 
 
 def read_labelled(path: Path) -> tuple[Labelled, ...]:
@@ -65,11 +70,12 @@ def read_tagged(path: Path) -> tuple[Tagged, ...]:
 
 def read_conversations(path: Path) -> tuple[Conversation, ...]:
     """Conversations that end with an answer of the assistant."""
-    return _read(path, _conversation)
+    return tuple(stream_conversations(path))
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any]], R]) -> tuple[R, ...]:
-    return tuple(_stream(path, parse))
+def stream_conversations(path: Path) -> Iterator[Conversation]:
+    """The same, one at a time."""
+    return _stream(path, _conversation)
 
 
 def _stream(path: Path, parse: Callable[[dict[str, Any]], R]) -> Iterator[R]:

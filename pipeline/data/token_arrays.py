@@ -4,22 +4,24 @@ One row is one document: `id`, `input_ids` and `sentence_lengths`, the tokens of
 document. D1 number of documents + 1, E1 number of sentences + 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from datasets.table import InMemoryTable
+from datasets.table import MemoryMappedTable
 from jaxtyping import Int
 
 from pipeline.artifacts import read_json
 
 _STATE = "state.json"
 """Where the library keeps the fingerprint, for which the hash of the tokenizer serves."""
+_DOCUMENTS_AT_ONCE = 1000
 _SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "sentence_lengths": pa.list_(pa.int32())})
 
 
@@ -61,19 +63,29 @@ class TokenArrays:
 
 
 def write_token_arrays(
-    folder: Path, ids: Sequence[str], documents: Sequence[Sequence[Sequence[int]]], *, tokenizer_hash: str
-) -> None:
-    """Writes documents, each a sequence of sentences of token ids; the same input gives the same bytes."""
-    table = pa.table(
-        {
-            "id": list(ids),
-            "input_ids": [[token for sentence in document for token in sentence] for document in documents],
-            "sentence_lengths": [[len(sentence) for sentence in document] for document in documents],
-        },
-        schema=_SCHEMA,
-    )
-    datasets.disable_progress_bars()
-    Dataset(InMemoryTable(table), fingerprint=tokenizer_hash).save_to_disk(folder, num_shards=1)
+    folder: Path, ids: Iterable[str], documents: Iterable[Sequence[Sequence[int]]], *, tokenizer_hash: str
+) -> int:
+    """Writes documents, each a sequence of sentences of token ids, as they come; returns their number of tokens.
+
+    The same input gives the same bytes. Some documents at a time are held; a file beside the folder holds the rest
+    until the library has written its own.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f"{folder.name}.partial")
+    num_tokens, pairs = 0, zip(ids, documents, strict=True)
+    try:
+        with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
+            while chunk := list(islice(pairs, _DOCUMENTS_AT_ONCE)):
+                flat = [[token for sentence in document for token in sentence] for _, document in chunk]
+                lengths = [[len(sentence) for sentence in document] for _, document in chunk]
+                columns = {"id": [name for name, _ in chunk], "input_ids": flat, "sentence_lengths": lengths}
+                writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
+                num_tokens += sum(map(len, flat))
+        datasets.disable_progress_bars()
+        Dataset(MemoryMappedTable.from_file(str(draft)), fingerprint=tokenizer_hash).save_to_disk(folder, num_shards=1)
+    finally:
+        draft.unlink(missing_ok=True)
+    return num_tokens
 
 
 def read_token_arrays(folder: Path, *, tokenizer_hash: str) -> TokenArrays:

@@ -1,6 +1,7 @@
 """Multi-head attention (Vaswani et al. 2017, section 3.2) and the cache that makes decoding incremental.
 
-Legend: B batch, N rows of a search, T query length, S key length, H heads, K head size, D model size, C capacity.
+Legend: B batch, N rows of a search, P real tokens of a batch, T query length, S key length, H heads, K head size,
+D model size, E three times D, C capacity.
 Masks are boolean and broadcast to (B, H, T, S); True: this query attends to this key. A mask of None allows everything.
 """
 
@@ -12,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.models.dropout import dropout
+from pipeline.models.rows import Rows, attend_row_by_row
 
 
 def segment_mask(segment_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
@@ -77,6 +79,8 @@ _SPARE = 16
 """Positions for which a cache that is full grows."""
 _SHORT = 48
 """Longest past for which `_attend_once` is the faster one."""
+_SHORT_ROWS = 64
+"""Longest row up to which padded rows are not slower than one after the other, which are too little work a call."""
 
 
 @dataclass
@@ -167,7 +171,10 @@ class SelfAttention(nn.Module):
 
     def _project(self, hidden: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, H, T, K)."""
-        heads = self.qkv(hidden).unflatten(2, (3, self.num_heads, -1))  # (B, T, 3, H, K)
+        return self._split(self.qkv(hidden))
+
+    def _split(self, qkv: Float[Tensor, "B T E"]) -> tuple[Tensor, Tensor, Tensor]:
+        heads = qkv.view(*qkv.shape[:2], 3, self.num_heads, -1)  # (B, T, 3, H, K)
         queries, keys, values = heads.permute(2, 0, 3, 1, 4).unbind(0)
         return queries, keys, values
 
@@ -178,6 +185,22 @@ class SelfAttention(nn.Module):
         dropout_p = self.dropout if self.training else 0.0
         queries, keys, values = self._project(hidden)
         update: Tensor = self.output(attend(queries, keys, values, mask, is_causal=is_causal, dropout_p=dropout_p))
+        return update
+
+    def over_rows(self, hidden: Float[Tensor, "P D"], rows: Rows) -> Float[Tensor, "P D"]:
+        """Attends from the P real tokens of some rows to those of their own row.
+
+        On padded rows, or where there is dropout, which the fused kernel has not, one row after the other on a CPU.
+        """
+        dropout_p = self.dropout if self.training else 0.0
+        qkv = self.qkv(hidden)
+        if dropout_p > 0.0 and hidden.device.type == "cpu" and rows.mask.size(1) > _SHORT_ROWS:
+            attended = attend_row_by_row(qkv, rows.lengths, num_heads=self.num_heads, dropout_p=dropout_p)
+        else:
+            queries, keys, values = self._split(rows.pad(qkv))
+            mask = rows.mask[:, None, None, :] if rows.has_padding else None
+            attended = rows.pack(attend(queries, keys, values, mask, dropout_p=dropout_p))
+        update: Tensor = self.output(attended)
         return update
 
     def extend(

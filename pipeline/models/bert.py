@@ -1,6 +1,6 @@
 """BERT (Devlin et al. 2019): a post-norm Transformer encoder and its two pretraining heads.
 
-Legend: B batch, T length, D model size, V vocabulary, C token types, N masked positions.
+Legend: B batch, T length, D model size, V vocabulary, C token types, N real or masked positions.
 Masks are boolean; True counts. `attention_mask` is False at padding.
 """
 
@@ -10,8 +10,8 @@ from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from pipeline.config import Config, Fraction
-from pipeline.models.attention import key_mask
 from pipeline.models.dropout import Dropout
+from pipeline.models.rows import Rows
 from pipeline.models.transformer import Activation, EncoderLayer, Layers, activate, initialise
 
 NORM_EPS = 1e-12
@@ -82,17 +82,16 @@ class Bert(nn.Module):
         token_type_ids: Int[Tensor, "B T"],
         attention_mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T D"]:
-        """Hidden states; those of padding hold nothing of use. Raises ValueError beyond the longest length."""
+        """Hidden states, zero at padding, which is never computed. Raises ValueError beyond the longest length."""
         length = input_ids.size(1)
         if length > self.config.max_length:
             raise ValueError(f"{length} tokens exceed the longest sequence of this model, {self.config.max_length}")
-        positions = self.position_embedding(torch.arange(length, device=input_ids.device))  # (T, D)
-        embedded = self.token_embedding(input_ids) + positions + self.token_type_embedding(token_type_ids)
-        hidden: Tensor = self.dropout(self.embedding_norm(embedded))
-        mask = key_mask(attention_mask)
+        rows = Rows.of(attention_mask)
+        embedded = self.token_embedding(rows.pack(input_ids)) + self.token_type_embedding(rows.pack(token_type_ids))
+        hidden: Tensor = self.dropout(self.embedding_norm(embedded + self.position_embedding(rows.positions)))  # (N, D)
         for layer in self.layers:
-            hidden = layer(hidden, mask)
-        return hidden
+            hidden = layer.over_rows(hidden, rows)
+        return rows.pad(hidden)
 
 
 class Pooler(nn.Module):

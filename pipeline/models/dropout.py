@@ -6,6 +6,8 @@ the time on tensors of one to two million elements (benchmarks/dropout.py). It d
 so saving and restoring that state repeats the masks.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -21,10 +23,17 @@ def dropout(values: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"
         return values
     if values.device.type != "cpu":
         return F.dropout(values, p)
-    count = values.numel()
+    return values * kept(values.shape, p, dtype=values.dtype)
+
+
+def kept(shape: tuple[int, ...], p: float, *, dtype: torch.dtype) -> Float[Tensor, "*shape"]:
+    """The factors of dropout on a CPU: 0 with probability p, else 1 / (1 - p)."""
+    num_dropped, count = round(p * _LEVELS), math.prod(shape)
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    keep = (draws[:count] >= num_dropped - _LEVELS // 2).view(values.shape)
-    return values * (keep * (_LEVELS / (_LEVELS - num_dropped))).to(values.dtype)
+    # The largest draw that is dropped becomes 0, the next one 1: comparing, and multiplying with booleans, is slower.
+    last = num_dropped - _LEVELS // 2 - 1
+    keep = draws[:count].clamp_(last, last + 1).sub_(last).view(shape).to(dtype)
+    return keep.mul_(_LEVELS / (_LEVELS - num_dropped))
 
 
 class Dropout(nn.Module):

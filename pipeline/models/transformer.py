@@ -1,6 +1,7 @@
 """The parts that every Transformer here is built from: positions, feed-forward network, encoder and decoder layer.
 
-Legend: B batch, N rows of a search, R sources of a search, T target length, S source length, P positions, D model size.
+Legend: B batch, N rows of a search, R sources of a search, T target length, S source length, P positions or tokens,
+D model size.
 A layer is pre-norm, x + f(norm(x)), as in GPT-2, or post-norm, norm(x + f(x)), as in Vaswani et al. (2017).
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.models.attention import CrossAttention, KeyValueCache, SelfAttention
 from pipeline.models.dropout import Dropout
+from pipeline.models.rows import Rows
 
 Activation = Literal["relu", "gelu", "gelu_new", "silu"]
 """gelu is exact, gelu_new the tanh approximation of GPT-2."""
@@ -65,7 +67,7 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
         self.output = nn.Linear(d_ff, d_model)
 
-    def forward(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def forward(self, hidden: Float[Tensor, "*P D"]) -> Float[Tensor, "*P D"]:
         """The update of each position."""
         update: Tensor = self.output(self.dropout(activate(self.inner(hidden), self.activation)))
         return update
@@ -95,12 +97,12 @@ class Residual(nn.Module):
         self.norm = nn.LayerNorm(d_model, eps=eps)
         self.dropout = Dropout(dropout)
 
-    def enter(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def enter(self, hidden: Float[Tensor, "*P D"]) -> Float[Tensor, "*P D"]:
         """What the sub-layer reads."""
         entering: Tensor = self.norm(hidden) if self.is_pre else hidden
         return entering
 
-    def leave(self, hidden: Float[Tensor, "B T D"], update: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def leave(self, hidden: Float[Tensor, "*P D"], update: Float[Tensor, "*P D"]) -> Float[Tensor, "*P D"]:
         """Adds what the sub-layer computed."""
         total = hidden + self.dropout(update)
         leaving: Tensor = total if self.is_pre else self.norm(total)
@@ -136,6 +138,11 @@ class EncoderLayer(nn.Module):
         update = self.attention(self.attention_residual.enter(hidden), mask, is_causal=is_causal)
         return self._feed(self.attention_residual.leave(hidden, update))
 
+    def over_rows(self, hidden: Float[Tensor, "P D"], rows: Rows) -> Float[Tensor, "P D"]:
+        """The P real tokens of whole rows at once, without their padding."""
+        update = self.attention.over_rows(self.attention_residual.enter(hidden), rows)
+        return self._feed(self.attention_residual.leave(hidden, update))
+
     def extend(
         self,
         hidden: Float[Tensor, "N T D"],
@@ -148,7 +155,7 @@ class EncoderLayer(nn.Module):
         update, cache = self.attention.extend(self.attention_residual.enter(hidden), cache, mask, is_causal=is_causal)
         return self._feed(self.attention_residual.leave(hidden, update)), cache
 
-    def _feed(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+    def _feed(self, hidden: Float[Tensor, "*P D"]) -> Float[Tensor, "*P D"]:
         update = self.feed_forward(self.feed_forward_residual.enter(hidden))
         return self.feed_forward_residual.leave(hidden, update)
 

@@ -9,14 +9,15 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.artifacts import publish, save_model
-from pipeline.config import Config, Fraction, Probability, TrainingConfig, load
+from pipeline.config import Config, Fraction, Probability, Steps, TrainingConfig, load
 from pipeline.data.batches import MaskedBatch
 from pipeline.data.cooccurrence import count_in_passages
 from pipeline.data.loaders import Cut, validation_batches
 from pipeline.data.masking import MaskedExamples, vocabulary
+from pipeline.data.plan import Phase
 from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import TokenArrays, read_token_arrays
 from pipeline.evaluation.perplexity import unigram_entropy
@@ -85,6 +86,22 @@ class MaskingConfig(Config):
     """Whether the pieces of a word are masked together."""
 
 
+class OneLength(Config):
+    """All rows are as long as the model allows, but for those of `short_share`."""
+
+    kind: Literal["one"]
+
+
+class LengthPhases(Config):
+    """Short rows first, since attention costs the square of the length, and long ones for the last positions."""
+
+    kind: Literal["phases"]
+    first_length: Annotated[int, Field(ge=5)]
+    """Longest row of the first phase in tokens; published: 128. The second has rows of model.max_length."""
+    first_share: Probability
+    """Share of the optimizer steps that the first phase takes; published: 0.9."""
+
+
 class PretrainBertConfig(Config):
     """The stage pretrain_bert."""
 
@@ -96,8 +113,30 @@ class PretrainBertConfig(Config):
     """What it starts from."""
     masking: MaskingConfig
     """What it is trained on."""
+    length: Annotated[OneLength | LengthPhases, Field(discriminator="kind")] = OneLength(kind="one")
+    """How long the rows are over the training; those of the validation and test documents always fill the model."""
     num_valid_rows: PositiveInt
     """Rows of the validation documents, spread over them, that are scored during training."""
+
+    @model_validator(mode="after")
+    def _phases_fit_the_training(self) -> "PretrainBertConfig":
+        if isinstance(self.length, LengthPhases):
+            if self.length.first_length >= self.model.max_length:
+                raise ValueError(
+                    f"length.first_length: found {self.length.first_length}, it must be below model.max_length, "
+                    f"{self.model.max_length}"
+                )
+            if not isinstance(self.training.duration, Steps):
+                raise ValueError("length: phases are shares of the steps, so training.duration must be of kind steps")
+        return self
+
+    @property
+    def phases(self) -> tuple[tuple[int, int], ...]:
+        """(number of the first optimizer step, longest row in tokens) of each phase in turn."""
+        longest, duration = self.model.max_length, self.training.duration
+        if isinstance(self.length, LengthPhases) and isinstance(duration, Steps):
+            return (0, self.length.first_length), (round(self.length.first_share * duration.num_steps), longest)
+        return ((0, longest),)
 
 
 class BertPretraining(StageModule[MaskedBatch]):
@@ -125,12 +164,17 @@ def main(path: Path) -> None:
         tokenizer = load_tokenizer(inputs[0])
         tokens = {split: read_token_arrays(inputs[1] / split, tokenizer_hash=tokenizer.hash) for split in SPLITS}
         rows = {split: masked_examples(tokens[split], tokenizer, config) for split in SPLITS}
+        train, *later = (
+            Phase(begin, masked_examples(tokens["train"], tokenizer, config, max_length=length))
+            for begin, length in config.phases
+        )
         shape = BertConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
         model = BertForPretraining(shape)
         if isinstance(config.start, CountedStart):
             start_from_counts(model, tokens["train"], config.start, seed=config.training.seed)
         module = BertPretraining(model, config.training)
-        fit(run, module, train=rows["train"], valid=EvenlySpaced(rows["valid"], config.num_valid_rows))
+        valid = EvenlySpaced(rows["valid"], config.num_valid_rows)
+        fit(run, module, train=train.examples, later=later, valid=valid)
         test = validation_batches(rows["test"], config.training.batching, Cut(0, 1, 1))
         scores = module.validate(test)
         with publish(run.layout.output) as folder:
@@ -161,12 +205,14 @@ def start_from_counts(model: BertForPretraining, tokens: TokenArrays, start: Cou
         model.masked_word.decoder.bias.copy_(torch.from_numpy(np.log(totals / totals.sum())))
 
 
-def masked_examples(tokens: TokenArrays, tokenizer: Tokenizer, config: PretrainBertConfig) -> MaskedExamples:
-    """The rows of one split."""
+def masked_examples(
+    tokens: TokenArrays, tokenizer: Tokenizer, config: PretrainBertConfig, *, max_length: int | None = None
+) -> MaskedExamples:
+    """The rows of one split, as long as the model allows or as `max_length`."""
     return MaskedExamples(
         tokens,
         vocabulary(tokenizer),
-        max_length=config.model.max_length,
+        max_length=max_length or config.model.max_length,
         mask_share=config.masking.mask_share,
         short_share=config.masking.short_share,
         whole_words=config.masking.whole_words,

@@ -1,11 +1,11 @@
 """tokenize: data/PROFILE/prepared -> data/PROFILE/tokens: tokenizers trained on training text, and token arrays.
 
 bpe/, wordpiece/ and translation/ hold tokenizers; text-bpe/ and text-wordpiece/ the running text of each split,
-translation/pairs/ the pairs. Pairs are read, and encoded, some at a time.
+translation/pairs/ the pairs. Documents and pairs are read, and encoded, some at a time.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pipeline.artifacts import publish, write_json
 from pipeline.config import Config, Fraction, load
 from pipeline.data.pair_arrays import EncodedPairs, write_pair_arrays
-from pipeline.data.prepared import read_conversations, read_documents, read_rated, stream_pairs
+from pipeline.data.prepared import read_rated, stream_conversations, stream_documents, stream_pairs
 from pipeline.data.records import SPLITS, Document
 from pipeline.data.token_arrays import write_token_arrays
 from pipeline.layout import Layout
@@ -26,14 +26,15 @@ from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
 from pipeline.text.bpe_dropout import BpeDropout
 from pipeline.text.normalise import sentences
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
-from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
+from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Tokenizer, load_tokenizer
+from pipeline.text.training import read_wordpiece, train_byte_bpe, train_translation_bpe, train_wordpiece
 
 log = logging.getLogger(__name__)
 
 Corpus = Literal["text", "conversations", "rated"]
 Encoder = Tokenizer | BpeDropout
 _PAIRS_AT_ONCE = 10_000
+_DOCUMENTS_AT_ONCE = 500
 
 
 class TextTokenizerConfig(Config):
@@ -43,6 +44,17 @@ class TextTokenizerConfig(Config):
     """Ids, special tokens included."""
     corpora: tuple[Corpus, ...]
     """Whose training texts it is trained on; texts that a later evaluation must not have seen do not belong here."""
+
+
+class WordPieceConfig(TextTokenizerConfig):
+    """The tokenizer of the BERT."""
+
+    lower_case: bool = True
+    """Whether it is uncased: lower-cases and strips accents. A given tokenizer.json says so itself."""
+    given: str = ""
+    """A folder with a tokenizer.json, or with a vocab.txt alone, to take in place of training one; empty to train."""
+    sources: tuple[str, ...] = ()
+    """Sources of prepare.yaml whose running text the BERT, and the training of its tokenizer, take; empty for all."""
 
 
 class TranslationTokenizerConfig(Config):
@@ -71,8 +83,8 @@ class TokenizeConfig(Config):
 
     byte_bpe: TextTokenizerConfig | None = None
     """Byte-level BPE of the GPT."""
-    wordpiece: TextTokenizerConfig | None = None
-    """Lower-case WordPiece of the BERT."""
+    wordpiece: WordPieceConfig | None = None
+    """WordPiece of the BERT."""
     translation: TranslationTokenizerConfig | None = None
     """Joint BPE of the translation models."""
 
@@ -87,14 +99,16 @@ def main(path: Path) -> None:
         jobs = sum(part is not None for part in (config.byte_bpe, config.wordpiece, config.translation))
         with publish(layout.data("tokens")) as folder, tqdm(total=jobs, desc="tokenizers", disable=None) as progress:
             if config.byte_bpe is not None:
-                texts = _training_texts(prepared, config.byte_bpe.corpora)
+                texts = TrainingTexts(prepared, config.byte_bpe.corpora)
                 tokenizer = train_byte_bpe(texts, vocab_size=config.byte_bpe.vocab_size)
                 report["bpe"] = _write(folder, "bpe", tokenizer, prepared, by_sentence=False)
                 progress.update()
             if config.wordpiece is not None:
-                texts = _training_texts(prepared, config.wordpiece.corpora)
-                tokenizer = train_wordpiece(texts, vocab_size=config.wordpiece.vocab_size)
-                report["wordpiece"] = _write(folder, "wordpiece", tokenizer, prepared, by_sentence=True)
+                tokenizer = _wordpiece(config.wordpiece, prepared)
+                sources = config.wordpiece.sources
+                report["wordpiece"] = _write(
+                    folder, "wordpiece", tokenizer, prepared, by_sentence=True, sources=sources
+                )
                 progress.update()
             if config.translation is not None:
                 report["translation"] = _write_translation(
@@ -109,38 +123,101 @@ def main(path: Path) -> None:
             log.info("%s: %s ids, %.2f bytes a token", name, values["vocab_size"], values["bytes_per_token"])
 
 
-def _training_texts(prepared: Path, corpora: Sequence[Corpus]) -> list[str]:
-    """All training texts of some corpora."""
-    texts: list[str] = []
-    for corpus in corpora:
-        file = prepared / corpus / "train.jsonl"
-        match corpus:
-            case "text":
-                texts += [line for document in read_documents(file) for line in document.text.split("\n")]
-            case "conversations":
-                texts += [message.content for one in read_conversations(file) for message in one.messages]
-            case "rated":
-                texts += [rated.text for rated in read_rated(file)]
-            case _:
-                assert_never(corpus)
-    return texts
+def _wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
+    """Trained, or the user's own; ValueError where that is not as BERT needs it."""
+    if not config.given:
+        texts = TrainingTexts(prepared, config.corpora, config.sources)
+        return train_wordpiece(texts, vocab_size=config.vocab_size, lower_case=config.lower_case)
+    folder = Path(config.given)
+    if (folder / VOCABULARY).is_file() and not (folder / TOKENIZER).is_file():
+        tokenizer = read_wordpiece(folder / VOCABULARY, lower_case=config.lower_case)
+    else:
+        tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"wordpiece.vocab_size: found {config.vocab_size}, the tokenizer in {folder} has {tokenizer.vocab_size}"
+        )
+    missing = [role for role in ("pad", "unk", "cls", "sep", "mask") if role not in tokenizer.special]
+    if missing:
+        raise ValueError(
+            f"{folder}: a tokenizer of BERT has the special tokens pad, unk, cls, sep and mask; no {missing}"
+        )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class TrainingTexts:
+    """All training texts of some corpora, read anew in each pass."""
+
+    prepared: Path
+    corpora: tuple[Corpus, ...]
+    sources: tuple[str, ...] = ()
+    """Sources of running text; empty for all."""
+
+    def __iter__(self) -> Iterator[str]:
+        for corpus in self.corpora:
+            file = self.prepared / corpus / "train.jsonl"
+            match corpus:
+                case "text":
+                    documents = _documents(file, self.sources)
+                    for document in progress(documents, name="tokenizer: reading", unit="documents"):
+                        yield from document.text.split("\n")
+                case "conversations":
+                    for conversation in stream_conversations(file):
+                        yield from (message.content for message in conversation.messages)
+                case "rated":
+                    yield from (rated.text for rated in read_rated(file))
+                case _:
+                    assert_never(corpus)
 
 
 def _write(
-    folder: Path, name: str, tokenizer: Tokenizer, prepared: Path, *, by_sentence: bool
+    folder: Path,
+    name: str,
+    tokenizer: Tokenizer,
+    prepared: Path,
+    *,
+    by_sentence: bool,
+    sources: tuple[str, ...] = (),
 ) -> Mapping[str, int | float | str]:
     """Saves a tokenizer and the running text of every split in its ids; returns its statistics."""
     (folder / name).mkdir()
     tokenizer.save(folder / name)
+    encode = _by_sentence if by_sentence else _whole
     counts = {}
     for split in SPLITS:
-        documents = read_documents(prepared / "text" / f"{split}.jsonl")
-        encoded = _by_sentence(documents, tokenizer) if by_sentence else _whole(documents, tokenizer)
-        ids = [document.id for document in documents]
-        write_token_arrays(folder / f"text-{name}" / split, ids, encoded, tokenizer_hash=tokenizer.hash)
-        counts[f"tokens_{split}"] = sum(len(sentence) for document in encoded for sentence in document)
-    held_out = read_documents(prepared / "text" / "test.jsonl")
-    return {**_statistics(tokenizer, [document.text for document in held_out]), **counts}
+        file = prepared / "text" / f"{split}.jsonl"
+        ids = (document.id for document in _documents(file, sources))
+        documents = progress(_documents(file, sources), name=f"encoding: text/{split}", unit="documents")
+        counts[f"tokens_{split}"] = write_token_arrays(
+            folder / f"text-{name}" / split,
+            ids,
+            _some_at_once(documents, tokenizer, encode),
+            tokenizer_hash=tokenizer.hash,
+        )
+    held_out = [document.text for document in _documents(prepared / "text" / "test.jsonl", sources)]
+    return {**_statistics(tokenizer, held_out), **counts}
+
+
+def _documents(file: Path, sources: tuple[str, ...]) -> Iterator[Document]:
+    """The documents of some sources, or of all; ValueError for a source without a training document."""
+    found = set()
+    for document in stream_documents(file):
+        if not sources or document.source in sources:
+            found.add(document.source)
+            yield document
+    missing = [source for source in sources if source not in found]
+    if missing and file.stem == "train":
+        raise ValueError(f"wordpiece.sources: {file} has no document of {', '.join(missing)}")
+
+
+def _some_at_once(
+    documents: Iterator[Document],
+    tokenizer: Tokenizer,
+    encode: Callable[[Sequence[Document], Tokenizer], list[list[list[int]]]],
+) -> Iterator[list[list[int]]]:
+    while chunk := list(islice(documents, _DOCUMENTS_AT_ONCE)):
+        yield from encode(chunk, tokenizer)
 
 
 @dataclass(frozen=True)

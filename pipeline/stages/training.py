@@ -5,6 +5,7 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from pipeline.checkpoints import Checkpoint, CheckpointFolder, Writer
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import Batch, Examples, MicroBatch
 from pipeline.data.loaders import Cut, TrainingLoader, check_cut, validation_batches
-from pipeline.data.plan import Step, TrainingPlan, padding_share, plan_epoch
+from pipeline.data.plan import Phase, Step, TrainingPlan, padding_share, plan_epoch
 from pipeline.runtime import (
     RuntimeConfig,
     build_trainer,
@@ -53,22 +54,24 @@ def fit(
     *,
     train: Examples[B],
     valid: Examples[B],
+    later: Sequence[Phase[B]] = (),
     selection: Selection | None = None,
 ) -> Mapping[str, float]:
     """Trains `module` and leaves the plain trained model, on the CPU or the first GPU, in `module.model`.
 
     Without a `selection` these are the last weights. Returns the losses and reports of the model on the validation
-    data.
+    data. The data sets `later` take over from `train` at their steps.
 
     Continues from the newest valid checkpoint of the same configuration, code and inputs. Returns on rank 0 only:
     the other ranks end here, and a stop request ends the process with 128 + signal after saving.
     """
     config, runtime = module.training_config, run.runtime
-    plan = TrainingPlan(train, config.batching, config.duration, seed=config.seed)
+    plan = TrainingPlan(train, config.batching, config.duration, seed=config.seed, later=tuple(later))
     place = place_of(runtime)
-    first = _first_epoch(plan.examples, config, name="training", seed=config.seed)
+    first = _first_epoch(train, config, name="training", seed=config.seed)
     _first_epoch(valid, config, name="validation", seed=0)
-    for step in first:
+    after = [_first_epoch(phase.examples, config, name="training", seed=config.seed) for phase in later]
+    for step in chain(first, *after):
         check_cut(step, place)
     module.num_steps = plan.num_steps
     if selection:

@@ -19,6 +19,8 @@ from pipeline.artifacts import read_json, write_json
 Role = Literal["pad", "bos", "eos", "unk", "cls", "sep", "mask", "user", "assistant", "system"]
 
 TOKENIZER = "tokenizer.json"
+VOCABULARY = "vocab.txt"
+"""The pieces of a WordPiece tokenizer, which the models of 2018 have in place of it."""
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 

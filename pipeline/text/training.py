@@ -1,13 +1,14 @@
 """Training of the three kinds of tokenizer. The same texts in the same order give the same bytes.
 
 byte-level BPE (Radford et al. 2019) for GPT: every text has an encoding, nothing is unknown.
-WordPiece (Devlin et al. 2019), lower-case, accents stripped, for BERT.
+WordPiece (Devlin et al. 2019), cased, or lower-case with accents stripped, for BERT; or with a given vocabulary.
 joint BPE (Sennrich et al. 2016) for translation: both languages in one vocabulary, a word begins with its space.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
+from pathlib import Path
 from typing import TypeVar
 
 import tokenizers
@@ -23,6 +24,7 @@ from tokenizers import (
 )
 
 from pipeline.text.chat import CHAT_TEMPLATE
+from pipeline.text.lines import numbered_lines
 from pipeline.text.tokenizer import Role, Tokenizer
 
 Texts = TypeVar("Texts", bound=Iterable[str])
@@ -43,8 +45,12 @@ _WORDS = r"▁?[\p{L}\p{M}]+|▁?\p{N}+|▁?[^▁\p{L}\p{M}\p{N}]+|▁"
 """Letters, digits and the rest apart, each with the space before it."""
 
 
-def train_byte_bpe(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
-    """Byte-level BPE with ids 0 <pad>, 1 <bos>, 2 <eos>, 3 <user>, 4 <assistant>, 5 <system>."""
+def train_byte_bpe(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+    """Byte-level BPE with ids 0 <pad>, 1 <bos>, 2 <eos>, 3 <user>, 4 <assistant>, 5 <system>.
+
+    The texts are gone through more than once and never held: what opens a file anew for each pass will do.
+    """
+    assert iter(texts) is not texts, "an iterator is used up after the first pass"
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     _check_size(vocab_size, len(alphabet) + len(_BYTE_BPE))
     backend = tokenizers.Tokenizer(models.BPE())
@@ -60,11 +66,14 @@ def train_byte_bpe(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
     return Tokenizer(backend=backend, special=_BYTE_BPE, chat_template=CHAT_TEMPLATE)
 
 
-def train_wordpiece(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
-    """Lower-casing WordPiece with ids 0 [PAD], 1 [UNK], 2 [CLS], 3 [SEP], 4 [MASK]."""
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    texts = [normalizer.normalize_str(text) for text in _not_empty(texts)]
-    alphabet = _alphabet(texts)
+def train_wordpiece(texts: Iterable[str], *, vocab_size: int, lower_case: bool = True) -> Tokenizer:
+    """WordPiece with ids 0 [PAD], 1 [UNK], 2 [CLS], 3 [SEP], 4 [MASK]; lower-casing it strips accents too.
+
+    The texts are gone through more than once and never held: what opens a file anew for each pass will do.
+    """
+    assert iter(texts) is not texts, "an iterator is used up after the first pass"
+    normalise = normalizers.BertNormalizer(lowercase=lower_case).normalize_str
+    alphabet = _alphabet(normalise(text) for text in _not_empty(texts))
     _check_size(vocab_size, 2 * len(alphabet) + len(_WORDPIECE))
     counting = tokenizers.Tokenizer(models.WordPiece(unk_token=_WORDPIECE["unk"]))
     counting.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -77,9 +86,33 @@ def train_wordpiece(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
         continuing_subword_prefix=_CONTINUES,
         show_progress=False,
     )
-    counting.train_from_iterator(texts, trainer)
-    backend = tokenizers.Tokenizer(models.WordPiece(counting.get_vocab(), unk_token=_WORDPIECE["unk"]))
-    backend.normalizer = normalizer
+    counting.train_from_iterator((normalise(text) for text in texts), trainer)
+    return _wordpiece(counting.get_vocab(), lower_case=lower_case)
+
+
+def read_wordpiece(file: Path, *, lower_case: bool) -> Tokenizer:
+    """WordPiece with the pieces of a vocab.txt, one a line, whose ids are the numbers of the lines from 0.
+
+    ValueError names the file, and the line of a piece that is empty or stands twice, or the special token that is not
+    there.
+    """
+    ids: dict[str, int] = {}
+    with file.open("rb") as stream:
+        for number, piece in numbered_lines(stream, lambda number, error: f"{file}: line {number}: {error}"):
+            if not piece or piece in ids:
+                found = f"{piece!r} also stands in line {ids[piece] + 1}" if piece else "it is empty"
+                raise ValueError(f"{file}: line {number}: {found}; expected one piece a line")
+            ids[piece] = number - 1
+    missing = [token for token in _WORDPIECE.values() if token not in ids]
+    if missing:
+        raise ValueError(f"{file}: no {' and no '.join(missing)}; a vocabulary of BERT has {list(_WORDPIECE.values())}")
+    return _wordpiece(ids, lower_case=lower_case)
+
+
+def _wordpiece(ids: dict[str, int], *, lower_case: bool) -> Tokenizer:
+    """BERT's tokenizer with these pieces."""
+    backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token=_WORDPIECE["unk"]))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix=_CONTINUES)
     backend.add_special_tokens([AddedToken(token, special=True) for token in _WORDPIECE.values()])

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
-from pipeline.config import ByExamples, ByTokens, Epochs
+from pipeline.config import ByExamples, ByTokens, Epochs, Steps
 from pipeline.data.batches import MicroBatch
 from pipeline.data.loaders import Cut, TrainingLoader, check_cut, validation_batches
-from pipeline.data.plan import TrainingPlan
+from pipeline.data.plan import Phase, TrainingPlan
 from tests.core.examples import Numbers, Rows
 
 BATCHING = ByExamples(kind="examples", examples_per_step=8)
@@ -90,3 +91,16 @@ def test_validation_sees_each_example_once_and_every_rank_as_many_batches(world_
     assert all(len(item.batch.index) > 0 for rank in ranks for item in rank)
     # 21 examples make steps of 8, 8 and 5: more parts than 5 leave some without an example.
     assert all(item.counts for rank in ranks for item in rank) == (world_size * accumulation <= 5)
+
+
+def test_each_step_is_collated_from_the_data_set_of_its_phase() -> None:
+    class Shifted(Numbers):
+        def collate(self, indices: np.ndarray, epoch: int) -> Rows:
+            found = super().collate(indices, epoch)
+            return Rows(found.index, found.value + 1_000_000)
+
+    duration = Steps(kind="steps", num_steps=9)
+    plan = TrainingPlan(Numbers([1] * 16), BATCHING, duration, seed=0, later=(Phase(5, Shifted([2] * 40)),))
+    loaded = list(TrainingLoader(plan, Cut(0, 1, 2), start=3, prefetch=2))
+    assert [micro.update for micro in loaded] == [3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8]
+    assert [bool((micro.batch.value >= 1_000_000).all()) for micro in loaded] == [False] * 4 + [True] * 8

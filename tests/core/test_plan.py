@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.config import ByExamples, ByTokens, Epochs, Steps
-from pipeline.data.plan import Step, TrainingPlan, cut, padding_share, plan_epoch
+from pipeline.data.plan import Phase, Step, TrainingPlan, cut, padding_share, plan_epoch
 from tests.core.examples import Numbers
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -116,3 +116,29 @@ def test_a_data_set_without_examples_is_refused() -> None:
 def test_an_example_that_fits_into_no_step_is_named() -> None:
     with pytest.raises(ValueError, match="tokens_per_step: example 2 has 90 tokens, a step holds at most 80"):
         plan_epoch(Numbers([5, 6, 90, 7]).sizes(0), _tokens(80), seed=0, epoch=0)
+
+
+def test_later_data_sets_take_over_at_their_step_with_a_new_epoch_and_every_start_gives_the_rest() -> None:
+    """Epochs of 8, 4 and 2 steps: the second data set begins in the middle of epoch 1, the third of its epoch 3."""
+    first, second, third = Numbers([5] * 64), Numbers([6] * 32), Numbers([7] * 16)
+    later = (Phase(13, second), Phase(19, third))
+    plan = TrainingPlan(first, _examples(8), Steps(kind="steps", num_steps=24), seed=4, later=later)
+    whole = list(plan.steps(0))
+    assert [epoch for epoch, _ in whole] == [0] * 8 + [1] * 5 + [2] * 4 + [3] * 2 + [4, 4, 5, 5, 6]
+    for update, (epoch, step) in enumerate(whole):
+        examples = first if update < 13 else second if update < 19 else third
+        assert plan.examples_at(update) is examples
+        assert step.targets == {"loss": 8 * (int(examples.lengths[0]) // 2 + epoch)}
+    of_second = [step.indices.tolist() for epoch, step in whole if epoch == 2]
+    assert sorted(chain(*of_second)) == list(range(32))
+    for start in range(25):
+        rest = [(epoch, step.indices.tolist()) for epoch, step in plan.steps(start)]
+        assert rest == [(epoch, step.indices.tolist()) for epoch, step in whole[start:]]
+
+
+def test_a_data_set_that_takes_over_after_the_end_never_does() -> None:
+    first, never = Numbers([5] * 64), Numbers([6] * 32)
+    duration = Steps(kind="steps", num_steps=10)
+    plan = TrainingPlan(first, _examples(8), duration, seed=4, later=(Phase(10, never),))
+    alone = TrainingPlan(first, _examples(8), duration, seed=4)
+    assert indices(tuple(step for _, step in plan.steps(0))) == indices(tuple(step for _, step in alone.steps(0)))

@@ -145,14 +145,30 @@ def test_short_share_makes_that_share_of_rows_shorter() -> None:
     assert 0.22 < (sizes.lengths < 128).mean() < 0.4
 
 
-def test_of_the_chosen_tokens_eighty_percent_are_masked_ten_random_ten_kept() -> None:
-    _, batch = everything(examples(corpus(40, 300), max_length=128))
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_of_the_chosen_tokens_eighty_percent_are_masked_ten_random_ten_kept(whole_words: bool) -> None:
+    _, batch = everything(examples(corpus(40, 300), max_length=128, whole_words=whole_words))
     chosen, shown = batch.labels[batch.is_masked], batch.input_ids[batch.is_masked]
     masked, kept = (shown == MASK).float().mean().item(), (shown == chosen).float().mean().item()
     assert len(chosen) > 5000
     assert abs(masked - 0.8) < 0.02
     assert abs(kept - 0.1) < 0.015
     assert (shown[shown != MASK] >= FIRST).all()
+
+
+def test_a_random_token_is_any_ordinary_one_with_equal_chance() -> None:
+    tokens = corpus(40, 300)
+    found = examples(tokens, max_length=128)
+    drawn = []
+    for epoch in range(4):
+        _, batch = everything(found, epoch)
+        replaced = batch.is_masked & (batch.input_ids != MASK) & (batch.input_ids != batch.labels)
+        drawn.append((batch.input_ids[replaced].double() - FIRST) / tokens.num_tokens)
+    places = torch.cat(drawn).sort().values
+    assert len(places) > 2000
+    # Kolmogorov and Smirnov: below 1.63 / sqrt(n) at one in a hundred.
+    expected = (torch.arange(len(places)) + 0.5) / len(places)
+    assert (places - expected).abs().max() < 1.63 / len(places) ** 0.5
 
 
 def test_every_position_is_equally_likely_to_be_chosen() -> None:

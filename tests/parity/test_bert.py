@@ -1,5 +1,6 @@
 """BERT and its task heads compute what the classes of `transformers` compute, in both directions."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,32 @@ def test_we_open_a_bert_of_transformers_and_give_its_logits_and_loss(tmp_path: P
     theirs: Any = BertForPreTraining(their_config())
     spread(theirs.eval())
     assert_same_pretraining(bert_from_huggingface(*save_theirs(tmp_path, theirs)).eval(), theirs)
+
+
+def test_the_gradient_of_every_parameter_is_theirs(tmp_path: Path) -> None:
+    our = ours()
+    theirs = open_theirs(tmp_path, BertForPreTraining, bert_to_huggingface(our, pad_token_id=0))
+    ids, types, mask = inputs()
+    chosen = mask & (torch.arange(9) % 2 == 0)
+    labels, next_labels = ids.flip(1), torch.tensor([1, 0])
+    loss = theirs(**their_inputs(), labels=labels.masked_fill(~chosen, -100), next_sentence_label=next_labels).loss
+    torch.autograd.backward(loss)
+    hidden = our(ids, types, mask)
+    torch.autograd.backward(
+        F.cross_entropy(our.mlm_logits(hidden[chosen]), labels[chosen])
+        + F.cross_entropy(our.nsp_logits(hidden), next_labels)
+    )
+    gradients = copy.deepcopy(our)
+    for parameter, source in zip(gradients.parameters(), our.parameters(), strict=True):
+        assert source.grad is not None
+        parameter.data = source.grad
+    _, found = bert_to_huggingface(gradients, pad_token_id=0)
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4)
+        # Nothing is learned of a key's bias: it adds the same to all scores of a query.
+        assert gradient.abs().max() > 1e-4 or name.endswith("key.bias"), name
 
 
 @torch.no_grad()

@@ -247,3 +247,54 @@ def test_a_counted_start_scores_words_by_their_frequency_and_lays_words_of_one_p
     assert likeness[5, 6] > 0.9 and likeness[7:10, 7:10].min() > 0.9
     assert likeness[5:7, 7:10].max() < 0.0
     assert model.masked_word.decoder.weight is model.encoder.token_embedding.weight
+
+
+PHASES = {"kind": "phases", "first_length": 20, "first_share": 0.5}
+
+
+def test_a_killed_training_in_two_phases_continues_bit_by_bit_on_both_sides_of_the_switch(
+    tmp_path: Path, code: Path
+) -> None:
+    changes = {
+        "length": PHASES,
+        "training.duration.num_steps": 12,
+        "training.checkpoint_every": 2,
+        "training.batching.tokens_per_step": 400,
+        "model.dropout": 0.2,
+    }
+    whole, killed = (workspace(tmp_path / name, code, changes) for name in ("whole", "killed"))
+    whole.run("cpu")
+    killed.run("cpu", kill_at=5)
+    killed.run("cpu", kill_at=9)
+    killed.run("cpu")
+    assert killed.curve_text() == whole.curve_text()
+    assert all(torch.equal(tensor, killed.weights()[name]) for name, tensor in whole.weights().items())
+
+
+def test_the_rows_of_each_phase_have_its_length_and_the_paper_switches_at_nine_tenths() -> None:
+    config = PretrainBertConfig.model_validate(CONFIG | {"length": PHASES})
+    assert config.phases == ((0, 20), (120, 40))
+    tokens = in_memory(sentences(*SPLITS["train"]))
+    longest = [
+        masked_examples(tokens, tokenizer(), config, max_length=length).sizes(0).lengths.max()
+        for _, length in config.phases
+    ]
+    assert longest == [20, 40]
+    for path in ROOT.glob("conf/paper/pretrain_bert*.yaml"):
+        assert load(path, PretrainBertConfig).phases == ((0, 128), (900_000, 512))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"length.first_length": 40}, r"length.first_length: found 40, it must be below model.max_length, 40"),
+        ({"training.duration": {"kind": "epochs", "num_epochs": 2}}, r"training.duration must be of kind steps"),
+        ({"length.first_share": 1.2}, r"length.first_share"),
+    ],
+)
+def test_phases_that_do_not_fit_the_training_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "pretrain_bert.yaml"
+    path.write_text(yaml.safe_dump(CONFIG | {"length": PHASES}))
+    change_yaml(path, changes)
+    with pytest.raises(ValueError, match=message):
+        load(path, PretrainBertConfig)

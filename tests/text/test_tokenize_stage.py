@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.pair_arrays import read_pair_arrays
+from pipeline.data.prepared import read_documents
 from pipeline.data.records import Conversation, Document, Message, Pair, Rated, write_records
 from pipeline.data.token_arrays import read_token_arrays
+from pipeline.stages import tokenize
 from pipeline.stages.tokenize import main
-from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.training import train_wordpiece
 
 CONFIG = Path("conf/own/tokenize.yaml")
 ALL = """
@@ -177,4 +180,67 @@ def test_training_pairs_are_written_in_several_segmentations_and_the_others_in_o
 def test_several_equal_segmentations_are_refused(texts: tuple[str, ...]) -> None:
     prepare(texts, "translation: {vocab_size: 100, num_segmentations: 4}")
     with pytest.raises(ValueError, match="num_segmentations: 4 equal ones without bpe_dropout; allowed is 1"):
+        main(CONFIG)
+
+
+def test_documents_are_encoded_alike_however_many_at_once(
+    texts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(texts)
+    main(CONFIG)
+    first = hashes(Path("data/own/tokens"))
+    monkeypatch.setattr(tokenize, "_DOCUMENTS_AT_ONCE", 2)
+    main(CONFIG)
+    assert hashes(Path("data/own/tokens")) == first
+
+
+def test_a_cased_wordpiece_is_trained_on_request(texts: tuple[str, ...]) -> None:
+    prepare(texts, "wordpiece: {vocab_size: 160, corpora: [text], lower_case: false}\n")
+    main(CONFIG)
+    found = load_tokenizer(Path("data/own/tokens/wordpiece"))
+    assert found.hash == train_wordpiece([f"{text}\n{text} ж" for text in texts], vocab_size=160, lower_case=False).hash
+
+
+@pytest.mark.parametrize("kind", ["vocab.txt", "tokenizer.json"])
+def test_a_given_wordpiece_is_taken_as_it_is(kind: str, texts: tuple[str, ...], wordpiece: Tokenizer) -> None:
+    given = Path("given")
+    given.mkdir()
+    if kind == "vocab.txt":
+        (given / kind).write_text("\n".join(wordpiece.tokens(range(200))) + "\n", encoding="utf-8")
+    else:
+        wordpiece.save(given)
+    prepare(texts, "wordpiece: {vocab_size: 200, corpora: [text], given: given}\n")
+    main(CONFIG)
+    assert load_tokenizer(Path("data/own/tokens/wordpiece")).hash == wordpiece.hash
+    prepare(texts, "wordpiece: {vocab_size: 199, corpora: [text], given: given}\n")
+    with pytest.raises(ValueError, match=r"wordpiece.vocab_size: found 199, the tokenizer in given has 200"):
+        main(CONFIG)
+
+
+def test_a_given_tokenizer_without_the_special_tokens_of_bert_is_refused(
+    texts: tuple[str, ...], translation_bpe: Tokenizer
+) -> None:
+    Path("given").mkdir()
+    translation_bpe.save(Path("given"))
+    prepare(texts, "wordpiece: {vocab_size: 200, corpora: [text], given: given}\n")
+    with pytest.raises(ValueError, match=r"given: a tokenizer of BERT has .* no \['cls', 'sep', 'mask'\]"):
+        main(CONFIG)
+
+
+def test_the_bert_takes_the_sources_that_it_names_and_the_gpt_all(texts: tuple[str, ...]) -> None:
+    prepare(texts, "byte_bpe: {vocab_size: 320, corpora: [text]}\n")
+    for split in ("train", "valid", "test"):
+        file = Path(f"data/own/prepared/text/{split}.jsonl")
+        rows = [Document("other", "", "other", "ю ю ю"), *read_documents(file)]
+        write_records(file, rows)
+    CONFIG.write_text(ALL.replace("corpora: [text]}", "corpora: [text], sources: [own]}"))
+    main(CONFIG)
+    wordpiece = load_tokenizer(Path("data/own/tokens/wordpiece"))
+    assert wordpiece.encode("ю") == [wordpiece.id_of("unk")]
+    for name, count in (("wordpiece", len(texts)), ("bpe", len(texts) + 1)):
+        tokenizer = load_tokenizer(Path("data/own/tokens") / name)
+        arrays = read_token_arrays(Path(f"data/own/tokens/text-{name}/train"), tokenizer_hash=tokenizer.hash)
+        assert arrays.num_documents == count
+    CONFIG.write_text(ALL.replace("corpora: [text]}", "corpora: [text], sources: [own, books]}"))
+    with pytest.raises(ValueError, match=r"wordpiece.sources: .*train.jsonl has no document of books"):
         main(CONFIG)
