@@ -24,7 +24,13 @@ def sequence_label_settings(labels: Sequence[str], num_outputs: int, dropout: fl
 
 
 def from_label_settings(config: Mapping[str, Any]) -> tuple[int, float]:
-    """Number of outputs, two if config.json does not say (the default there), and dropout before the classifier."""
+    """Number of outputs, and dropout before the classifier."""
     dropout = config.get("classifier_dropout")
-    num_labels = len(config["id2label"]) if "id2label" in config else 2
+    num_labels = len(output_names(config))
     return num_labels, setting(config, "hidden_dropout_prob") if dropout is None else dropout
+
+
+def output_names(config: Mapping[str, Any]) -> list[str]:
+    """Names of the outputs in the order of their numbers; two by the names of Hugging Face if config.json has none."""
+    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
+    return [names[str(number)] for number in range(len(names))]
