@@ -15,7 +15,11 @@ STAGES = [
     "pretrain_gpt",
     "reward",
     "pretrain_bert",
+    "pretrain_bilm",
     "finetune/polarity",
+    "finetune/polarity-bilstm",
+    "finetune/polarity-bilm",
+    "finetune/polarity-gpt",
     "translate/transformer",
     "word_vectors/skipgram",
 ]
