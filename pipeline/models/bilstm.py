@@ -83,7 +83,11 @@ class BiLSTM(nn.Module):
         token_type_ids: Int[Tensor, "B T"],
         attention_mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T D"]:
-        """States of both directions; of two texts the separator between them tells, not their token types."""
+        """States of both directions; of two texts the separator between them tells, not their token types.
+
+        Raises ValueError beyond the longest length.
+        """
+        refuse_longer(input_ids, self.config.max_length)
         states: Tensor = self.layers(self.dropout(self.token_embedding(input_ids)), attention_mask)
         return states
 
@@ -151,6 +155,12 @@ def pooling_kind(pooling: Pooling) -> PoolingKind:
             return "attention"
         case _:
             assert_never(pooling)
+
+
+def refuse_longer(input_ids: Int[Tensor, "B T"], max_length: int) -> None:
+    """ValueError for texts longer than a classifier was trained for, though an LSTM could go on."""
+    if input_ids.size(1) > max_length:
+        raise ValueError(f"{input_ids.size(1)} tokens exceed the longest text of this model, {max_length}")
 
 
 def at_last_token(hidden: Float[Tensor, "B T D"], attention_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B D"]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.config import Config, Fraction
 from pipeline.models.bert import Bert, Pooler
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
-from pipeline.models.bilstm import BiLSTM, LSTMLayers, Pooling, at_last_token
+from pipeline.models.bilstm import BiLSTM, LSTMLayers, Pooling, at_last_token, refuse_longer
 from pipeline.models.dropout import Dropout
 from pipeline.models.gpt import GPT, GPTConfig
 
@@ -104,7 +104,11 @@ class BiLMEncoder(nn.Module):
         token_type_ids: Int[Tensor, "B T"],
         attention_mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B T D"]:
-        """States of both directions; of two texts the separator between them tells, not their token types."""
+        """States of both directions; of two texts the separator between them tells, not their token types.
+
+        Raises ValueError beyond the longest length.
+        """
+        refuse_longer(input_ids, self.config.max_length)
         with torch.no_grad():
             layers = self.language_model(input_ids, attention_mask)
         states: Tensor = self.layers(self.dropout(self.mix(layers)), attention_mask)
@@ -121,7 +125,8 @@ TextEncoder = Bert | GPTEncoder | BiLSTM | BiLMEncoder
 """What reads texts: (input_ids, token_type_ids, attention_mask), each (B, T), to states (B, T, D).
 
 The state of a real token does not depend on how far its row is padded; what stands at padding is of no use. The
-`config` of each says `vocab_size`, D as `d_model`, and `max_length`, the longest text in tokens.
+`config` of each says `vocab_size`, D as `d_model`, and `max_length`, the longest text in tokens; a longer one is a
+ValueError.
 """
 
 TextPooler = Pooler | LastTokenPooling | Pooling

@@ -106,6 +106,14 @@ def test_every_token_and_their_order_change_the_scores(name: str) -> None:
     assert (scores(model, tokens.flip(1), mask) - found).abs().max() > 1e-6
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_beyond_the_longest_length_are_refused(name: str) -> None:
+    model, tokens = classifier(name), ids(1, 13)
+    assert model.encoder.config.max_length == 12
+    with pytest.raises(ValueError, match=r"13 tokens .* 12"):
+        scores(model, tokens, torch.ones_like(tokens).bool())
+
+
 @torch.no_grad()
 def test_a_state_of_the_lstm_has_seen_one_side_in_each_half() -> None:
     torch.manual_seed(0)
