@@ -92,7 +92,9 @@ class BiLMEncoder(nn.Module):
     def __init__(self, config: BiLMEncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.language_model = BidirectionalLM(config.language_model).requires_grad_(False)
+        # Its states are data: without dropout, whatever mode a trainer puts it into.
+        without_dropout = config.language_model.model_copy(update={"dropout": 0.0})
+        self.language_model = BidirectionalLM(without_dropout).requires_grad_(False)
         self.mix = LayerMix(config.language_model.num_layers + 1)
         self.dropout = Dropout(config.dropout)
         d_input = 2 * config.language_model.d_model
@@ -113,12 +115,6 @@ class BiLMEncoder(nn.Module):
             layers = self.language_model(input_ids, attention_mask)
         states: Tensor = self.layers(self.dropout(self.mix(layers)), attention_mask)
         return states
-
-    def train(self, mode: bool = True) -> "BiLMEncoder":
-        """As in any module, but the language model stays without dropout: its states are data."""
-        super().train(mode)
-        self.language_model.eval()
-        return self
 
 
 TextEncoder = Bert | GPTEncoder | BiLSTM | BiLMEncoder
