@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, lines_of, written
 from pipeline.cli_options import (
     ANSWERING,
+    COLUMNS,
     DRAWING,
     MODELS,
     RESAMPLING,
     TRANSLATOR,
     check_answer,
     check_bleu,
+    check_tag,
     check_translate,
     given_or_default,
     parser,
@@ -158,6 +160,10 @@ def _answer(options: argparse.Namespace) -> int:
     """Answers each text; one text or a prompt is answered as it comes, many in groups."""
     check_answer(options)
     is_prompt = _is_prompt(options)
+    if options.command == "tag":
+        check_tag(options, is_prompt=is_prompt)
+        if options.conll:
+            return _tag_columns(options)
     answer = _answerer(options)
     if is_prompt:
         for line in _prompted(f"{options.command}> "):
@@ -171,6 +177,20 @@ def _answer(options: argparse.Namespace) -> int:
             for reply in _keeping_empty(answer, group):
                 print(" ".join(reply.splitlines()))
             sys.stdout.flush()
+    sys.stdout.flush()
+    return 0
+
+
+def _tag_columns(options: argparse.Namespace) -> int:
+    """Tags a column file as it comes."""
+    from pipeline import cli_tag
+    from pipeline.profile import current_layout
+
+    given = given_or_default(options, COLUMNS)
+    columns = cli_tag.Columns.model_validate(given | {"name": str(options.file or STANDARD_INPUT)})
+    model = cli_tag.opened_tagger(options.model or current_layout(options.profile).model(MODELS["tag"]))
+    for line in cli_tag.tag_columns(model, lines_of(options.file), columns):
+        print(line)
     sys.stdout.flush()
     return 0
 
@@ -195,6 +215,12 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
             return begin(folder, draw)
         case "classify":
             return cli_commands.classifying(folder)
+        case "tag":
+            from pipeline import cli_tag
+
+            return cli_tag.tagging(cli_tag.opened_tagger(folder), as_json=options.json, tokenised=options.tokenised)
+        case "fill-mask":
+            return cli_commands.filling(folder, options.num)
         case "similar":
             return cli_commands.neighbouring(folder, options.num)
         case _:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.inference import BothWaysScorer, Classifier, Generator, Scorer, Turn, open_model
+from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
 from pipeline.stages.translation import Translator
@@ -89,6 +90,26 @@ def scoring(folder: Path) -> Answerer:
     return score
 
 
+def filling(folder: Path, num_candidates: int) -> Answerer:
+    """Each text with its gaps filled and the probability of that behind a tab; or the likeliest tokens of each gap."""
+    model = open_model(folder)
+    if not isinstance(model, GapFiller):
+        raise wrong_kind(folder, "a pretrained BERT", model)
+    if num_candidates < 0:
+        raise ValueError(f"--num: found {num_candidates}, allowed is 0 or more")
+
+    def fill(texts: Sequence[str]) -> list[str]:
+        found = model.fill(texts, num_candidates=max(1, num_candidates))
+        if not num_candidates:
+            return [f"{one.text}\t{one.probability:.4f}" for one in found]
+        return [
+            " | ".join(", ".join(f"{token} {value:.4f}" for token, value in gap) for gap in one.candidates)
+            for one in found
+        ]
+
+    return fill
+
+
 def neighbouring(folder: Path, num_neighbours: int) -> Answerer:
     """The nearest words of each word, with their cosines."""
     model = Neighbours(open_words(folder))
@@ -114,6 +135,7 @@ def wrong_kind(folder: Path, wanted: str, found: object) -> ValueError:
         Generator: "a GPT",
         Neighbours: "word vectors",
         Scorer: "a reward model",
+        Tagger: "a tagger",
         Translator: "a translation model",
     }
     return ValueError(f"{folder}: expected {wanted}, this folder holds {kinds[type(found)]}")

@@ -14,6 +14,8 @@ MODELS = {
     "generate": "pretrain_gpt",
     "chat": "dpo",
     "classify": "finetune/polarity",
+    "tag": "finetune/tags",
+    "fill-mask": "pretrain_bert",
     "similar": "word_vectors/skipgram",
     "score": "reward",
 }
@@ -26,6 +28,8 @@ ANSWERING = {"top_k": 0, "top_p": 0.95, "seed": 0}
 """What generate and chat draw by, unless told otherwise or greedy."""
 RESAMPLING = {"resamples": 1000, "seed": 0}
 """The paired bootstrap of bleu, unless told otherwise."""
+COLUMNS = {"word_column": 1, "separator": "whitespace", "comment": "", "scheme": "iob2"}
+"""How --conll of tag reads and writes, unless told otherwise."""
 _SEARCHING = ("beam", "length_penalty", "stop")
 _TRANSLATE = (
     "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
@@ -39,6 +43,8 @@ _HELP = {
     "generate": "continue texts",
     "chat": "talk: each line is the next turn of one conversation",
     "classify": "label texts; prints label, tab, probability",
+    "tag": "find entities in texts; prints each text with its entities as [type probability words]",
+    "fill-mask": "fill each [MASK] of texts; prints the filled text, tab, probability",
     "similar": "find the nearest words of words",
     "score": "reward answers; each line is a request, a tab and an answer",
 }
@@ -62,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--top-k", type=int, help="draw from the likeliest; 0 for all (default: 0)")
             command.add_argument("--top-p", type=float, help="draw from this probability (default: 0.95)")
             command.add_argument("--seed", type=int, help="seed of the draws (default: 0)")
+        if name == "tag":
+            _add_tag(command)
+        if name == "fill-mask":
+            command.add_argument(
+                "--num", type=int, default=0, help="so many tokens for each gap, not the filled text (default: 0)"
+            )
         if name == "similar":
             command.add_argument("--num", type=int, default=8, help="how many words (default: 8)")
     _add_bleu(commands.add_parser("bleu", help="score translations against a reference", description=_BLEU))
@@ -120,6 +132,29 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--attention", type=Path, help="draw the attention of up to 16 lines into a .png or .svg")
 
 
+def _add_tag(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--json", action="store_true", help="a list a text, of type, text, start, end (in characters) and probability"
+    )
+    command.add_argument(
+        "--tokenised", action="store_true", help="words are what spaces separate; else marks around words stand apart"
+    )
+    command.add_argument(
+        "--conll",
+        action="store_true",
+        help="texts are column files, a word a line, an empty line between sentences: each line gets the tag of its "
+        "word as a further column, as conlleval reads it; other lines stay as they are",
+    )
+    command.add_argument("--word-column", type=int, help="of --conll: column of the word, from 1 (default: 1)")
+    command.add_argument(
+        "--separator", choices=("whitespace", "tab"), help="of --conll: what separates columns (default: whitespace)"
+    )
+    command.add_argument("--comment", help="of --conll: beginning of lines before a sentence that are no words")
+    command.add_argument(
+        "--scheme", choices=("iob1", "iob2", "bioes", "bilou"), help="of --conll: scheme of the tags (default: iob2)"
+    )
+
+
 def _add_bleu(command: argparse.ArgumentParser) -> None:
     command.add_argument("systems", nargs="+", type=Path, metavar="SYSTEM", help="one or two files of translations")
     command.add_argument("--reference", type=Path, required=True, help="a file with the reference of each line")
@@ -155,6 +190,18 @@ def check_answer(options: argparse.Namespace) -> None:
     check_model(options)
     if options.command in ("generate", "chat") and options.temperature == 0.0:
         _refuse(options, ANSWERING, "is for draws: found --temperature 0, which takes the likeliest token")
+
+
+def check_tag(options: argparse.Namespace, *, is_prompt: bool) -> None:
+    """ValueError for options of tag of which one would be ignored; `is_prompt` where texts are to be typed."""
+    if not options.conll:
+        _refuse(options, COLUMNS, "is for --conll")
+        return
+    if options.text or is_prompt:
+        raise ValueError("--conll reads a file or a pipe, found " + ("a prompt" if is_prompt else "texts as arguments"))
+    for name in ("json", "tokenised"):
+        if getattr(options, name):
+            raise ValueError(f"--{name} is for running text, --conll for column files: found both")
 
 
 def check_model(options: argparse.Namespace) -> None:

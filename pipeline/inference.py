@@ -1,7 +1,7 @@
 """Trained model folders at work: texts in, answers out. For the command line and for the model server.
 
-`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Scorer`,
-`GapFiller`, `BothWaysScorer` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
+`open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Tagger`,
+`Scorer`, `GapFiller`, `BothWaysScorer` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,13 @@ from torch import Tensor
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.data.pieces import PieceBatch
+from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.kinds import kind_of
 from pipeline.models.bilm import BidirectionalLM
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
-from pipeline.models.huggingface.bert import bert_from_huggingface
+from pipeline.models.huggingface.bert import bert_from_huggingface, token_classifier_from_huggingface
 from pipeline.models.huggingface.labels import output_names
 from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface, text_classifier_from_huggingface
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
@@ -163,7 +164,7 @@ class BothWaysScorer:
         return results
 
 
-Model = Generator | Translator | Classifier | Scorer | GapFiller | BothWaysScorer | Neighbours
+Model = Generator | Translator | Classifier | Tagger | Scorer | GapFiller | BothWaysScorer | Neighbours
 
 
 def open_model(folder: Path) -> Model:
@@ -181,6 +182,8 @@ def open_model(folder: Path) -> Model:
             return _open_both_ways(folder, load_model(folder))
         case "classifier":
             return _open_classifier(folder, load_model(folder))
+        case "tagger":
+            return _open_tagger(folder, load_model(folder))
         case "translator":
             return open_translator(folder)
         case "word_vectors":
@@ -206,3 +209,17 @@ def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
     tokenizer = load_tokenizer(folder)
     tokenizer.check_fits(model.encoder.config.vocab_size, folder)
     return Classifier(model, tokenizer, labels=output_names(found.config))
+
+
+def _open_tagger(folder: Path, found: ModelFolder) -> Tagger:
+    names = found.config.get("id2label", {})
+    tokenizer = load_tokenizer(folder)
+    try:
+        if not names:
+            raise ValueError("config.json: no id2label, so that nobody knows the tags of the model")
+        model = token_classifier_from_huggingface(found.config, found.state)
+        tagger = Tagger(model, tokenizer, labels=[names[str(number)] for number in range(len(names))])
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    tokenizer.check_fits(model.encoder.config.vocab_size, folder)
+    return tagger

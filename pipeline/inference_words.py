@@ -24,6 +24,8 @@ class Filled:
     """The text with the likeliest token in each gap, as the tokenizer spells it."""
     probability: float
     """Of these tokens: the product over the gaps, each of which is filled without looking at the others."""
+    candidates: tuple[tuple[tuple[str, float], ...], ...]
+    """For each gap the likeliest tokens with their probabilities, the likeliest first."""
 
 
 class GapFiller:
@@ -34,8 +36,11 @@ class GapFiller:
         self.tokenizer = tokenizer
 
     @torch.inference_mode()
-    def fill(self, texts: Sequence[str]) -> list[Filled]:
+    def fill(self, texts: Sequence[str], *, num_candidates: int = 1) -> list[Filled]:
         """Each text without its gaps; ValueError names one that has none, or is longer than the model reads."""
+        num_tokens = self.model.config.vocab_size - len(self.tokenizer.special_ids)
+        if not 1 <= num_candidates <= num_tokens:
+            raise ValueError(f"candidates of a gap: found {num_candidates}, allowed are 1 to {num_tokens}")
         rows = [self._encode(text) for text in texts]
         results: list[Filled] = []
         for start in range(0, len(rows), _BATCH):
@@ -47,9 +52,14 @@ class GapFiller:
                 gaps = ids == self.tokenizer.id_of("mask")
                 logits = self.model.mlm_logits(states[gaps])
                 logits[:, sorted(self.tokenizer.special_ids)] = -torch.inf
-                found = logits.log_softmax(-1).max(-1)
-                filled = ids.masked_scatter(gaps, found.indices).tolist()
-                results.append(Filled(self.tokenizer.decode(filled), float(found.values.sum().exp())))
+                found = logits.log_softmax(-1).topk(num_candidates)  # (gaps, candidates)
+                filled = ids.masked_scatter(gaps, found.indices[:, 0]).tolist()
+                candidates = tuple(
+                    tuple(zip(self.tokenizer.tokens(tokens.tolist()), values.exp().tolist(), strict=True))
+                    for tokens, values in zip(found.indices, found.values, strict=True)
+                )
+                probability = float(found.values[:, 0].sum().exp())
+                results.append(Filled(self.tokenizer.decode(filled), probability, candidates))
         return results
 
     def _encode(self, text: str) -> np.ndarray:

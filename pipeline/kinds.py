@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["gpt", "reward", "bert", "bilm", "classifier", "translator", "word_vectors"]
+Kind = Literal["gpt", "reward", "bert", "bilm", "classifier", "tagger", "translator", "word_vectors"]
 
 _REWARDS = ({"0": "reward"}, {"0": "LABEL_0"})
 """Names of the one output of a reward model: ours, and what stands there where nobody named it."""
@@ -21,6 +21,8 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
             return "bert"
         case ("BertForSequenceClassification", _):
             return "classifier"
+        case ("BertForTokenClassification", _):
+            return "tagger"
         case (_, "pipeline-bilm"):
             return "bilm"
         case (_, "pipeline-bilstm" | "pipeline-bilm-classifier"):
@@ -31,6 +33,6 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
             return "word_vectors"
     raise ValueError(
         f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, BertForPreTraining, "
-        f"BertForSequenceClassification, a recurrent classifier, a bidirectional language model, a translation model "
-        f"or word vectors, found architectures {config.get('architectures')}"
+        f"BertForSequenceClassification, BertForTokenClassification, a recurrent classifier, a bidirectional language "
+        f"model, a translation model or word vectors, found architectures {config.get('architectures')}"
     )

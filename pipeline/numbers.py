@@ -9,11 +9,23 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import Config, load
 from pipeline.layout import Layout
+from pipeline.number_tasks import (
+    Goals,
+    TaskFigures,
+    average,
+    mean_margin,
+    reference_mean,
+    task_of,
+    task_reports,
+    tasks_table,
+    unmet,
+    value_at,
+)
 from pipeline.report.table import write_between
 
 CONFIGURATIONS = Path("conf/numbers")
@@ -32,14 +44,32 @@ class NumberConfig(Config):
     """What is measured, and how, in words."""
     key: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
     """Where the figure stands in the metrics of the last stage, as `tokenised_bleu.beam`."""
-    reported: float
-    """The published figure."""
-    reach: float
-    """The figure that our mean has to reach."""
+    reported: float | None = None
+    """The published figure; without one, a `reference` that is run here takes its place."""
+    reach: float | None = None
+    """The figure that our mean has to reach; none where the `goals` say all."""
     needs: str = ""
     """Another number, whose models this one goes on with; its stages run first."""
     above: str = ""
     """Another number of the same metric that our mean has to exceed, as the published one does: a step of a ladder."""
+    tasks: Mapping[str, TaskFigures] = {}
+    """The tasks that the number is made of, whose runs are in folders of these names; `key`, `reported` and `reach` are
+    those of the first. None for a number of one task."""
+    average_of: tuple[str, ...] = ()
+    """The tasks whose means are averaged, as the average of GLUE; none for no average."""
+    goals: Goals = Goals()
+    """What the tasks have to reach together."""
+    reference: str = ""
+    """A file with another program's figures for the same tasks, measured on this machine."""
+
+    @model_validator(mode="after")
+    def _has_something_to_reach(self) -> "NumberConfig":
+        if self.reported is None and not self.reference:
+            raise ValueError("a number needs reported, what was published, or a reference that is run here")
+        if self.reach is None and self.goals == Goals():
+            raise ValueError("a number needs reach, or goals for its tasks")
+        return self
+
     needs_gpu: bool = False
     """Whether a processor alone would take weeks."""
     note: str = ""
@@ -64,9 +94,15 @@ class Number:
 
     @property
     def runs(self) -> tuple[Path, ...]:
-        """The configurations whose metrics hold the figure: one for each seed."""
+        """The trainings of the last stage: one for each seed, of every task."""
         last = stage_of(self.stages[-1])
         return tuple(path for path in self.stages if stage_of(path) == last)
+
+    @property
+    def own_runs(self) -> tuple[Path, ...]:
+        """The trainings whose metrics hold the number's own figure: those of the first task."""
+        first = next(iter(self.config.tasks), "")
+        return tuple(path for path in self.runs if not first or task_of(path) == first)
 
 
 def stage_of(configuration: Path) -> str:
@@ -92,13 +128,39 @@ def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] =
     foreign = [str(path) for path in stages if stage_of(path) not in order]
     if foreign or not stages:
         raise ValueError(f"{folder}: expected files of the stages {', '.join(order)}; found {foreign or 'none'}")
-    stages.sort(key=lambda path: (order.index(stage_of(path)), path))
     config = load(folder / "number.yaml", NumberConfig)
+    tasks = list(config.tasks)
+    stages.sort(
+        key=lambda path: (
+            order.index(stage_of(path)),
+            tasks.index(task_of(path)) if task_of(path) in tasks else 0,
+            path,
+        )
+    )
+    _check_tasks(folder / "number.yaml", config, stages)
     _check_ladder(name, config)
     if name in needed_by:
         raise ValueError(f"{folder / 'number.yaml'}: needs: {' needs '.join([*needed_by, name])}, itself")
     needs = open_number(config.needs, order, needed_by=(*needed_by, name)) if config.needs else None
     return Number(name, config, tuple(stages), needs)
+
+
+def _check_tasks(file: Path, config: NumberConfig, stages: Sequence[Path]) -> None:
+    """ValueError where the runs of the last stage are not those of the tasks, or a task is above an unknown one."""
+    if not config.tasks:
+        return
+    own = next(iter(config.tasks.values()))
+    if own.key != config.key:
+        raise ValueError(f"{file}: key: {config.key} is to be that of the first task, {own.key}")
+    trained = {task_of(path) for path in stages if stage_of(path) == stage_of(stages[-1])}
+    if trained != set(config.tasks):
+        raise ValueError(f"{file}: tasks: {', '.join(config.tasks)}; the folders are {', '.join(sorted(trained))}")
+    for name in config.average_of:
+        if name not in config.tasks:
+            raise ValueError(f"{file}: average_of: {name}: no such task")
+    for name, task in config.tasks.items():
+        if task.above and task.above not in config.tasks:
+            raise ValueError(f"{file}: tasks.{name}.above: {task.above}: no such task")
 
 
 def _check_ladder(name: str, config: NumberConfig) -> None:
@@ -114,6 +176,8 @@ def _check_ladder(name: str, config: NumberConfig) -> None:
             f"{file}: above: {config.above} measures {lower.metric} ({lower.key}), "
             f"this one {config.metric} ({config.key}): expected the same"
         )
+    if lower.reported is None or config.reported is None:
+        raise ValueError(f"{file}: above: {config.above}: a step of a ladder is between two published figures")
     if lower.reported >= config.reported:
         raise ValueError(
             f"{file}: above: {config.above} is published with {lower.reported}, this one with {config.reported}: "
@@ -121,26 +185,34 @@ def _check_ladder(name: str, config: NumberConfig) -> None:
         )
 
 
-def write_report(number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str]) -> dict[str, Any]:
+def write_report(
+    number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str], machine: Mapping[str, int]
+) -> dict[str, Any]:
     """Writes the figures of the runs that have finished.
 
-    `seconds` are what each stage took, needed ones included; `versions` what the last of the runs was measured with.
+    `seconds` are what each stage took, needed ones included; `versions` and `machine` what the last of the runs was
+    measured with.
     """
     config = number.config
     finished = [path for path in number.runs if path in seconds]
-    metrics = {path.stem: read_json(Layout.of(path).metrics) for path in finished}
-    ours = [float(_at(metrics[path.stem], config.key, Layout.of(path).metrics)) for path in finished]
-    report = {
+    found = {path: read_json(Layout.of(path).metrics) for path in finished}
+    metrics = {_run(path, number): values for path, values in found.items()}
+    ours = [value_at(found[path], config.key, Layout.of(path).metrics) for path in finished if path in number.own_runs]
+    reference = Path(config.reference) if config.reference else None
+    tasks = task_reports(config.tasks, found, seconds, reference=reference)
+    is_whole = len(finished) == len(number.runs)
+    missed = unmet(config.goals, tasks)
+    report: dict[str, Any] = {
         "id": number.id,
         "source": config.source,
         "metric": config.metric,
         "key": config.key,
-        "reported": config.reported,
+        "reported": config.reported if config.reported is not None else reference_mean(tasks),
         "reach": config.reach,
         "ours": ours,
         "mean": fmean(ours),
         "spread": stdev(ours) if len(ours) > 1 else None,
-        "reached": fmean(ours) >= config.reach if len(finished) == len(number.runs) else None,
+        "reached": (config.reach is None or fmean(ours) >= config.reach) and not missed if is_whole else None,
         "num_runs": {"finished": len(finished), "planned": len(number.runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
@@ -149,8 +221,12 @@ def write_report(number: Number, seconds: Mapping[Path, float], versions: Mappin
         "seconds": sum(seconds.values()),
         "seconds_by_stage": {_label(path, number): round(value, 1) for path, value in seconds.items()},
         "versions": dict(versions),
+        "machine": dict(machine),
         "note": config.note,
     }
+    if tasks:
+        report |= {"tasks": tasks, "mean_margin": mean_margin(tasks), "unmet": missed}
+        report["average"] = average(tasks, config.average_of)
     others = [other for other in read_reports() if other["id"] != number.id]
     report["above"] = above(report, others)
     write_json(number.report, report)
@@ -187,18 +263,15 @@ def order(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> st
     return f"`{step['number']}` {step['mean']:.2f}, {verdict}"
 
 
+def _run(path: Path, number: Number) -> str:
+    """A run's name among those of its number: its seed, behind its task where there are several."""
+    return f"{task_of(path)}/{path.stem}" if number.config.tasks else path.stem
+
+
 def _label(path: Path, number: Number) -> str:
     """A stage's name, that of its number before it when this is another one."""
     layout = Layout.of(path)
     return layout.stage if layout.profile == number.id else f"{layout.profile}/{layout.stage}"
-
-
-def _at(values: Any, key: str, file: Path) -> Any:
-    for part in key.split("."):
-        if not isinstance(values, dict) or part not in values:
-            raise ValueError(f"{file}: no {key}, which number.yaml names")
-        values = values[part]
-    return values
 
 
 def _signatures(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -220,7 +293,9 @@ def read_reports() -> list[dict[str, Any]]:
 def markdown_table(reports: Sequence[Mapping[str, Any]]) -> str:
     """A table for the README."""
     lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(_cells(report, reports))} |" for report in reports)])
+    lines += [f"| {' | '.join(_cells(report, reports))} |" for report in reports]
+    tasks = tasks_table(reports)
+    return "\n".join([*lines, *(["", tasks] if tasks else [])])
 
 
 def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -229,17 +304,24 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
     count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
     verdict = "not all seeds yet"
     if report["reached"] is not None:
-        verdict = "reached" if report["reached"] else f"missed by {report['reach'] - report['mean']:.2f}"
+        is_below = report["reach"] is not None and report["mean"] < report["reach"]
+        shortfalls = [f"missed by {report['reach'] - report['mean']:.2f}"] if is_below else []
+        verdict = "reached" if report["reached"] else "; ".join([*shortfalls, *report.get("unmet", [])])
     longest = max(report["seconds_by_stage"].values()) / 3600
     return (
         f"`{report['id']}`: {report['metric']}",
-        f"{report['reported']:.2f}",
+        shown(report["reported"]),
         f"{report['mean']:.2f}{spread} ({count})",
-        f"{report['reach']:.2f}, {verdict}",
+        ", ".join([*([shown(report["reach"])] if report["reach"] is not None else []), verdict]),
         order(report, reports),
         f"{longest:.1f}",
         report["source"],
     )
+
+
+def shown(figure: float | None) -> str:
+    """A figure with two digits; a dash where there is none."""
+    return "—" if figure is None else f"{figure:.2f}"
 
 
 def write_readme(readme: Path) -> None:

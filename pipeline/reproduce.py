@@ -21,7 +21,17 @@ from pathlib import Path
 from pipeline.artifacts import read_json, write_json
 from pipeline.data.sources import GIVEN
 from pipeline.layout import Layout
-from pipeline.numbers import Number, all_numbers, open_number, order, read_reports, stage_of, write_readme, write_report
+from pipeline.numbers import (
+    Number,
+    all_numbers,
+    open_number,
+    order,
+    read_reports,
+    shown,
+    stage_of,
+    write_readme,
+    write_report,
+)
 from pipeline.provenance import content_hash, module_sources
 
 ORDER = (
@@ -71,7 +81,7 @@ def overview() -> str:
         config = open_number(name, ORDER).config
         found = f"ours {ours[name]['mean']:.2f}" if name in ours else "not run yet"
         where = ", needs GPUs" if config.needs_gpu else ""
-        lines.append(f"  {name:28} published {config.reported:.2f}, {found}{where}; {config.metric}")
+        lines.append(f"  {name:28} published {shown(config.reported)}, {found}{where}; {config.metric}")
     return "\n".join(lines)
 
 
@@ -124,14 +134,14 @@ def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], in
                 code = run(path, keep)
                 if code:
                     return code
-                known = read_json(note) | {"done": True, "versions": versions()}
+                known = read_json(note) | {"done": True, "versions": versions(), "machine": machine()}
                 write_json(note, known)
             done.seconds[path] = known["seconds"]
             if path in number.runs:
-                report = write_report(number, done.seconds, known["versions"])
+                report = write_report(number, done.seconds, known["versions"], known.get("machine", {}))
                 step = order(report, read_reports())
                 sys.stderr.write(
-                    f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {report['reported']}"
+                    f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {shown(report['reported'])}"
                     f"{step and f'; to be above {step}'}\n"
                 )
         done.key = hashlib.sha256(" ".join([done.key, *keys]).encode()).hexdigest()
@@ -178,6 +188,12 @@ def versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def machine() -> dict[str, int]:
+    """What the seconds were measured on: processors, and the threads that a process may use of them."""
+    cpus = os.cpu_count() or 1
+    return {"cpus": cpus, "threads": min(cpus, int(os.environ.get("OMP_NUM_THREADS", cpus)))}
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any, assert_never
 import pandas as pd
 
 from pipeline.inference import BothWaysScorer, Classifier, Generator, Model, Scorer, Turn
+from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
 from pipeline.stages.translation import Translator
@@ -26,6 +27,8 @@ def answer(model: Model, request: pd.DataFrame, params: Mapping[str, Any]) -> pd
             predictions = model.classify(texts)
             labels, values = [row.label for row in predictions], [row.value for row in predictions]
             return pd.DataFrame({"label": labels, "value": values})
+        case Tagger():
+            return pd.DataFrame({"entities": [[one.as_row() for one in found] for found in model.find(texts)]})
         case Scorer():
             answers = [str(answer) for answer in request["answer"]]
             pairs = [

@@ -17,7 +17,7 @@ from mlflow.entities.logged_model_status import LoggedModelStatus
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array
+from mlflow.types.schema import Array, Object, Property
 
 from pipeline.kinds import kind_of
 
@@ -71,6 +71,10 @@ def signature(folder: Path) -> ModelSignature:
             return ModelSignature(Schema([text]), Schema([text]))
         case "classifier":
             return ModelSignature(Schema([text]), Schema([ColSpec("string", "label"), ColSpec("double", "value")]))
+        case "tagger":
+            names = {"type": DataType.string, "text": DataType.string, "start": DataType.long, "end": DataType.long}
+            properties = [Property(name, of) for name, of in (names | {"probability": DataType.double}).items()]
+            return ModelSignature(Schema([text]), Schema([ColSpec(Array(Object(properties)), "entities")]))
         case "reward":
             request = Schema([text, ColSpec("string", "answer")])
             return ModelSignature(request, Schema([ColSpec("double", "reward")]))

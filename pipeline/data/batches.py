@@ -81,6 +81,19 @@ class SequenceBatch(Batch):
 
 
 @dataclass(frozen=True)
+class TaggingBatch(Batch):
+    """Words in pieces, right-padded; a word is asked for at its first piece."""
+
+    input_ids: Int[Tensor, "B T"]
+    token_type_ids: Int[Tensor, "B T"]
+    attention_mask: Bool[Tensor, "B T"]
+    labels: Int[Tensor, "B T"]
+    """Number of the word's tag where `is_target`; 0 elsewhere."""
+    is_target: Bool[Tensor, "B T"]
+    """True at the first piece of each word asked for: not at its other pieces, at special tokens and at context."""
+
+
+@dataclass(frozen=True)
 class TranslationBatch(Batch):
     """Sentence pairs, right-padded; the target is shifted: `tgt` starts with BOS, `labels` ends with EOS."""
 

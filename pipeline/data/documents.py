@@ -17,7 +17,7 @@ from pipeline.config import Config
 from pipeline.data.cleaning import clean, key_of, words_of
 from pipeline.data.parallel import Into
 from pipeline.data.records import Document, read_rows, read_text
-from pipeline.data.wikitext import articles
+from pipeline.data.wikitext import articles, tokenised_articles
 from pipeline.progress import progress
 
 SplitName = Literal["train", "valid", "test"]
@@ -48,6 +48,17 @@ class WikipediaDump(TextSource):
     """Pattern of the file names, at any depth."""
 
 
+class WikiTextFiles(TextSource):
+    """WikiText (Merity et al. 2017): articles behind each other, as words and punctuation between spaces.
+
+    Its marks inside of words (`@-@`) are undone, and what it left out (`<unk>`) is left out here as well.
+    """
+
+    kind: Literal["wikitext"]
+    files: str
+    """Pattern of the file names, at any depth."""
+
+
 class TextRows(TextSource):
     """JSON lines, for example a split of a hub data set: a row is a document."""
 
@@ -58,7 +69,7 @@ class TextRows(TextSource):
     """Key of the text."""
 
 
-AnyText = Annotated[TextFiles | WikipediaDump | TextRows, Field(discriminator="kind")]
+AnyText = Annotated[TextFiles | WikipediaDump | WikiTextFiles | TextRows, Field(discriminator="kind")]
 
 
 class DocumentsConfig(Config):
@@ -136,7 +147,7 @@ def _assigned(config: DocumentsConfig, raw: Path) -> Iterator[tuple[SplitName, D
                 )
 
 
-def read_documents(source: TextFiles | WikipediaDump | TextRows, raw: Path) -> Iterator[Document]:
+def read_documents(source: TextFiles | WikipediaDump | WikiTextFiles | TextRows, raw: Path) -> Iterator[Document]:
     """The cleaned documents of a source, in order. ValueError names file and line of a fault."""
     folder = raw / source.source
     if not folder.is_dir():
@@ -151,6 +162,10 @@ def read_documents(source: TextFiles | WikipediaDump | TextRows, raw: Path) -> I
         case WikipediaDump():
             for path in _files(folder, source.files):
                 for title, text in articles(path):
+                    yield Document(f"{source.source}/{title}", title, source.source, text)
+        case WikiTextFiles():
+            for path in _files(folder, source.files):
+                for title, text in tokenised_articles(path):
                     yield Document(f"{source.source}/{title}", title, source.source, text)
         case TextRows():
             path = folder / source.file

@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pipeline.data.records import Conversation, Document, Labelled, Message, Pair, Rated, Record, Role, read_rows
+from pipeline.data.records import (
+    Conversation,
+    Document,
+    Labelled,
+    Message,
+    Pair,
+    Rated,
+    Record,
+    Role,
+    Tagged,
+    read_rows,
+)
+from pipeline.text.tags import read_tags
 
 R = TypeVar("R", bound=Record)
 
@@ -44,6 +56,11 @@ def read_rated(path: Path) -> tuple[Rated, ...]:
 def read_labelled(path: Path) -> tuple[Labelled, ...]:
     """Texts, or pairs of texts, of a task."""
     return _read(path, _labelled)
+
+
+def read_tagged(path: Path) -> tuple[Tagged, ...]:
+    """Sentences whose words have tags."""
+    return _read(path, _tagged)
 
 
 def read_conversations(path: Path) -> tuple[Conversation, ...]:
@@ -100,6 +117,21 @@ def _rated(row: dict[str, Any]) -> Rated:
 def _labelled(row: dict[str, Any]) -> Labelled:
     second = _text(row, "second") if row.get("second") is not None else None
     return Labelled(id=_text(row, "id"), text=_text(row, "text"), second=second, label=_text(row, "label"))
+
+
+def _tagged(row: dict[str, Any]) -> Tagged:
+    words, tags = (_texts(row, key) for key in ("words", "tags"))
+    if len(words) != len(tags) or not words:
+        raise ValueError(f"tags: expected one a word, found {len(tags)} for {len(words)} words")
+    read_tags(tags, "iob2")
+    return Tagged(id=_text(row, "id"), words=words, tags=tags)
+
+
+def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    values = row.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{key}: expected a list of texts, found {values!r}")
+    return tuple(values)
 
 
 def _conversation(row: dict[str, Any]) -> Conversation:

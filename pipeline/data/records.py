@@ -64,6 +64,16 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Tagged:
+    """A sentence whose words have tags."""
+
+    id: str
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    """Its entities in IOB2, one tag a word."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
 
@@ -81,7 +91,7 @@ class Conversation:
     group: str
 
 
-Record = Document | Pair | Rated | Labelled | Conversation
+Record = Document | Pair | Rated | Labelled | Tagged | Conversation
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:

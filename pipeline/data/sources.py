@@ -35,6 +35,25 @@ class HubSource(Config):
     """Licence of the data, for the data card."""
 
 
+class HubModelSource(Config):
+    """Files of a model of the Hugging Face hub, at a pinned revision."""
+
+    kind: Literal["hub_model"]
+    model: str
+    """Name of the model, owner/name."""
+    revision: Annotated[str, Field(min_length=1)]
+    """Commit of the model, so that the weights do not change."""
+    files: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    )
+    """Patterns of its files; only these are downloaded."""
+    licence: str
+    """Licence of the weights, for the data card."""
+
+
 class FolderSource(Config):
     """The user's own files."""
 
@@ -64,7 +83,7 @@ class GivenSource(Config):
 CARD = "card.json"
 GIVEN = "PIPELINE_DATA"
 """The environment variable with the folder below which the files of a GivenSource are found."""
-AnySource = PackageSource | HubSource | FolderSource | GivenSource | GeneratedSource
+AnySource = PackageSource | HubSource | HubModelSource | FolderSource | GivenSource | GeneratedSource
 Source = Annotated[AnySource, Field(discriminator="kind")]
 SourceName = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")]
 
@@ -101,6 +120,9 @@ def fetch(
             commit = _commit_of(source)
             _load_hub(source, commit or source.revision, folder)
             origin = {"dataset": source.dataset, "config": source.config, "version": source.revision, "commit": commit}
+        case HubModelSource():
+            commit = _load_model(source, folder)
+            origin = {"model": source.model, "version": source.revision, "commit": commit}
         case FolderSource():
             _copy(source, folder)
             origin = {}
@@ -189,6 +211,28 @@ def _commit_of(source: HubSource) -> str:
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"hub data set {source.dataset} at {source.revision} is not to be had: {reason}") from error
+
+
+def _load_model(source: HubModelSource, folder: Path) -> str:
+    """Copies the files of a model; returns the commit that a branch or tag stands for, empty where it is not known."""
+    import huggingface_hub
+
+    try:
+        found = Path(
+            huggingface_hub.snapshot_download(source.model, revision=source.revision, allow_patterns=list(source.files))
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"hub model {source.model} at {source.revision} is not to be had: {reason}") from error
+    for path in sorted(path for path in found.rglob("*") if path.is_file()):
+        target = folder / path.relative_to(found)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    missing = [pattern for pattern in source.files if not any(folder.glob(pattern))]
+    if missing:
+        raise ValueError(f"hub model {source.model} at {source.revision}: no file fits {', '.join(missing)}")
+    # The folder of a download is named by its commit.
+    return found.name if found.parent.name == "snapshots" else ""
 
 
 def _load_hub(source: HubSource, revision: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from pipeline.artifacts import write_json
 from pipeline.config import Config
+from pipeline.data.conll import ConllSource, prepare_conll
 from pipeline.data.glue import GlueName, read_glue
 from pipeline.data.records import write_records
 
@@ -28,16 +29,17 @@ class GlueSource(Config):
     """The task, by the name of its official folder."""
 
 
-TaskSource = Annotated[GlueSource, Field(discriminator="kind")]
+AnyTask = GlueSource | ConllSource
+TaskSource = Annotated[AnyTask, Field(discriminator="kind")]
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
-def prepare_tasks(sources: Mapping[TaskName, GlueSource], raw: Path, out: Path) -> dict[str, Any]:
+def prepare_tasks(sources: Mapping[TaskName, AnyTask], raw: Path, out: Path) -> dict[str, Any]:
     """Writes every task below `out`; returns the counts of each. ValueError names file and line of a fault."""
     return {name: _prepare(source, raw, out / name) for name, source in sources.items()}
 
 
-def _prepare(source: GlueSource, raw: Path, out: Path) -> dict[str, Any]:
+def _prepare(source: AnyTask, raw: Path, out: Path) -> dict[str, Any]:
     folder = raw / source.source
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
@@ -51,6 +53,10 @@ def _prepare(source: GlueSource, raw: Path, out: Path) -> dict[str, Any]:
                 if part.num_broken:
                     counts[split]["dropped"] = {"columns_missing": part.num_broken}
             write_json(out / TASK, {"kind": "glue", "name": source.name})
+            return counts
+        case ConllSource():
+            types, counts = prepare_conll(source, folder, out)
+            write_json(out / TASK, {"kind": "tagging", "types": types})
             return counts
         case _:
             assert_never(source)

@@ -1,4 +1,4 @@
-"""Running text out of MediaWiki markup: paragraphs of prose, without templates, tables, references and lists."""
+"""Running text out of MediaWiki markup, or of WikiText: paragraphs of prose, without tables, references and lists."""
 
 import bz2
 import html
@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from pipeline.data.cleaning import clean
+from pipeline.data.records import read_lines
 
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
 _DROPPED = re.compile(
@@ -25,6 +26,33 @@ _HEADING = re.compile(r"^=+\s*(.*?)\s*=+\s*$")
 _BACK_MATTER = {"see also", "references", "external links", "further reading", "notes", "bibliography", "sources"}
 _EMPTY_BRACKETS = re.compile(r"\s*\(\s*[,;:\s]*\)|(?<=\()[,;\s]+")
 _NAMESPACE = re.compile(r"^:?(?:file|image|category|[a-z]{2,3}):", re.I)
+
+
+_TITLE = re.compile(r"= ([^=].*?) =")
+_INSIDE_A_WORD = re.compile(r" @([-,.])@ ")
+_LEFT_OUT = "<unk>"
+
+
+def tokenised_articles(path: Path) -> Iterator[tuple[str, str]]:
+    """Title and prose of every article of a file of WikiText; ValueError for text before the first title.
+
+    A title stands between empty lines; lines that look like one are also within formulas and tables.
+    """
+    title, lines = "", list[str]()
+    read = [(0, ""), *((number, line.strip()) for number, line in read_lines(path)), (0, "")]
+    for (_, before), (number, text), (_, after) in zip(read, read[1:], read[2:], strict=False):
+        heading = None if before or after else _TITLE.fullmatch(text)
+        if heading:
+            if lines:
+                yield title, clean("\n".join(lines))
+            title, lines = heading[1], []
+        elif text and not text.startswith("= = "):
+            if not title:
+                raise ValueError(f"{path}:{number}: expected the title of an article, = Title =, found {text[:60]!r}")
+            words = _INSIDE_A_WORD.sub(r"\1", text).split(" ")
+            lines.append(" ".join(word for word in words if _LEFT_OUT not in word))
+    if lines:
+        yield title, clean("\n".join(lines))
 
 
 def articles(path: Path) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Fine-tuning of BERT on a task (Devlin et al. 2019, section 4): texts and pairs of texts.
+"""Fine-tuning of BERT on a task (Devlin et al. 2019, section 4): texts, pairs of texts, and tags of words.
 
 One configuration is one training: the same network from random weights is a configuration of its own, and so is each
 network that stands beside BERT (finetune_networks.py). What is learned is a task (finetune_task.py); the weights come
@@ -19,7 +19,7 @@ from pipeline.data.labelled_files import read_labelled_file
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_labelled, read_rated
 from pipeline.data.records import SPLITS
-from pipeline.data.tasks import TASK
+from pipeline.data.tasks import TASK, TaskName
 from pipeline.layout import Layout
 from pipeline.models.bert import Bert, Pooler
 from pipeline.models.bilstm import build_pooling
@@ -39,6 +39,7 @@ from pipeline.stages.finetune_networks import (
     gpt_encoder,
     pretraining_stage,
 )
+from pipeline.stages.finetune_tags import open_tagging
 from pipeline.stages.finetune_task import OpenedTask
 from pipeline.stages.finetune_texts import Target, labelled_rows, open_texts
 from pipeline.stages.launch import launch
@@ -82,7 +83,7 @@ class FilesTask(Config):
     """The user's own texts, or pairs of texts: tab-separated files with a header, or JSON lines."""
 
     kind: Literal["files"]
-    files: dict[Literal["train", "valid", "test"], Path]
+    splits: dict[Literal["train", "valid", "test"], Path]
     """The file of each split, .tsv or .jsonl; test may be left out, or have no labels."""
     text: str
     """Column, or key, of the text."""
@@ -94,14 +95,22 @@ class FilesTask(Config):
     """Whether labels are names of classes, those of the training file in alphabetical order, or numbers."""
 
     @model_validator(mode="after")
-    def _splits(self) -> "FilesTask":
-        missing = [split for split in ("train", "valid") if split not in self.files]
+    def _is_whole(self) -> "FilesTask":
+        missing = [split for split in ("train", "valid") if split not in self.splits]
         if missing:
-            raise ValueError(f"files: no {' and no '.join(missing)}, found {', '.join(self.files) or 'none'}")
+            raise ValueError(f"splits: no {' and no '.join(missing)}, found {', '.join(self.splits) or 'none'}")
         return self
 
 
-Task = PolarityTask | RatingTask | GlueTaskConfig | FilesTask
+class TaggingTaskConfig(Config):
+    """Entities in sentences, each a span of words with a type."""
+
+    kind: Literal["tagging"]
+    name: TaskName
+    """The task by the name that prepare.yaml gives it."""
+
+
+Task = PolarityTask | RatingTask | GlueTaskConfig | FilesTask | TaggingTaskConfig
 
 
 class FinetuneConfig(Config):
@@ -118,7 +127,7 @@ class FinetuneConfig(Config):
     start: Start
     """Weights of the encoder at the beginning: those of its folder, or random ones of the same shape."""
     max_length: PositiveInt
-    """Longest text, or pair of texts, in tokens; a longer one is shortened and counted."""
+    """Longest text, or pair of texts, in tokens; a longer one is shortened, for tags cut into several, and counted."""
     dropout: Fraction
     """Dropout of the encoder and before the classifier."""
     attention_dropout: Fraction = 0.0
@@ -127,6 +136,8 @@ class FinetuneConfig(Config):
     @model_validator(mode="after")
     def _network_has_what_is_asked_of_it(self) -> "FinetuneConfig":
         kind = self.network.kind
+        if kind != "bert" and isinstance(self.task, TaggingTaskConfig):
+            raise ValueError(f"network: tags are learned by bert alone, found {kind}")
         if kind == "bilstm" and self.start != "random":
             raise ValueError("start: a bilstm has no pretrained weights, allowed is random")
         if kind in ("bilstm", "bilm") and self.attention_dropout:
@@ -175,7 +186,9 @@ def sources(task: Task, layout: Layout) -> tuple[Path, ...]:
         case GlueTaskConfig():
             return (layout.data("prepared/tasks") / (task.folder or task.name),)
         case FilesTask():
-            return tuple(task.files.values())
+            return tuple(task.splits.values())
+        case TaggingTaskConfig():
+            return (layout.data("prepared/tasks") / task.name,)
         case _:
             assert_never(task)
 
@@ -199,8 +212,11 @@ def open_task(task: Task, layout: Layout, tokenizer: Tokenizer, *, max_length: i
             texts = own_texts(task)
             classes = tuple(sorted({text.label for text in texts["train"]})) if task.target == "classes" else ()
             if len(classes) == 1:
-                raise ValueError(f"{task.files['train']}: all texts have the label {classes[0]!r}")
+                raise ValueError(f"{task.splits['train']}: all texts have the label {classes[0]!r}")
             return open_texts(texts, Target(classes, value=task.label), tokenizer, max_length=max_length)
+        case TaggingTaskConfig():
+            (folder,) = sources(task, layout)
+            return open_tagging(folder, tokenizer, max_length=max_length)
         case _:
             assert_never(task)
 
@@ -243,7 +259,7 @@ def own_texts(task: FilesTask) -> dict[str, list[LabelledText]]:
         split: read_labelled_file(
             path, text=task.text, second=task.second, label=task.label, may_lack_labels=split == "test"
         )
-        for split, path in task.files.items()
+        for split, path in task.splits.items()
     }
 
 

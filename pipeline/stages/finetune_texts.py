@@ -120,9 +120,14 @@ class TextTask:
         scored = [split for split in held_out if is_labelled(self.texts[split])]
         main = "test" if "test" in scored else "valid"
         results = {split: self._score(found[split], split) for split in scored}
+        figures = [
+            one["score"]["glue"] for split, one in results.items() if self.target.glue and split.startswith(main)
+        ]
         return Evaluation(
             metrics={
                 "split": main,
+                # MNLI is scored on two sets, whose mean counts.
+                **({"glue": sum(figures) / len(figures)} if figures else {}),
                 **results[main],
                 "others": {split: one for split, one in results.items() if split != main},
             },

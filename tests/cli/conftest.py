@@ -11,8 +11,12 @@ from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.bilstm import AttentionPooling, BiLSTM, BiLSTMConfig, MaxPooling
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.models.heads import RewardModel, SequenceClassifier
-from pipeline.models.huggingface.bert import bert_to_huggingface, sequence_classifier_to_huggingface
+from pipeline.models.heads import RewardModel, SequenceClassifier, TokenClassifier
+from pipeline.models.huggingface.bert import (
+    bert_to_huggingface,
+    sequence_classifier_to_huggingface,
+    token_classifier_to_huggingface,
+)
 from pipeline.models.huggingface.text_classifiers import bilm_to_huggingface, text_classifier_to_huggingface
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.models.text_encoders import (
@@ -31,6 +35,7 @@ from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_
 from pipeline.text.words import Vocabulary
 
 ROOT = Path(__file__).parents[2]
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 TEXTS = ["the cat sat on the mat", "a dog ran after the cat", "the dog sat by the door"] * 4
 
 
@@ -76,7 +81,14 @@ def _save_berts(models: Path) -> None:
     )
     classifier = SequenceClassifier(Bert(shape), Pooler(16), num_labels=2, dropout=0.0)
     labels, pad = ("negative", "positive"), tokenizer.pad_id
+    with torch.random.fork_rng(), torch.no_grad():
+        tagger = TokenClassifier(Bert(shape), num_labels=5, dropout=0.0)
+        # As they come, random weights give every word the same tag.
+        for parameter in tagger.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(std=0.5)
     for stage, exported in (
+        ("finetune/tags", token_classifier_to_huggingface(tagger, pad_token_id=pad, labels=TAGS)),
         ("pretrain_bert", bert_to_huggingface(BertForPretraining(shape), pad_token_id=pad)),
         ("finetune/polarity", sequence_classifier_to_huggingface(classifier, pad_token_id=pad, labels=labels)),
     ):

@@ -11,6 +11,7 @@ import pytest
 from pipeline.artifacts import write_json
 from pipeline.cli import main
 from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
+from pipeline.inference_words import GapFiller
 from pipeline.report.table import BEGIN, END
 from pipeline.stages.generation import GreedyConfig, SamplingConfig
 from pipeline.stages.translation import Translator
@@ -128,6 +129,19 @@ def test_score_reads_request_and_answer_apart_by_a_tab(
     assert run(capsys, "score", "--file", str(tmp_path / "in.txt"))[:2] == (0, [f"{reward:.4f}"])
     code, _, error = run(capsys, "score", "the cat sat")
     assert (code, error) == (2, "error: expected a request, a tab and an answer, found 'the cat sat'\n")
+
+
+def test_gaps_are_filled_or_their_candidates_are_listed(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = open_model(inside / "models/tiny/pretrain_bert")
+    assert isinstance(model, GapFiller)
+    (found,) = model.fill(["the [MASK] sat on [MASK]"], num_candidates=2)
+    code, lines, _ = run(capsys, "fill-mask", "the", "[MASK]", "sat", "on", "[MASK]")
+    assert (code, lines) == (0, [f"{found.text}\t{found.probability:.4f}"])
+    code, lines, _ = run(capsys, "fill-mask", "--num", "2", "the [MASK] sat on [MASK]")
+    gaps = [", ".join(f"{token} {value:.4f}" for token, value in gap) for gap in found.candidates]
+    assert (code, lines) == (0, [" | ".join(gaps)])
+    code, _, error = run(capsys, "fill-mask", "--num", "-1", "the [MASK]")
+    assert (code, error) == (2, "error: --num: found -1, allowed is 0 or more\n")
 
 
 def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,23 +14,28 @@ from pipeline.layout import Layout
 from pipeline.models.recurrent import DropoutRates, RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
 from pipeline.numbers import NumberConfig
+from pipeline.stages.finetune import FinetuneConfig
 from pipeline.stages.translate import TranslateConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SCHEMAS: dict[str, type[Config]] = {"fetch": FetchConfig, "prepare": PrepareConfig}
+SCHEMAS: dict[str, type[Config]] = {
+    "fetch": FetchConfig,
+    "prepare": PrepareConfig,
+    "finetune/reviews": FinetuneConfig,
+}
 
 
 @pytest.mark.parametrize("stage", sorted(SCHEMAS))
 def test_the_examples_of_own_data_are_valid(stage: str, tmp_path: Path) -> None:
     (block,) = re.findall(rf"```yaml\n# conf/mine/{stage}\.yaml\n(.*?)```", README, re.DOTALL)
-    path = tmp_path / f"{stage}.yaml"
+    path = tmp_path / f"{Path(stage).name}.yaml"
     path.write_text(block)
     load(path, SCHEMAS[stage])
 
 
 def test_the_commands_for_people_exist() -> None:
-    commands = re.findall(r"^(?:.*\| )?pipeline (\w+)", README, re.MULTILINE)
+    commands = re.findall(r"^(?:.*\| )?pipeline ([\w-]+)", README, re.MULTILINE)
     assert {"translate", "classify", "generate", "chat", "similar", "score"} <= set(commands)
     for command in commands:
         with pytest.raises(SystemExit) as ended:

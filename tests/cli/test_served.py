@@ -20,6 +20,7 @@ STAGES = [
     "finetune/polarity-bilstm",
     "finetune/polarity-bilm",
     "finetune/polarity-gpt",
+    "finetune/tags",
     "translate/transformer",
     "word_vectors/skipgram",
 ]
@@ -58,6 +59,21 @@ def test_a_gap_is_filled_with_the_likeliest_ordinary_token(inside: Path) -> None
     (found,) = model.fill(["the cat [MASK] on the mat"])
     assert found.text == tokenizer.decode([*before, best, *after])
     assert found.probability == pytest.approx(float(scores[ordinary].softmax(0)[ordinary.index(best)]), rel=1e-5)
+
+
+def test_the_candidates_of_a_gap_are_the_likeliest_tokens_in_their_order(inside: Path) -> None:
+    model = filler(inside)
+    every = model.model.config.vocab_size - len(model.tokenizer.special_ids)
+    (found,) = model.fill(["the [MASK] sat [MASK]"], num_candidates=every)
+    assert len(found.candidates) == 2
+    for gap in found.candidates:
+        values = [value for _, value in gap]
+        assert values == sorted(values, reverse=True) and sum(values) == pytest.approx(1.0, rel=1e-5)
+        assert len({token for token, _ in gap}) == every
+    first, second = (gap[0][1] for gap in found.candidates)
+    assert found.probability == pytest.approx(first * second, rel=1e-5)
+    with pytest.raises(ValueError, match=f"candidates of a gap: found {every + 1}, allowed are 1 to {every}"):
+        model.fill(["the [MASK]"], num_candidates=every + 1)
 
 
 def test_what_fills_a_gap_does_not_depend_on_the_other_texts(inside: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.data.pairs import PairsConfig, prepare_pairs
 from pipeline.data.parallel import Gettext, LocalisedJson, Table, read_pairs
 from pipeline.data.rated import RatedConfig, RatingsTable, TwoFileRatings, prepare_rated
 from pipeline.data.records import Pair, Rated
-from pipeline.data.wikitext import prose
+from pipeline.data.wikitext import prose, tokenised_articles
 from tests.data_sources.in_memory_pairs import one_a_source, split_pairs
 
 PO = """
@@ -301,3 +301,17 @@ def test_the_overlap_is_the_share_of_test_ngrams_that_training_has() -> None:
     tests = {"t": ["a b c d", "x y"]}  # trigrams: abc, bcd, and the short text as one
     trains = {"one": ["z a B, c."], "two": ["b c d e", "x y"], "none": ["x y z"]}
     assert overlap(tests, trains, n=3) == {"t": {"num_ngrams": 3.0, "one": 0.333333, "two": 0.666667, "none": 0.0}}
+
+
+def test_wikitext_is_read_by_article_with_its_marks_undone(tmp_path: Path) -> None:
+    (tmp_path / "w.txt").write_text(
+        " \n = A Game = \n \n It is a role @-@ playing <unk> of 1 @,@ 000 men .\n More .\n = = Plot = = \n \n War .\n"
+        " = = = Deeper = = = \n \n x\n = 1 = \n y\n \n = 1 = 2 ? = \n \n Sums <unk>-like .\n \n = Empty = \n \n"
+    )
+    assert list(tokenised_articles(tmp_path / "w.txt")) == [
+        ("A Game", "It is a role-playing of 1,000 men .\nMore .\nWar .\nx\n= 1 =\ny"),
+        ("1 = 2 ?", "Sums ."),
+    ]
+    (tmp_path / "w.txt").write_text("No title .\n")
+    with pytest.raises(ValueError, match=r"w.txt:1: expected the title of an article, = Title =, found 'No title \."):
+        list(tokenised_articles(tmp_path / "w.txt"))

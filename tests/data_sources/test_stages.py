@@ -322,6 +322,40 @@ def test_a_branch_of_the_hub_is_read_and_noted_at_its_commit(project: Path, monk
     assert read == ["commit of own/set at main"] * 2
 
 
+def test_the_files_of_a_hub_model_are_copied_and_noted_at_their_commit(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, list[str]]] = []
+    download = project / "models--own--bert/snapshots/0123abcd"
+    (download / "sub").mkdir(parents=True)
+    (download / "config.json").write_text("{}")
+    (download / "sub/vocab.txt").write_text("a")
+
+    def snapshot(name: str, *, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, allow_patterns))
+        return str(download)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    model = "kind: hub_model, model: own/bert, revision: main, licence: MIT"
+    fetch.main(configure(project, "fetch", f'sources: {{b: {{{model}, files: [config.json, "sub/*.txt"]}}}}'))
+    assert asked == [("own/bert", "main", ["config.json", "sub/*.txt"])]
+    card = json.loads(Path("data/own/raw/b/card.json").read_text())
+    assert (card["model"], card["version"], card["commit"]) == ("own/bert", "main", "0123abcd")
+    assert card["files"].keys() == {"config.json", "sub/vocab.txt"}
+    with pytest.raises(ValueError, match=r"hub model own/bert at main: no file fits model.safetensors"):
+        fetch.main(configure(project, "fetch", f"sources: {{b: {{{model}, files: [config.json, model.safetensors]}}}}"))
+
+
+def test_a_hub_model_that_is_not_to_be_had_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, **settings: object) -> str:
+        raise OSError("no connection\nand more")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    config = "sources: {b: {kind: hub_model, model: own/bert, revision: main, licence: MIT}}"
+    with pytest.raises(ValueError, match=r"hub model own/bert at main is not to be had: no connection$"):
+        fetch.main(configure(project, "fetch", config))
+
+
 def test_the_card_holds_the_checksum_of_every_file(project: Path) -> None:
     own_files(project, {"a.txt": "text"})
     card = json.loads(Path("data/own/raw/mine/card.json").read_text())

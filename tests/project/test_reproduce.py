@@ -153,7 +153,7 @@ def test_a_ladder_says_whether_its_order_holds(ladder: Path, capsys: pytest.Capt
     reproduce(open_number("top", ORDER), Stages(31.5))
     assert read_reports()[0]["above"]["holds"] is False
     assert "| `toy` 31.50, does not hold |" in (ladder / "README.md").read_text()
-    assert "published 32.0; to be above `toy` 31.50, does not hold\n" in capsys.readouterr().err
+    assert "published 32.00; to be above `toy` 31.50, does not hold\n" in capsys.readouterr().err
 
 
 def test_a_report_that_was_written_without_its_place_has_it_in_the_table(ladder: Path) -> None:
@@ -196,6 +196,17 @@ def test_the_versions_are_those_that_a_figure_was_measured_with(folder: Path, mo
     reproduce(open_number("toy", ORDER), Stages())
     (report,) = read_reports()
     assert report["versions"] == {"torch": "1"}
+
+
+def test_the_threads_that_a_time_was_measured_with_are_in_the_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    for limit, expected in (("3", 3), ("99", 8)):
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": limit})
+        reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+        assert read_reports()[0]["machine"] == {"cpus": 8, "threads": expected}
 
 
 def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
@@ -246,9 +257,10 @@ def test_every_number_of_this_project_can_be_opened_and_its_seeds_differ_in_noth
         assert isinstance(number.config, NumberConfig)
         if len(number.runs) == 1:
             continue
-        runs = [yaml.safe_load(path.read_text()) for path in number.runs]
-        seeds = [run["training"].pop("seed") for run in runs]
-        assert len(set(seeds)) == len(seeds) and all(run == runs[0] for run in runs)
+        for folder in {path.parent for path in number.runs}:
+            runs = [yaml.safe_load(path.read_text()) for path in number.runs if path.parent == folder]
+            seeds = [run["training"].pop("seed") for run in runs]
+            assert len(set(seeds)) == len(seeds) and all(run == runs[0] for run in runs)
 
 
 def test_the_table_of_the_readme_is_that_of_the_committed_reports_and_these_name_their_number(

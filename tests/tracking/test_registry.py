@@ -122,12 +122,12 @@ def test_an_output_that_is_no_model_is_not_registered(work: Path, no_helper: Non
 
 
 def test_a_model_that_answers_no_requests_is_an_artifact_of_its_run(work: Path) -> None:
-    with stage("finetune/tags") as run:
+    with stage("finetune/choice") as run:
         with publish(run.layout.output) as folder:
-            write_json(folder / "config.json", {"architectures": ["BertForTokenClassification"], "model_type": "bert"})
+            write_json(folder / "config.json", {"architectures": ["BertForMultipleChoice"], "model_type": "bert"})
         run.finish({"f1": 0.5})
     tracker_of(run).wait(90.0)
-    found = runs()["finetune/tags"]
+    found = runs()["finetune/choice"]
     assert found.info.status == "FINISHED" and "model" not in found.data.tags
     assert [file.path for file in store().list_artifacts(found.info.run_id, EXPORT)] == [f"{EXPORT}/config.json"]
     assert store().search_registered_models() == []

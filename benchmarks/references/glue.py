@@ -1,0 +1,157 @@
+"""The reference of a number on GLUE: transformers' Trainer on the same weights, files and settings, on this machine.
+
+python -m benchmarks.references.glue --number ID [--threads N]
+
+It reads conf/numbers/ID/finetune/TASK/SEED.yaml, and the data and the encoder that `make reproduce NUMBER=ID` fetched
+and prepared, fine-tunes BertForSequenceClassification under the Trainer once for each file, and scores the dev set with
+the same functions as our own runs. Rows are padded to the longest of their batch, as the Trainer does when it is told
+to; its default is to 128. Seconds are those of training. What is done is written after every run into the file that
+number.yaml names as its reference, and not done again.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.shared.options import parser
+from pipeline.artifacts import read_json, write_json
+from pipeline.config import ByExamples, Epochs, load
+from pipeline.data.classification import LabelledText
+from pipeline.data.glue import TASKS, GlueName
+from pipeline.evaluation.glue import classification_score, regression_score
+from pipeline.layout import Layout
+from pipeline.number_tasks import task_of
+from pipeline.numbers import open_number
+from pipeline.reproduce import ORDER, versions
+from pipeline.stages.finetune import FinetuneConfig, GlueTaskConfig, glue_texts, sources
+from pipeline.stages.finetune_texts import glue_figure
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    choices = parser("references.glue", __doc__, "threads")
+    choices.add_argument("--number", required=True, help="a number whose number.yaml names a reference")
+    options = choices.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)
+    number = open_number(options.number, ORDER)
+    if not number.config.reference:
+        raise SystemExit(f"error: {options.number}: its number.yaml names no reference")
+    file = Path(number.config.reference)
+    found: dict[str, Any] = read_json(file) if file.is_file() else {"tasks": {}}
+    found |= {"source": "transformers' Trainer, dynamic padding", "threads": options.threads}
+    found["versions"] = {**versions(), "transformers": _version()}
+    for path in number.runs:
+        task = found["tasks"].setdefault(task_of(path), {"ours": [], "seconds": [], "seeds": []})
+        config = load(path, FinetuneConfig)
+        if config.training.seed in task["seeds"]:
+            continue
+        assert isinstance(config.task, GlueTaskConfig)
+        (folder,) = sources(config.task, Layout.of(path))
+        score, seconds = train(config, glue_texts(folder, config.task.name), config.task.name, dynamic=True)
+        task["ours"].append(score["glue"])
+        task["seconds"].append(round(seconds, 1))
+        task["seeds"].append(config.training.seed)
+        write_json(file, found)
+        print(f"{task_of(path)}, seed {config.training.seed}: {score}, {seconds:.0f} s", flush=True)
+
+
+def train(
+    config: FinetuneConfig, texts: Mapping[str, Sequence[LabelledText]], name: GlueName, *, dynamic: bool
+) -> tuple[dict[str, float], float]:
+    """The scores on the dev set, and the seconds of training; with `dynamic`, rows of similar length are together."""
+    from transformers import AutoTokenizer, BertForSequenceClassification, DataCollatorWithPadding, Trainer
+
+    classes = TASKS[name].classes
+    tokenizer = AutoTokenizer.from_pretrained(config.encoder)
+    tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()
+    rows: Any = {
+        split: _encode(tokenizer, texts[split], classes, config, dynamic=dynamic) for split in ("train", "valid")
+    }
+    torch.manual_seed(config.training.seed)
+    model = BertForSequenceClassification.from_pretrained(
+        config.encoder,
+        num_labels=max(1, len(classes)),
+        hidden_dropout_prob=config.dropout,
+        attention_probs_dropout_prob=config.attention_dropout,
+        classifier_dropout=config.dropout,
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(
+            model=model,
+            args=_settings(config, scratch, dynamic=dynamic),
+            train_dataset=rows["train"],
+            data_collator=DataCollatorWithPadding(tokenizer),
+        )
+        started = perf_counter()
+        trainer.train()
+        seconds = perf_counter() - started
+        predictions = np.asarray(trainer.predict(rows["valid"]).predictions)
+    labels = np.array([row["labels"] for row in rows["valid"]])
+    if classes:
+        score = asdict(classification_score(predictions.argmax(-1), labels, num_classes=len(classes)))
+    else:
+        score = asdict(regression_score(predictions[:, 0].astype(np.float64), labels.astype(np.float64)))
+    return {**score, "glue": glue_figure(score, TASKS[name].scores)}, seconds
+
+
+def _encode(
+    tokenizer: Any, texts: Sequence[LabelledText], classes: tuple[str, ...], config: FinetuneConfig, *, dynamic: bool
+) -> list[dict[str, Any]]:
+    second = [text.second or "" for text in texts] if texts[0].second is not None else None
+    encoded = tokenizer(
+        [text.text for text in texts],
+        second,
+        truncation=True,
+        max_length=config.max_length,
+        padding=False if dynamic else "max_length",
+    )
+    labels = [classes.index(text.label) if classes else float(text.label) for text in texts]
+    return [{key: encoded[key][i] for key in encoded} | {"labels": label} for i, label in enumerate(labels)]
+
+
+def _settings(config: FinetuneConfig, folder: str, *, dynamic: bool) -> Any:
+    """The settings of a configuration as the Trainer's."""
+    from transformers import TrainingArguments
+
+    training, optimizer = config.training, config.training.optimizer
+    assert isinstance(training.batching, ByExamples) and isinstance(training.duration, Epochs)
+    return TrainingArguments(
+        output_dir=folder,
+        seed=training.seed,
+        per_device_train_batch_size=training.batching.examples_per_step,
+        per_device_eval_batch_size=64,
+        num_train_epochs=training.duration.num_epochs,
+        learning_rate=optimizer.lr,
+        adam_beta1=optimizer.betas[0],
+        adam_beta2=optimizer.betas[1],
+        adam_epsilon=optimizer.eps,
+        weight_decay=optimizer.weight_decay,
+        max_grad_norm=optimizer.clip_norm,
+        lr_scheduler_type="linear",
+        warmup_steps=training.schedule.num_warmup_steps,
+        train_sampling_strategy="group_by_length" if dynamic else "random",
+        save_strategy="no",
+        eval_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("transformers")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""A number that is made of several tasks: the figures of each beside its baselines, another task's, and a reference.
+
+The runs of a task are the configurations in the folder of its name, one a seed: finetune/RTE/seed-1.yaml.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from pydantic import Field
+
+from pipeline.artifacts import read_json
+from pipeline.config import Config
+
+
+class Goals(Config):
+    """What the tasks of a number have to reach together, beside the figure of the first one."""
+
+    mean_margin: float | None = None
+    """Every task is above the one that it names, and by so much on average."""
+    within_spread: bool = False
+    """Every task with several seeds equals the reference within the spread of the seeds."""
+    time_share: float | None = None
+    """Every task takes at most this share of the reference's time."""
+
+
+_TASK_HEAD = (
+    "Number",
+    "Task",
+    "Published",
+    "Ours: mean (seeds)",
+    "Beside it",
+    "Margin",
+    "Reference: mean (seeds), difference, time",
+)
+
+
+class TaskFigures(Config):
+    """What is read from the metrics of a task's runs."""
+
+    key: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
+    """Where the figure stands, as `score.glue`."""
+    reported: float | None = None
+    """The published figure of this task, where there is one."""
+    beside: Mapping[str, str] = {}
+    """Other figures of the same runs by their names: more scores, and what knows less."""
+    above: str = ""
+    """Another task of this number whose mean this one's has to exceed."""
+
+
+def task_of(path: Path) -> str:
+    """The task of a configuration, by its folder."""
+    return path.parent.name
+
+
+def task_reports(
+    tasks: Mapping[str, TaskFigures],
+    runs: Mapping[Path, Mapping[str, Any]],
+    seconds: Mapping[Path, float],
+    *,
+    reference: Path | None,
+) -> dict[str, Any]:
+    """The figures of every task with a finished run; `runs` are the metrics by configuration, `seconds` what each took.
+
+    `reference` is a file of somebody else's figures: for each task `ours` and `seconds`, one a seed, with their source.
+    """
+    by_task = {
+        name: {path: metrics for path, metrics in runs.items() if task_of(path) == name}
+        for name in tasks
+        if any(task_of(path) == name for path in runs)
+    }
+    found: dict[str, Any] = {}
+    for name, mine in by_task.items():
+        figures = tasks[name]
+        ours = [value_at(metrics, figures.key, path) for path, metrics in mine.items()]
+        found[name] = {
+            **_spread(ours),
+            "key": figures.key,
+            "reported": figures.reported,
+            "seconds": [round(seconds[path], 1) for path in mine],
+            "beside": {
+                other: _spread([value_at(metrics, key, path) for path, metrics in mine.items()])
+                for other, key in figures.beside.items()
+            },
+        }
+    for name, one in found.items():
+        other = tasks[name].above
+        if other in found:
+            margin = one["mean"] - found[other]["mean"]
+            one["above"] = {"task": other, "margin": margin, "holds": margin > 0}
+    if reference is not None and reference.is_file():
+        for name, theirs in read_json(reference)["tasks"].items():
+            if name in found:
+                found[name]["reference"] = compare(found[name], theirs)
+    return found
+
+
+def average(reports: Mapping[str, Any], names: Sequence[str]) -> float | None:
+    """The mean over the tasks of their means; None as long as one of them has none."""
+    return fmean(reports[name]["mean"] for name in names) if names and set(names) <= set(reports) else None
+
+
+def mean_margin(reports: Mapping[str, Any]) -> float | None:
+    """How far the tasks are above those that they are to exceed, on average; None without such tasks."""
+    margins = [one["above"]["margin"] for one in reports.values() if "above" in one]
+    return fmean(margins) if margins else None
+
+
+def reference_mean(reports: Mapping[str, Any]) -> float | None:
+    """The reference's mean of the first task; None as long as the reference has not been run."""
+    first: Mapping[str, Any] = next(iter(reports.values()), {})
+    found: float | None = first.get("reference", {}).get("mean")
+    return found
+
+
+def unmet(goals: Goals, reports: Mapping[str, Any]) -> list[str]:
+    """What the tasks have not reached, in words."""
+    found = []
+    if goals.mean_margin is not None:
+        below = [name for name, one in reports.items() if "above" in one and not one["above"]["holds"]]
+        found += [f"{name} is not above {reports[name]['above']['task']}" for name in below]
+        margin = mean_margin(reports)
+        if margin is None or margin < goals.mean_margin:
+            found.append(f"the mean margin is {margin}, to reach {goals.mean_margin}")
+    for name, one in reports.items():
+        reference = one.get("reference")
+        if goals.within_spread and (reference is None or reference["is_within_spread"] is False):
+            found.append(f"{name} differs from the reference by more than the spread")
+        if goals.time_share is not None and (reference is None or reference["time_share"] > goals.time_share):
+            found.append(f"{name} takes more than {goals.time_share:.2f} of the reference's time")
+    return found
+
+
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Our seeds beside another program's: both means, whether they differ within the spread, and the ratio of times.
+
+    They differ within the spread where the difference of the means is at most twice its standard error, the root of
+    s^2 / n summed over both sides; with one seed on either side no spread is known, and nothing is said.
+    """
+    other = _spread(theirs["ours"])
+    difference = ours["mean"] - other["mean"]
+    is_within = None
+    if ours["spread"] is not None and other["spread"] is not None:
+        error = sum(one["spread"] ** 2 / len(one["ours"]) for one in (ours, other)) ** 0.5
+        is_within = abs(difference) <= 2 * error
+    return {
+        **other,
+        "seconds": theirs["seconds"],
+        "difference": difference,
+        "is_within_spread": is_within,
+        "time_share": fmean(ours["seconds"]) / fmean(theirs["seconds"]),
+    }
+
+
+def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """The tasks of all numbers that have some, for the README; empty where none has."""
+    rows = [
+        (
+            f"`{report['id']}`",
+            name,
+            "" if one["reported"] is None else f"{one['reported']:.2f}",
+            _shown(one),
+            ", ".join(f"{other} {_shown(values)}" for other, values in one["beside"].items()),
+            f"{one['above']['margin']:+.2f} over {one['above']['task']}" if "above" in one else "",
+            _beside_reference(one.get("reference")),
+        )
+        for report in reports
+        for name, one in report.get("tasks", {}).items()
+    ]
+    rows += [
+        (f"`{report['id']}`", "average", "", f"{report['average']:.2f}", "", "", "")
+        for report in reports
+        if report.get("average") is not None
+    ]
+    if not rows:
+        return ""
+    lines = [_TASK_HEAD, ("---",) * len(_TASK_HEAD), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def _shown(one: Mapping[str, Any]) -> str:
+    spread = "" if one["spread"] is None else f" ± {one['spread']:.2f}"
+    return f"{one['mean']:.2f}{spread} ({len(one['ours'])})"
+
+
+def _beside_reference(reference: Mapping[str, Any] | None) -> str:
+    if reference is None:
+        return ""
+    verdict = {True: "within the spread", False: "beyond the spread", None: "one seed"}[reference["is_within_spread"]]
+    return f"{_shown(reference)}: {reference['difference']:+.2f}, {verdict}; {reference['time_share']:.2f} of its time"
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {"ours": list(values), "mean": fmean(values), "spread": stdev(values) if len(values) > 1 else None}
+
+
+def value_at(values: Any, key: str, path: Path) -> float:
+    """The figure at a dotted key of a run's metrics; ValueError names the run where there is none."""
+    for part in key.split("."):
+        if not isinstance(values, dict) or part not in values:
+            raise ValueError(f"{path}: no {key}, which number.yaml names")
+        values = values[part]
+    return float(values)

@@ -1,0 +1,200 @@
+"""A number of several tasks: every figure with its seeds, beside what knows less, another task and a reference."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.artifacts import write_json
+from pipeline.config import load
+from pipeline.data.corpus import PrepareConfig
+from pipeline.data.sources import FetchConfig, HubSource
+from pipeline.layout import Layout
+from pipeline.number_tasks import Goals, compare, unmet
+from pipeline.numbers import BEGIN, END, open_number, stage_of
+from pipeline.reproduce import ORDER, reproduce
+from pipeline.stages.finetune import FinetuneConfig
+from pipeline.stages.tokenize import TokenizeConfig
+
+ROOT = Path(__file__).parents[2]
+
+NUMBER: dict[str, Any] = {
+    "source": "A paper",
+    "metric": "accuracy",
+    "key": "score.glue",
+    "reported": 80.0,
+    "reach": 81.0,
+    "tasks": {
+        "films": {"key": "score.glue", "beside": {"majority": "baselines.majority.glue"}, "above": "films-random"},
+        "films-random": {"key": "score.glue"},
+        "RTE": {"key": "score.glue", "reported": 65.7},
+    },
+    "average_of": ["films", "RTE"],
+    "goals": {"mean_margin": 3.0},
+}
+SCORES = {"films/seed-1": 82.0, "films/seed-2": 84.0, "films-random/seed-1": 79.0, "RTE/seed-1": 60.0}
+
+
+def write_yaml(path: Path, values: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one number of three tasks, whose stages are never really run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pipeline").symlink_to(Path(__file__).parents[2] / "pipeline")
+    write_yaml(tmp_path / "conf/numbers/toy/number.yaml", NUMBER)
+    write_yaml(tmp_path / "conf/numbers/toy/prepare.yaml", {"a": 1})
+    for run in SCORES:
+        write_yaml(tmp_path / f"conf/numbers/toy/finetune/{run}.yaml", {"a": 1})
+    (tmp_path / "README.md").write_text(f"{BEGIN}\n{END}\n")
+    return tmp_path
+
+
+def stages(ran: list[str]) -> Callable[[Path, Callable[[float], None]], int]:
+    """Stands in for the stages: notes what ran, and writes the metrics that they would."""
+
+    def run(path: Path, keep: Callable[[float], None]) -> int:
+        ran.append(Layout.of(path).stage)
+        keep(50.0)
+        score = SCORES.get(Layout.of(path).stage.removeprefix("finetune/"), 0.0)
+        values = {"score": {"glue": score}, "baselines": {"majority": {"glue": 51.0}}, "training": {"flops": 1.0}}
+        write_json(Layout.of(path).metrics, values)
+        return 0
+
+    return run
+
+
+def report(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "reports/numbers/toy.json").read_text())
+    return found
+
+
+def test_the_number_is_that_of_the_first_task_and_every_task_has_its_seeds(folder: Path) -> None:
+    ran: list[str] = []
+    assert reproduce(open_number("toy", ORDER), stages(ran)) == 0
+    assert ran == ["prepare", *(f"finetune/{run}" for run in SCORES)]
+    found = report(folder)
+    assert found["ours"] == [82.0, 84.0] and found["mean"] == 83.0
+    assert found["tasks"].keys() == {"films", "films-random", "RTE"}
+    films = found["tasks"]["films"]
+    assert films["ours"] == [82.0, 84.0] and films["spread"] == pytest.approx(2**0.5)
+    assert films["beside"]["majority"]["ours"] == [51.0, 51.0]
+    assert films["above"] == {"task": "films-random", "margin": 4.0, "holds": True}
+    assert found["runs"].keys() == SCORES.keys()
+    assert found["average"] == pytest.approx((83.0 + 60.0) / 2)
+    assert found["reached"] and found["unmet"] == [] and found["mean_margin"] == 4.0
+    table = (folder / "README.md").read_text()
+    assert "| `toy` | films |  | 83.00 ± 1.41 (2) | majority 51.00 ± 0.00 (2) | +4.00 over films-random |  |" in table
+    assert "| `toy` | average |  | 71.50 |" in table
+    assert "| `toy` | RTE | 65.70 | 60.00 (1) |" in table
+
+
+def test_a_margin_that_is_too_small_is_said_and_the_number_is_not_reached(folder: Path) -> None:
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"goals": {"mean_margin": 4.5}})
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    found = report(folder)
+    assert found["reached"] is False
+    assert found["unmet"] == ["the mean margin is 4.0, to reach 4.5"]
+    assert "the mean margin is 4.0, to reach 4.5" in (folder / "README.md").read_text()
+
+
+def test_a_reference_is_compared_by_its_seeds_and_its_time(folder: Path) -> None:
+    write_json(
+        folder / "theirs.json",
+        {"source": "another program", "tasks": {"films": {"ours": [82.5, 84.5], "seconds": [100.0, 100.0]}}},
+    )
+    write_yaml(
+        folder / "conf/numbers/toy/number.yaml",
+        NUMBER | {"reference": "theirs.json", "goals": {"within_spread": True, "time_share": 0.6}},
+    )
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    found = report(folder)
+    reference = found["tasks"]["films"]["reference"]
+    assert reference["difference"] == -0.5 and reference["is_within_spread"] is True
+    assert reference["time_share"] == 0.5
+    # The other tasks have no reference, which is not the same as being equal to one.
+    assert {line.split()[0] for line in found["unmet"]} == {"films-random", "RTE"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "is_within"),
+    # Ours 80 and 82 (s^2 = 2): with s^2 = 2 on the other side too, the standard error is the root of 2.
+    [([82.8, 84.8], True), ([83.9, 85.9], False), ([81.0], None)],
+)
+def test_means_are_equal_within_twice_the_standard_error(theirs: list[float], is_within: bool | None) -> None:
+    ours = {"ours": [80.0, 82.0], "mean": 81.0, "spread": 2**0.5, "seconds": [1.0]}
+    assert compare(ours, {"ours": theirs, "seconds": [2.0]})["is_within_spread"] is is_within
+
+
+def test_a_task_that_is_not_above_the_other_is_named() -> None:
+    above = {"task": "b", "margin": -1.0, "holds": False}
+    assert unmet(Goals(mean_margin=-2.0), {"a": {"above": above}}) == ["a is not above b"]
+
+
+def test_where_nothing_is_published_the_reference_stands_in_its_place(folder: Path) -> None:
+    theirs = {"tasks": {"films": {"ours": [82.5, 84.5], "seconds": [100.0, 100.0]}}}
+    number = {key: value for key, value in NUMBER.items() if key not in ("reported", "reach")}
+    write_yaml(folder / "conf/numbers/toy/number.yaml", number | {"reference": "theirs.json"})
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert report(folder)["reported"] is None and "| — | 83.00" in (folder / "README.md").read_text()
+    write_json(folder / "theirs.json", theirs)
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert report(folder)["reported"] == 83.5 and report(folder)["reached"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reported": None}, "a number needs reported, what was published, or a reference that is run here"),
+        ({"reach": None, "goals": {}}, "a number needs reach, or goals for its tasks"),
+        ({"average_of": ["WNLI"]}, "average_of: WNLI: no such task"),
+        ({"key": "score.f1"}, r"number.yaml: key: score.f1 is to be that of the first task, score.glue"),
+        ({"tasks": {"films": {"key": "score.glue"}}}, r"tasks: films; the folders are RTE, films, films-random"),
+        (
+            {"tasks": NUMBER["tasks"] | {"RTE": {"key": "score.glue", "above": "WNLI"}}},
+            r"tasks.RTE.above: WNLI: no such task",
+        ),
+    ],
+)
+def test_tasks_that_do_not_fit_are_refused(folder: Path, change: dict[str, Any], message: str) -> None:
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | change)
+    with pytest.raises(ValueError, match=message):
+        open_number("toy", ORDER)
+
+
+def test_a_figure_that_is_not_in_the_metrics_is_named(folder: Path) -> None:
+    wrong = {name: task | {"key": "score.glue"} for name, task in NUMBER["tasks"].items()}
+    wrong["films"] |= {"beside": {"bag of words": "baselines.bag_of_words.glue"}}
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": wrong})
+    with pytest.raises(ValueError, match=r"no baselines.bag_of_words.glue, which number.yaml names"):
+        reproduce(open_number("toy", ORDER), stages([]))
+
+
+@pytest.mark.parametrize("number", ["glue-minilm", "glue-small", "glue-bert-base"])
+def test_what_is_scored_on_glue_is_trained_on_nothing_that_has_seen_it(
+    number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rated movie snippets of vaderSentiment hold 732 of the 872 dev sentences of SST-2."""
+    monkeypatch.chdir(ROOT)
+    opened = open_number(number, ORDER)
+    (fetched,) = (load(path, FetchConfig) for path in opened.stages if stage_of(path) == "fetch")
+    texts = {"sotu", "gensim", "wikitext"}
+    tasks = {name for name, source in fetched.sources.items() if name == "glue" or isinstance(source, HubSource)}
+    models = {name for name in fetched.sources if name in ("minilm", "bert")}
+    assert set(fetched.sources) <= texts | tasks | models
+    (prepared,) = (load(path, PrepareConfig) for path in opened.stages if stage_of(path) == "prepare")
+    assert not prepared.rated.sources and not prepared.rated_as_text
+    assert {source.source for source in prepared.text.sources} <= texts
+    for path in opened.stages:
+        if stage_of(path) == "tokenize":
+            made = load(path, TokenizeConfig)
+            assert made.wordpiece is not None and set(made.wordpiece.corpora) == {"text"}
+        if stage_of(path) == "finetune":
+            encoder = load(path, FinetuneConfig).encoder
+            assert encoder.startswith(f"runs/{number}/data/raw/") if models else encoder == ""

@@ -1,0 +1,231 @@
+"""Fine-tuning on GLUE and on a user's own files: every split is answered, and scored where its labels are known."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.artifacts import write_json
+from pipeline.cli import main as command_line
+from pipeline.config import load
+from pipeline.data.classification import LabelledText
+from pipeline.data.records import Labelled, write_records
+from pipeline.data.tasks import TASK
+from pipeline.evaluation.glue import classification_score, regression_score
+from pipeline.inference import Classifier, open_model
+from pipeline.stages.finetune import FinetuneConfig, glue_texts
+from pipeline.stages.finetune_texts import Target, glue_figure, open_texts
+from pipeline.text.training import train_wordpiece
+from tests.foundations.chain import Run
+from tests.stages.grammar import WORDS
+from tests.stages.test_finetune import CONFIG, pretrained, tokenizer, write_start
+from tests.training.harness import Workspace, snapshot
+
+MNLI_CLASSES = ("entailment", "neutral", "contradiction")
+SPLITS = {"train": 480, "valid": 60, "valid_mismatched": 30, "test": 40, "test_mismatched": 30, "diagnostic": 6}
+
+
+def pairs(split: str, count: int) -> list[Labelled]:
+    """Two words: both of one half of the vocabulary, of both halves, or both of the other half."""
+    random = np.random.default_rng(len(split) + count)
+    found = []
+    for i in range(count):
+        places = random.integers(0, 8, 2)
+        label = "" if split.startswith("test") else MNLI_CLASSES[int((places >= 4).sum())]
+        # Of the words of the mismatched genre training has not seen any.
+        first, second = (WORDS[place + 8 * (split == "valid_mismatched")] for place in places)
+        found.append(Labelled(f"{split}-{i}", first, second, label))
+    return found
+
+
+def similarities(count: int, *, seed: int) -> list[Labelled]:
+    """Pairs of words whose score is the mean of their places in the list."""
+    random = np.random.default_rng(seed)
+    places = random.integers(0, 8, (count, 2))
+    return [Labelled(str(i), WORDS[a], WORDS[b], f"{5 * (a + b) / 14:.3f}") for i, (a, b) in enumerate(places)]
+
+
+def settings(**more: object) -> dict[str, Any]:
+    training = CONFIG["training"] | {"duration": {"kind": "epochs", "num_epochs": 16}}
+    training |= {"optimizer": {"lr": 0.005, "betas": [0.9, 0.98]}}
+    return CONFIG | {"max_length": 12, "training": training} | more
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which the stage ran on MNLI, on STS-B, and on files of a user."""
+    root = tmp_path_factory.mktemp("glue") / "workspace"
+    Workspace(root, snapshot(tmp_path_factory.mktemp("code")), module="", config="conf/tiny/")
+    prepared = root / "data/tiny/prepared/tasks"
+    for split, count in SPLITS.items():
+        write_records(prepared / f"MNLI/{split}.jsonl", pairs(split, count))
+    write_json(prepared / "MNLI" / TASK, {"kind": "glue", "name": "MNLI"})
+    for seed, (split, count) in enumerate({"train": 200, "valid": 40, "test": 10}.items()):
+        rows = similarities(count, seed=seed)
+        hidden = [Labelled(row.id, row.text, row.second, "") for row in rows]
+        write_records(prepared / f"similarity/{split}.jsonl", hidden if split == "test" else rows)
+    write_json(prepared / "similarity" / TASK, {"kind": "glue", "name": "STS-B"})
+    (root / "own").mkdir()
+    for split, count in {"train": 200, "valid": 20, "test": 20}.items():
+        random = np.random.default_rng(count)
+        words = random.choice(WORDS[:8], (count, 3))
+        labels = ["early" if sum(WORDS.index(word) for word in row) < 10 else "late" for row in words]
+        lines = [f"{label}\t{' '.join(row)}" for label, row in zip(labels, words, strict=True)]
+        (root / f"own/{split}.tsv").write_text("\n".join(["when\tsays", *lines]) + "\n")
+    write_start(root, pretrained()).rename(root / "a-bert")
+    tasks: dict[str, dict[str, object]] = {
+        "mnli": {"kind": "glue", "name": "MNLI"},
+        "similarity": {"kind": "glue", "name": "STS-B", "folder": "similarity"},
+        "own": {
+            "kind": "files",
+            "splits": {split: f"own/{split}.tsv" for split in ("train", "valid", "test")},
+            "text": "says",
+            "label": "when",
+            "target": "classes",
+        },
+    }
+    (root / "conf/tiny/finetune").mkdir(parents=True)
+    for name, task in tasks.items():
+        (root / f"conf/tiny/finetune/{name}.yaml").write_text(yaml.safe_dump(settings(task=task, encoder="a-bert")))
+        Run(root, f"finetune/{name}").run("cpu")
+    return root
+
+
+def metrics(root: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / f"metrics/tiny/finetune/{name}.json").read_text())
+    return found
+
+
+def table(root: Path, name: str, file: str) -> list[list[str]]:
+    """The rows of a file of predictions."""
+    text = (root / f"metrics/tiny/predictions/finetune/{name}/{file}").read_text()
+    assert text.endswith("\n")
+    return [line.split("\t") for line in text.split("\n")[:-1]]
+
+
+def test_a_pair_task_is_learned_and_scored_on_dev_where_the_test_set_is_hidden(workspace: Path) -> None:
+    found = metrics(workspace, "mnli")
+    assert found["split"] == "valid"
+    assert found["score"]["accuracy"] > 0.8 > found["baselines"]["majority"]["accuracy"] + 0.2
+    assert found["num_texts"] == SPLITS
+    assert found["others"].keys() == {"valid_mismatched", "diagnostic"}
+    mismatched = found["others"]["valid_mismatched"]["score"]["accuracy"]
+    assert mismatched < found["score"]["accuracy"]
+    assert found["glue"] == pytest.approx(50 * (found["score"]["accuracy"] + mismatched))
+
+
+def test_the_scores_are_those_of_the_answers_that_are_written(workspace: Path) -> None:
+    for name, split in (("mnli", "valid"), ("mnli", "valid_mismatched"), ("own", "test"), ("own", "valid")):
+        head, *rows = table(workspace, name, f"{split}.tsv")
+        assert head == ["index", "label", "prediction"]
+        assert [row[0] for row in rows] == [str(i) for i in range(len(rows))]
+        classes = MNLI_CLASSES if name == "mnli" else ("early", "late")
+        truth, answers = (np.array([classes.index(row[i]) for row in rows]) for i in (1, 2))
+        whole = metrics(workspace, name)
+        found = whole if whole["split"] == split else whole["others"][split]
+        expected = classification_score(answers, truth, num_classes=len(classes))
+        assert found["score"]["accuracy"] == pytest.approx(expected.accuracy)
+        assert found["score"]["f1"] == pytest.approx(expected.f1)
+
+
+def test_hidden_test_sets_are_answered_in_the_files_of_the_leaderboard(workspace: Path) -> None:
+    folder = workspace / "metrics/tiny/predictions/finetune/mnli"
+    assert {path.name for path in folder.iterdir()} == {
+        *("valid.tsv", "valid_mismatched.tsv", "diagnostic.tsv", "MNLI-m.tsv", "MNLI-mm.tsv")
+    }
+    for file, split in (("MNLI-m.tsv", "test"), ("MNLI-mm.tsv", "test_mismatched")):
+        head, *rows = table(workspace, "mnli", file)
+        assert head == ["index", "prediction"]
+        assert [row[0] for row in rows] == [str(i) for i in range(SPLITS[split])]
+        halves = [
+            sum(WORDS.index(word) >= 4 for word in (one.text, one.second or "")) for one in pairs(split, SPLITS[split])
+        ]
+        assert np.mean([row[1] == MNLI_CLASSES[half] for row, half in zip(rows, halves, strict=True)]) > 0.7
+    answers = [float(row[1]) for row in table(workspace, "similarity", "STS-B.tsv")[1:]]
+    assert len(answers) == 10 and all(0 <= answer <= 5 for answer in answers)
+
+
+def test_a_regression_is_scored_by_correlations_whose_mean_is_the_figure_of_the_benchmark(workspace: Path) -> None:
+    found = metrics(workspace, "similarity")
+    rows = table(workspace, "similarity", "valid.tsv")[1:]
+    truth, answers = (np.array([float(row[i]) for row in rows]) for i in (1, 2))
+    expected = regression_score(answers, truth)
+    assert found["score"]["pearson"] == pytest.approx(expected.pearson, abs=1e-5)
+    assert found["score"]["glue"] == pytest.approx(50 * (expected.pearson + expected.spearman), abs=1e-3)
+    assert found["score"]["pearson"] > 0.9
+
+
+def test_a_figure_of_the_benchmark_is_the_mean_of_what_the_task_reports() -> None:
+    assert glue_figure({"accuracy": 0.8, "f1": 0.9, "matthews": 0.1}, ("f1", "accuracy")) == pytest.approx(85.0)
+
+
+def test_the_files_of_a_user_become_a_classifier_for_the_command_line(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = metrics(workspace, "own")
+    assert found["split"] == "test" and found["score"]["accuracy"] > 0.9
+    monkeypatch.chdir(workspace)
+    assert command_line(["classify", "--model", "models/tiny/finetune/own", "amber amber birch"]) == 0
+    assert capsys.readouterr().out.startswith("early\t0.")
+    model = open_model(Path("models/tiny/finetune/own"))
+    assert isinstance(model, Classifier) and model.labels == ("early", "late")
+
+
+def test_what_a_training_costs_is_in_its_metrics(workspace: Path) -> None:
+    """Of T tokens in a row: 3 passes x (2 T (4 x 32^2 + 2 x 32 x 48) + 4 x 32 T^2) operations in the one layer."""
+    rows = [
+        [3 + 1 + len(tokenizer().encode(row.text)) + len(tokenizer().encode(row.second or "")) - 1]
+        for row in pairs("train", SPLITS["train"])
+    ]
+    (length,) = {row[0] for row in rows}
+    one = 3 * (2 * length * (4 * 32**2 + 2 * 32 * 48) + 4 * 32 * length**2)
+    assert metrics(workspace, "mnli")["training"]["flops"] == pytest.approx(16 * 480 * one)
+
+
+def test_a_folder_of_another_task_and_a_split_with_labels_here_and_there_are_refused(tmp_path: Path) -> None:
+    write_records(tmp_path / "train.jsonl", pairs("train", 4))
+    write_json(tmp_path / TASK, {"kind": "glue", "name": "RTE"})
+    with pytest.raises(ValueError, match=r"task.json: expected the GLUE task MNLI, found .*'RTE'"):
+        glue_texts(tmp_path, "MNLI")
+    texts = [LabelledText(WORDS[0], None, label, f"t:{i}") for i, label in enumerate(("a", ""))]
+    with pytest.raises(ValueError, match="t:1: label '' is not allowed; allowed are"):
+        open_texts(
+            {"train": texts[:1], "valid": texts[:1], "test": texts}, Target(("a", "b")), tokenizer(), max_length=9
+        )
+    with pytest.raises(ValueError, match="the split valid has no texts"):
+        open_texts({"train": texts[:1], "valid": []}, Target(("a", "b")), tokenizer(), max_length=9)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"splits": {"train": "a.tsv"}}, "no valid, found train"),
+        ({"splits": {"train": "a.tsv", "dev": "b.tsv"}}, "task.splits.dev"),
+        ({"target": "kinds"}, "task.target: Input should be 'classes' or 'value', found 'kinds'"),
+    ],
+)
+def test_a_configuration_of_files_that_lacks_something_is_refused(
+    task: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    files = {"train": "a.tsv", "valid": "b.tsv"}
+    whole = {"kind": "files", "splits": files, "text": "says", "label": "when", "target": "classes"} | task
+    path = tmp_path / "finetune.yaml"
+    path.write_text(yaml.safe_dump(settings(task=whole)))
+    with pytest.raises(ValueError, match=message):
+        load(path, FinetuneConfig)
+
+
+def test_an_encoder_whose_tokenizer_is_another_one_is_refused(workspace: Path) -> None:
+    folder = workspace / "other-bert"
+    shutil.copytree(workspace / "a-bert", folder)
+    train_wordpiece([" ".join(WORDS)] * 9, vocab_size=60).save(folder)
+    (workspace / "conf/tiny/finetune/other.yaml").write_text(
+        yaml.safe_dump(settings(task={"kind": "glue", "name": "MNLI"}, encoder="other-bert"))
+    )
+    outcome = Run(workspace, "finetune/other").run("cpu", expect=(2,))
+    assert "other-bert: the tokenizer does not fit the model" in outcome.log
+    assert not (workspace / "models/tiny/finetune/other").exists()
