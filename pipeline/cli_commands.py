@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
+from pipeline.inference import BothWaysScorer, Classifier, Generator, Scorer, Turn, open_model
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.stages import answering
@@ -131,6 +131,7 @@ def wrong_kind(folder: Path, wanted: str, found: object) -> ValueError:
     """The fault of a folder that holds another kind of model than the command is for."""
     kinds = {
         answering.Answerer: "a model that answers questions",
+        BothWaysScorer: "a bidirectional language model",
         Classifier: "a classifier",
         GapFiller: "a pretrained BERT",
         Generator: "a GPT",

@@ -31,6 +31,7 @@ from pipeline.stages.dpo import DPOConfig
 from pipeline.stages.finetune import FinetuneConfig
 from pipeline.stages.ppo import PPOConfig
 from pipeline.stages.pretrain_bert import PretrainBertConfig
+from pipeline.stages.pretrain_bilm import PretrainBiLMConfig
 from pipeline.stages.pretrain_gpt import PretrainGPTConfig
 from pipeline.stages.reference import ReferenceConfig
 from pipeline.stages.report import ReportConfig
@@ -47,8 +48,9 @@ SCHEMAS: Mapping[str, type[Config]] = {
     "tokenize": TokenizeConfig,
     "word_vectors": WordVectorsConfig,
     "pretrain_bert": PretrainBertConfig,
-    "finetune": FinetuneConfig,
     "pretrain_gpt": PretrainGPTConfig,
+    "pretrain_bilm": PretrainBiLMConfig,
+    "finetune": FinetuneConfig,
     "translate": TranslateConfig,
     "sft": SFTConfig,
     "reward": RewardConfig,

@@ -23,8 +23,10 @@ from pipeline.data.batches import (
     SequenceBatch,
     TranslationBatch,
 )
+from pipeline.data.pieces import PieceBatch
 from pipeline.data.word_pairs import WindowBatch
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
+from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.heads import ActorCritic, RewardModel, SequenceClassifier
 from pipeline.models.recurrent import RecurrentConfig
@@ -38,6 +40,7 @@ from pipeline.stages.base import StageModule
 from pipeline.stages.dpo import DirectPreferenceOptimization, SigmoidConfig
 from pipeline.stages.finetune_texts import FineTuning
 from pipeline.stages.pretrain_bert import BertPretraining
+from pipeline.stages.pretrain_bilm import BiLMPretraining
 from pipeline.stages.pretrain_gpt import GPTPretraining
 from pipeline.stages.reward import RewardModelling
 from pipeline.stages.sft import SupervisedFineTuning
@@ -115,6 +118,12 @@ def pretrain_gpt() -> Probe:
     return _through(GPTPretraining(_gpt(), _TRAINING), batch)
 
 
+def pretrain_bilm() -> Probe:
+    """The next token and the token before."""
+    model = BidirectionalLM(BiLMConfig(vocab_size=_V, d_model=16, d_hidden=16, num_layers=1))
+    return _through(BiLMPretraining(model, _TRAINING), PieceBatch(_tokens(), _ones()))
+
+
 def transformer() -> Probe:
     """Translation by a Transformer."""
     config = TransformerConfig(
@@ -181,6 +190,7 @@ PROBES: Mapping[str, Callable[[], Probe]] = {
     "pretrain_bert": pretrain_bert,
     "finetune": finetune,
     "pretrain_gpt": pretrain_gpt,
+    "pretrain_bilm": pretrain_bilm,
     "translate/transformer": transformer,
     "translate/gru": recurrent,
     "sft": sft,

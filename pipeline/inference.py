@@ -1,7 +1,7 @@
 """Trained model folders at work: texts in, answers out. For the command line and for the model server.
 
 `open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Tagger`,
-`Scorer`, `GapFiller` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
+`Scorer`, `GapFiller`, `BothWaysScorer` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,20 @@ from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.data.classification import LabelledText, unlabelled_examples
+from pipeline.data.pieces import PieceBatch
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.kinds import kind_of
+from pipeline.models.bilm import BidirectionalLM
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
-from pipeline.models.huggingface.bert import (
-    bert_from_huggingface,
-    sequence_classifier_from_huggingface,
-    token_classifier_from_huggingface,
-)
+from pipeline.models.huggingface.bert import bert_from_huggingface, token_classifier_from_huggingface
+from pipeline.models.huggingface.labels import output_names
+from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface, text_classifier_from_huggingface
 from pipeline.stages.answering import Answerer, open_answerer
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.stages.handover import open_gpt, open_reward
+from pipeline.stages.pretrain_bilm import both_ways_loss
 from pipeline.stages.translation import Translator, open_translator
 from pipeline.stages.word_folder import open_words
 from pipeline.text.chat import ChatRole, encode_conversation, encode_turn
@@ -98,7 +99,7 @@ class Prediction:
 
 
 class Classifier:
-    """A BERT that classifies texts, or predicts one number for each."""
+    """A network that classifies texts, or predicts one number for each."""
 
     def __init__(self, model: SequenceClassifier, tokenizer: Tokenizer, *, labels: Sequence[str]) -> None:
         self.model = model.eval()
@@ -145,7 +146,26 @@ class Scorer:
         return results
 
 
-Model = Generator | Translator | Classifier | Tagger | Answerer | Scorer | GapFiller | Neighbours
+class BothWaysScorer:
+    """A bidirectional language model: how surprising a text is to each of its directions."""
+
+    def __init__(self, model: BidirectionalLM, tokenizer: Tokenizer) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+
+    @torch.inference_mode()
+    def score(self, texts: Sequence[str]) -> list[tuple[float, float]]:
+        """Nats a token of each text: ahead, its end among the tokens, and back, its beginning among them."""
+        results: list[tuple[float, float]] = []
+        for encoded in self.tokenizer.encode_batch(texts):
+            ids = torch.tensor([[self.tokenizer.bos_id, *encoded, self.tokenizer.eos_id]])
+            terms = both_ways_loss(self.model, PieceBatch(ids, torch.ones_like(ids).bool()))
+            ahead, back = (float(term.loss_sum) / term.num_targets for term in terms)
+            results.append((ahead, back))
+        return results
+
+
+Model = Generator | Translator | Classifier | Tagger | Answerer | Scorer | GapFiller | BothWaysScorer | Neighbours
 
 
 def open_model(folder: Path) -> Model:
@@ -159,6 +179,8 @@ def open_model(folder: Path) -> Model:
             return Scorer(reward.model, reward.tokenizer)
         case "bert":
             return _open_gap_filler(folder, load_model(folder))
+        case "bilm":
+            return _open_both_ways(folder, load_model(folder))
         case "classifier":
             return _open_classifier(folder, load_model(folder))
         case "tagger":
@@ -178,12 +200,18 @@ def _open_gap_filler(folder: Path, found: ModelFolder) -> GapFiller:
     return GapFiller(model, tokenizer)
 
 
+def _open_both_ways(folder: Path, found: ModelFolder) -> BothWaysScorer:
+    model = bilm_from_huggingface(found.config, found.state)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.check_fits(model.config.vocab_size, folder)
+    return BothWaysScorer(model, tokenizer)
+
+
 def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
-    model = sequence_classifier_from_huggingface(found.config, found.state)
+    model = text_classifier_from_huggingface(found.config, found.state)
     tokenizer = load_tokenizer(folder)
     tokenizer.check_fits(model.encoder.config.vocab_size, folder)
-    names = found.config["id2label"]
-    return Classifier(model, tokenizer, labels=[names[str(number)] for number in range(len(names))])
+    return Classifier(model, tokenizer, labels=output_names(found.config))
 
 
 def _open_tagger(folder: Path, found: ModelFolder) -> Tagger:

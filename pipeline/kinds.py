@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["gpt", "reward", "bert", "classifier", "tagger", "answerer", "translator", "word_vectors"]
+Kind = Literal["gpt", "reward", "bert", "bilm", "classifier", "tagger", "answerer", "translator", "word_vectors"]
+
+_REWARDS = ({"0": "reward"}, {"0": "LABEL_0"})
+"""Names of the one output of a reward model: ours, and what stands there where nobody named it."""
 
 
 def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
@@ -13,7 +16,7 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
         case ("GPT2LMHeadModel", _):
             return "gpt"
         case ("GPT2ForSequenceClassification", _):
-            return "reward"
+            return "reward" if config.get("id2label") in _REWARDS else "classifier"
         case ("BertForPreTraining", _):
             return "bert"
         case ("BertForSequenceClassification", _):
@@ -22,12 +25,17 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
             return "tagger"
         case ("BertForQuestionAnswering", _):
             return "answerer"
+        case (_, "pipeline-bilm"):
+            return "bilm"
+        case (_, "pipeline-bilstm" | "pipeline-bilm-classifier"):
+            return "classifier"
         case (_, "marian" | "pipeline-transformer" | "pipeline-recurrent"):
             return "translator"
         case (_, "word_vectors"):
             return "word_vectors"
     raise ValueError(
         f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, BertForPreTraining, "
-        f"BertForSequenceClassification, BertForTokenClassification, BertForQuestionAnswering, a translation model or "
-        f"word vectors, found architectures {config.get('architectures')}"
+        f"BertForSequenceClassification, BertForTokenClassification, BertForQuestionAnswering, a recurrent classifier, "
+        f"a bidirectional language model, a translation model or word vectors, found architectures "
+        f"{config.get('architectures')}"
     )

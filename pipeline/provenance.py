@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -114,7 +115,8 @@ def with_code_deps(text: str) -> str:
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
     document = yaml.load(text)
-    for name, stage in document["stages"].items():
+    for name, definition in document["stages"].items():
+        stage = _repeated(definition)
         module = _stage_module(name, stage["cmd"])
         code = [path.as_posix() for path in module_sources(module)] if _source(module) else []
         others = [dep for dep in stage.get("deps", []) if not (dep.startswith(f"{_PACKAGE}/") and dep.endswith(".py"))]
@@ -130,7 +132,12 @@ def with_code_deps(text: str) -> str:
 def stages_without_file(text: str) -> list[str]:
     """Names of the stages in a dvc.yaml whose module does not exist."""
     stages = YAML(typ="safe").load(text)["stages"]
-    return [name for name, stage in stages.items() if _source(_stage_module(name, stage["cmd"])) is None]
+    return [name for name, one in stages.items() if _source(_stage_module(name, _repeated(one)["cmd"])) is None]
+
+
+def _repeated(definition: Any) -> Any:
+    """What a stage of dvc.yaml runs and declares: under `do` where it is repeated for each item of `foreach`."""
+    return definition.get("do", definition)
 
 
 def _stage_module(name: str, command: str) -> str:

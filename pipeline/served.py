@@ -9,7 +9,7 @@ from typing import Any, assert_never
 import pandas as pd
 
 from pipeline.data.question_records import Question
-from pipeline.inference import Classifier, Generator, Model, Scorer, Turn
+from pipeline.inference import BothWaysScorer, Classifier, Generator, Model, Scorer, Turn
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.stages.answering import Answerer
@@ -50,6 +50,9 @@ def answer(model: Model, request: pd.DataFrame, params: Mapping[str, Any]) -> pd
             filled = model.fill(texts)
             probabilities = [row.probability for row in filled]
             return pd.DataFrame({"text": [row.text for row in filled], "probability": probabilities})
+        case BothWaysScorer():
+            scored = model.score(texts)
+            return pd.DataFrame({"ahead": [ahead for ahead, _ in scored], "back": [back for _, back in scored]})
         case Neighbours():
             nearest = model.nearest(texts, num_neighbours=params["num_neighbours"])
             words = [[word for word, _ in row] for row in nearest]

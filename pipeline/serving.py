@@ -83,6 +83,8 @@ def signature(folder: Path) -> ModelSignature:
             return ModelSignature(request, Schema([ColSpec("double", "reward")]))
         case "bert":
             return ModelSignature(Schema([text]), Schema([text, ColSpec("double", "probability")]))
+        case "bilm":
+            return ModelSignature(Schema([text]), Schema([ColSpec("double", "ahead"), ColSpec("double", "back")]))
         case "word_vectors":
             words, cosines = ColSpec(Array(DataType.string), "words"), ColSpec(Array(DataType.double), "cosines")
             return ModelSignature(Schema([text]), Schema([words, cosines]), _NEIGHBOURS)

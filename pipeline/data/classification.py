@@ -1,5 +1,8 @@
 """Labelled texts and text pairs -> SequenceBatch: [CLS] A [SEP] or [CLS] A [SEP] B [SEP], right-padded.
 
+A tokenizer of language models, which has neither, lays them out as <bos> A <eos> or <bos> A <eos> B <eos> (Radford et
+al. 2018, section 3.3, who add a delimiter to the vocabulary).
+
 B batch, T the longest row.
 """
 
@@ -13,7 +16,7 @@ from jaxtyping import Float, Int
 from pipeline.data.batches import SequenceBatch, Sizes
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.data.sentence_pairs import truncate_pair
-from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.tokenizer import Role, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ def unlabelled_examples(texts: Sequence[LabelledText], tokenizer: Tokenizer, *, 
     return _examples(texts, tokenizer, np.zeros(len(texts), dtype=np.int64), max_length)
 
 
+def text_marks(tokenizer: Tokenizer) -> tuple[Role, Role]:
+    """The roles of the tokens before the first text and behind each text."""
+    return ("cls", "sep") if "cls" in tokenizer.special else ("bos", "eos")
+
+
 def _finite_number(text: LabelledText) -> float:
     try:
         value = float(text.label)
@@ -96,7 +104,7 @@ def _examples(
     labels: Int[np.ndarray, "N"] | Float[np.ndarray, "N"],
     max_length: int,
 ) -> SequenceExamples:
-    cls, sep = tokenizer.id_of("cls"), tokenizer.id_of("sep")
+    begin, end = (tokenizer.id_of(role) for role in text_marks(tokenizer))
     first = tokenizer.encode_batch([text.text for text in texts])
     second = tokenizer.encode_batch([text.second or "" for text in texts])
     is_pair = np.array([text.second is not None for text in texts], dtype=bool)
@@ -105,8 +113,8 @@ def _examples(
     a_kept, b_kept = truncate_pair(a, b, max_length - 2 - is_pair)
     ids, types = [], []
     for i in range(len(texts)):
-        row = [cls, *first[i][: a_kept[i]], sep]
-        rest = [*second[i][: b_kept[i]], sep] if is_pair[i] else []
+        row = [begin, *first[i][: a_kept[i]], end]
+        rest = [*second[i][: b_kept[i]], end] if is_pair[i] else []
         ids.append(np.array([*row, *rest], dtype=np.int64))
         types.append(np.array([0] * len(row) + [1] * len(rest), dtype=np.int64))
     return SequenceExamples(

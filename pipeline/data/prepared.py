@@ -60,12 +60,12 @@ def read_rated(path: Path) -> tuple[Rated, ...]:
 
 def read_labelled(path: Path) -> tuple[Labelled, ...]:
     """Texts, or pairs of texts, of a task."""
-    return _read(path, _labelled)
+    return tuple(_stream(path, _labelled))
 
 
 def read_tagged(path: Path) -> tuple[Tagged, ...]:
     """Sentences whose words have tags."""
-    return _read(path, _tagged)
+    return tuple(_stream(path, _tagged))
 
 
 def read_conversations(path: Path) -> tuple[Conversation, ...]:

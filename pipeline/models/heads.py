@@ -1,4 +1,4 @@
-"""What stands on a pretrained model: classifiers on BERT; reward and value on GPT.
+"""What stands on a pretrained model: classifiers on encoders of text; reward and value on GPT.
 
 Legend: B batch, T length, D model size, K classes.
 Masks are boolean; True counts. Each class takes over the modules that it is given, weights included.
@@ -13,18 +13,24 @@ from torch import Tensor, nn
 from pipeline.models.bert import Bert, Pooler
 from pipeline.models.dropout import Dropout
 from pipeline.models.gpt import GPT
+from pipeline.models.text_encoders import TextEncoder, TextPooler
 from pipeline.models.transformer import initialise
 
 
 class SequenceClassifier(nn.Module):
-    """Classes of a text or a pair of texts; with one label, a regression."""
+    """Classes of a text or a pair of texts; with one label, a regression.
 
-    def __init__(self, encoder: Bert, pooler: Pooler, *, num_labels: int, dropout: float) -> None:
+    `encoder` and `pooler` are what text_encoders.py describes.
+    """
+
+    def __init__(
+        self, encoder: TextEncoder, pooler: TextPooler, *, num_labels: int, dropout: float, has_bias: bool = True
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooler = pooler
         self.dropout = Dropout(dropout)
-        self.classifier = nn.Linear(encoder.config.d_model, num_labels)
+        self.classifier = nn.Linear(encoder.config.d_model, num_labels, bias=has_bias)
         initialise(self.classifier)
 
     def forward(
@@ -34,7 +40,9 @@ class SequenceClassifier(nn.Module):
         attention_mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B K"]:
         """Scores of the classes, or one real value."""
-        pooled = self.pooler(self.encoder(input_ids, token_type_ids, attention_mask))
+        hidden = self.encoder(input_ids, token_type_ids, attention_mask)
+        # BERT's reads the first token, which is never padding.
+        pooled = self.pooler(hidden) if isinstance(self.pooler, Pooler) else self.pooler(hidden, attention_mask)
         scores: Tensor = self.classifier(self.dropout(pooled))
         return scores
 

@@ -13,7 +13,7 @@ from pipeline.report.inputs import Cost, RunFiles
 from pipeline.report.results import Result
 from pipeline.report.sections_alignment import alignment_section, reward_section, sft_section
 from pipeline.report.sections_data import data_section, words_section
-from pipeline.report.sections_models import bert_section, gpt_section, translation_section
+from pipeline.report.sections_models import bert_section, bilm_section, gpt_section, translation_section
 
 TEMPLATE, STYLE = "page.html.jinja", "page.css"
 
@@ -34,6 +34,7 @@ _IN_BOXES = {
     "finetune": ("finetune_polarity", "{} right"),
     "translate": ("translate_transformer", "{} BLEU"),
     "pretrain_gpt": ("gpt_bits_per_byte", "{} bits/byte"),
+    "pretrain_bilm": ("bilm", "{} nats"),
     "sft": ("sft_ended", "{} end"),
     "reward": ("reward_accuracy", "{} right"),
     "dpo": ("dpo_judge", "judge {}"),
@@ -84,6 +85,7 @@ def sections(run: RunFiles, *, num_samples: int) -> list[Section]:
         words_section(run),
         bert_section(run),
         gpt_section(run),
+        bilm_section(run),
         translation_section(run, num_samples=num_samples),
         sft_section(run, num_samples=num_samples),
         reward_section(run),

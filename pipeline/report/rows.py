@@ -10,6 +10,13 @@ TRANSLATORS = {"transformer": "Transformer", "gru": "GRU with attention"}
 ALIGNMENTS = {"dpo": "DPO", "ppo": "PPO"}
 RANDOM = "-random"
 """Ends the name of the fine-tuning of the same network from random weights."""
+NETWORKS = {
+    "-bilstm": "BiLSTM",
+    "-bilstm-attention": "BiLSTM with attention",
+    "-bilm": "BiLSTM over a language model",
+    "-gpt": "GPT fine-tuned",
+}
+"""How the name of the same task learned by another network than BERT ends, and what the network is called."""
 
 
 def result_specs(run: RunFiles) -> list[ResultSpec]:
@@ -18,6 +25,7 @@ def result_specs(run: RunFiles) -> list[ResultSpec]:
         *(_words(item, METHODS.get(item, item)) for item in usual_first(METHODS, run.items("word_vectors"))),
         *_bert(),
         *_gpt(),
+        _bilm(),
         *(_translation(item, TRANSLATORS.get(item, item)) for item in usual_first(TRANSLATORS, run.items("translate"))),
         *_sft(),
         _reward(),
@@ -76,6 +84,7 @@ def _bert() -> list[ResultSpec]:
             "bag of words": Source(stage, f"baselines.bag_of_words.{score}"),
         }
         if task == "polarity":
+            baselines |= {name: Source(f"{stage}{end}", f"score.{score}") for end, name in NETWORKS.items()}
             baselines["majority"] = Source(stage, f"baselines.majority.{score}")
         rows.append(
             ResultSpec(
@@ -111,6 +120,18 @@ def _gpt() -> list[ResultSpec]:
         row("gpt_bits_per_byte", "bits per byte", "bits_per_byte", {"xz, primed": "xz", **counting}, 3),
         row("gpt_perplexity", "perplexity of a token", "perplexity", counting, 1),
     ]
+
+
+def _bilm() -> ResultSpec:
+    return ResultSpec(
+        id="bilm",
+        stage="pretrain_bilm",
+        title="Bidirectional LSTM language model, held-out text",
+        measure="nats a token, mean of both directions",
+        path="test.mean.nats_per_token",
+        better="lower",
+        baselines={"unigram entropy": Source("pretrain_bilm", "test.mean.unigram_entropy")},
+    )
 
 
 def _translation(item: str, name: str) -> ResultSpec:

@@ -19,7 +19,9 @@ from pipeline.report.blocks import (
 )
 from pipeline.report.charts import Line, line_chart
 from pipeline.report.inputs import RunFiles
-from pipeline.report.rows import RANDOM, TRANSLATORS, usual_first
+from pipeline.report.rows import NETWORKS, RANDOM, TRANSLATORS, usual_first
+
+_DIRECTIONS = ("ahead", "back")
 
 
 def bert_section(run: RunFiles) -> Section:
@@ -59,12 +61,20 @@ def _tasks(run: RunFiles) -> list[Block]:
     rows = []
     for item in run.items("finetune"):
         metrics = run.metrics[f"finetune/{item}"]
-        start = "random weights" if item.endswith(RANDOM) else "pretrained"
-        rows.append((f"{item.removesuffix(RANDOM)}, {start}", _scores(metrics["score"])))
-        if start == "pretrained":
+        task, learner = _task_and_learner(item)
+        rows.append((f"{task}, {learner}", _scores(metrics["score"])))
+        if task == item:
             for name, scores in sorted(metrics["baselines"].items()):
                 rows.append((f"{item}, {name.replace('_', ' ')}", _scores(scores)))
     return [Table("Fine-tuned on human ratings, test texts", ("Task", "Scores"), rows)] if rows else []
+
+
+def _task_and_learner(item: str) -> tuple[str, str]:
+    """The task of a fine-tuning, whose name alone stands for the pretrained BERT, and what learns it."""
+    for end, name in ((RANDOM, "random weights"), *NETWORKS.items()):
+        if item.endswith(end):
+            return item.removesuffix(end), name
+    return item, "pretrained"
 
 
 def _scores(scores: Mapping[str, float]) -> str:
@@ -81,6 +91,31 @@ def gpt_section(run: RunFiles) -> Section:
         stages=("pretrain_gpt",),
         blocks=[*curve, *_by_source(run), *_few_shot(run)],
     )
+
+
+def bilm_section(run: RunFiles) -> Section:
+    """The losses of both directions, and held-out text."""
+    columns = {
+        f"{split}/{direction}": f"{name}, {direction}"
+        for direction in _DIRECTIONS
+        for split, name in (("train", "training"), ("valid", "validation"))
+    }
+    curve = figures(loss_chart(run, "pretrain_bilm", "Both directions", columns, y_label="nats a token"))
+    return Section(
+        title="Bidirectional language model",
+        text="Two LSTM stacks that predict the next token and the token before. Classifiers read their states.",
+        stages=("pretrain_bilm",),
+        blocks=[*curve, *_directions(run)],
+    )
+
+
+def _directions(run: RunFiles) -> list[Block]:
+    if "pretrain_bilm" not in run.metrics:
+        return []
+    test = run.metrics["pretrain_bilm"]["test"]
+    keys = ("nats_per_token", "unigram_entropy", "perplexity")
+    rows = [(name, *(number(test[name][key], 2) for key in keys)) for name in (*_DIRECTIONS, "mean")]
+    return [Table("Held-out text, by direction", ("", "nats a token", "unigram entropy", "perplexity"), rows)]
 
 
 def _by_source(run: RunFiles) -> list[Block]:

@@ -1,7 +1,8 @@
 """Fine-tuning of BERT on a task (Devlin et al. 2019, section 4): texts, pairs of texts, tags of words, and questions.
 
-One configuration is one training: the same network from random weights is a configuration of its own. What is learned
-is a task (finetune_task.py); the weights come from pretrain_bert, or from any BERT in the layout of Hugging Face.
+One configuration is one training: the same network from random weights is a configuration of its own, and so is each
+network that stands beside BERT (finetune_networks.py). What is learned is a task (finetune_task.py); the weights come
+from the stage that pretrains the network, or from any BERT or GPT-2 in the layout of Hugging Face.
 """
 
 from pathlib import Path
@@ -20,10 +21,25 @@ from pipeline.data.prepared import read_labelled, read_rated
 from pipeline.data.records import SPLITS
 from pipeline.data.tasks import TASK, TaskName
 from pipeline.layout import Layout
-from pipeline.models.bert import Bert, BertConfig, Pooler
-from pipeline.models.flops import encoder_flops
+from pipeline.models.bert import Bert, Pooler
+from pipeline.models.bilstm import build_pooling
 from pipeline.models.huggingface.bert import bert_encoder_from_huggingface
+from pipeline.models.text_encoders import LastTokenPooling, TextEncoder, TextPooler
+from pipeline.models.text_flops import text_training_flops
 from pipeline.stages.finetune_answers import QuestionsTask, open_questions
+from pipeline.stages.finetune_networks import (
+    BertNetwork,
+    BiLMNetwork,
+    BiLSTMNetwork,
+    GPTNetwork,
+    Network,
+    Start,
+    bilm_encoder,
+    bilstm_encoder,
+    check_length,
+    gpt_encoder,
+    pretraining_stage,
+)
 from pipeline.stages.finetune_tags import open_tagging
 from pipeline.stages.finetune_task import OpenedTask
 from pipeline.stages.finetune_texts import Target, labelled_rows, open_texts
@@ -105,9 +121,11 @@ class FinetuneConfig(Config):
     """How it is trained."""
     task: Annotated[Task, Field(discriminator="kind")]
     """What is learned."""
+    network: Annotated[Network, Field(discriminator="kind")] = BertNetwork(kind="bert")
+    """What learns it."""
     encoder: str = ""
-    """Folder of a BERT in the layout of Hugging Face, its tokenizer with it; empty for the model of pretrain_bert."""
-    start: Literal["pretrained", "random"]
+    """Folder of the network's pretrained model, its tokenizer with it; empty for that of its stage of pretraining."""
+    start: Start
     """Weights of the encoder at the beginning: those of its folder, or random ones of the same shape."""
     max_length: PositiveInt
     """Longest text, or pair of texts, in tokens; a longer one is shortened, for tags cut into several, and counted. A
@@ -117,17 +135,28 @@ class FinetuneConfig(Config):
     attention_dropout: Fraction = 0.0
     """Dropout of the attention weights (published: 0.1); what the encoder was pretrained with does not count."""
 
+    @model_validator(mode="after")
+    def _network_has_what_is_asked_of_it(self) -> "FinetuneConfig":
+        kind = self.network.kind
+        if kind != "bert" and isinstance(self.task, TaggingTaskConfig):
+            raise ValueError(f"network: tags are learned by bert alone, found {kind}")
+        if kind == "bilstm" and self.start != "random":
+            raise ValueError("start: a bilstm has no pretrained weights, allowed is random")
+        if kind in ("bilstm", "bilm") and self.attention_dropout:
+            raise ValueError(f"attention_dropout is for bert and gpt, found {self.attention_dropout} for {kind}")
+        return self
+
 
 def main(path: Path) -> None:
     """Trains on one task and scores what was held out beside what knows less."""
     config = load(path, FinetuneConfig)
     layout = Layout.of(path)
-    folder = Path(config.encoder) if config.encoder else layout.model("pretrain_bert")
-    inputs = (folder, *sources(config.task, layout))
+    folder = Path(config.encoder) if config.encoder else layout.model(pretraining_stage(config.network))
+    inputs = (folder, *vectors(config.network), *sources(config.task, layout))
     with stage_run(__spec__.name, path, config, seed=config.training.seed, inputs=inputs) as run:
         tokenizer = load_tokenizer(folder)
         task = open_task(config.task, layout, tokenizer, max_length=config.max_length)
-        encoder, pooler = build_encoder(folder, config)
+        encoder, pooler = build_network(folder, config, tokenizer)
         tokenizer.check_fits(encoder.config.vocab_size, folder)
         module = task.module(task.network(encoder, pooler, dropout=config.dropout), config.training)
         fit(run, module, train=task.train, valid=task.valid)
@@ -144,7 +173,7 @@ def main(path: Path) -> None:
                 "training": {
                     "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
                     "num_steps": module.num_steps,
-                    "flops": training_flops(encoder.config, task.train, config.training),
+                    "flops": training_flops(encoder, task.train, config.training),
                 },
             },
             history=module.history,
@@ -241,6 +270,38 @@ def own_texts(task: FilesTask) -> dict[str, list[LabelledText]]:
     }
 
 
+def vectors(network: Network) -> tuple[Path, ...]:
+    """The folder of word vectors that a network begins with, if it does."""
+    return (Path(network.vectors),) if isinstance(network, BiLSTMNetwork) and network.vectors else ()
+
+
+def build_network(folder: Path, config: FinetuneConfig, tokenizer: Tokenizer) -> tuple[TextEncoder, TextPooler]:
+    """The encoder of a configuration and what makes one vector of its states; ValueError names what does not fit."""
+    network = config.network
+    match network:
+        case BertNetwork():
+            return build_encoder(folder, config)
+        case GPTNetwork():
+            gpt = gpt_encoder(
+                folder,
+                start=config.start,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+                max_length=config.max_length,
+            )
+            return gpt, LastTokenPooling()
+        case BiLSTMNetwork():
+            lstm = bilstm_encoder(network, tokenizer, dropout=config.dropout, max_length=config.max_length)
+            return lstm, build_pooling(network.pooling, lstm.config.d_model)
+        case BiLMNetwork():
+            over = bilm_encoder(
+                network, folder, start=config.start, dropout=config.dropout, max_length=config.max_length
+            )
+            return over, build_pooling(network.pooling, over.config.d_model)
+        case _:
+            assert_never(network)
+
+
 def build_encoder(folder: Path, config: FinetuneConfig) -> tuple[Bert, Pooler]:
     """The pretrained encoder with its pooler, or the same networks from random weights."""
     found = load_model(folder)
@@ -248,18 +309,15 @@ def build_encoder(folder: Path, config: FinetuneConfig) -> tuple[Bert, Pooler]:
     encoder, pooler = bert_encoder_from_huggingface({**found.config, **dropouts}, found.state)
     if config.start == "random":
         encoder, pooler = Bert(encoder.config), Pooler(encoder.config.d_model, initial_std=encoder.config.initial_std)
-    if config.max_length > encoder.config.max_length:
-        raise ValueError(
-            f"max_length: {config.max_length} is longer than the {encoder.config.max_length} positions of {folder}"
-        )
+    check_length(config.max_length, encoder.config.max_length, folder)
     return encoder, pooler
 
 
-def training_flops(encoder: BertConfig, train: Examples[Any], training: TrainingConfig) -> float:
+def training_flops(encoder: TextEncoder, train: Examples[Any], training: TrainingConfig) -> float:
     """Operations of the matrix products of a training in the encoder, padding, head and validations left out."""
     plan = TrainingPlan(train, training.batching, training.duration, seed=training.seed)
     lengths = train.sizes(0).lengths
-    return sum(3.0 * sum(encoder_flops(encoder, lengths[step.indices]).values()) for _, step in plan.steps(0))
+    return sum(text_training_flops(encoder, lengths[step.indices]) for _, step in plan.steps(0))
 
 
 if __name__ == "__main__":

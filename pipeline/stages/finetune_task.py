@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import Batch, Examples
-from pipeline.models.bert import Bert, Pooler
 from pipeline.stages.base import StageModule
 
 B = TypeVar("B", bound=Batch)
@@ -44,7 +43,7 @@ class OpenedTask(Protocol[B]):
     def counts(self) -> Mapping[str, Any]:
         """How many examples there are, and how many were changed to fit the model."""
 
-    def network(self, encoder: Bert, pooler: Pooler, *, dropout: float) -> nn.Module:
+    def network(self, encoder: Any, pooler: Any, *, dropout: float) -> nn.Module:
         """The encoder with a new head."""
 
     def module(self, model: Any, training: TrainingConfig) -> StageModule[B]:

@@ -23,15 +23,15 @@ from pipeline.data.glue import TASKS, GlueName, Score, leaderboard_rows, predict
 from pipeline.data.plan import plan_epoch
 from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
-from pipeline.models.bert import Bert, Pooler
 from pipeline.models.heads import SequenceClassifier
-from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
+from pipeline.models.huggingface.text_classifiers import text_classifier_to_huggingface
+from pipeline.models.text_encoders import GPTEncoder, TextEncoder, TextPooler
 from pipeline.objectives.likelihood import class_cross_entropy, squared_error
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
 from pipeline.stages.finetune_task import Evaluation
 from pipeline.stages.held_out import in_view
-from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.tokenizer import Role, Tokenizer
 
 _TOKENS_PER_BATCH = 8192
 _NUM_SAMPLES = 20
@@ -74,7 +74,8 @@ class TextTask:
     target: Target
     texts: Mapping[str, Sequence[LabelledText]]
     examples: Mapping[str, SequenceExamples]
-    pad_id: int
+    token_ids: Mapping[str, int]
+    """Special tokens as config.json names them."""
 
     @property
     def train(self) -> SequenceExamples:
@@ -94,17 +95,23 @@ class TextTask:
             "num_shortened": {split: examples.num_shortened for split, examples in self.examples.items()},
         }
 
-    def network(self, encoder: Bert, pooler: Pooler, *, dropout: float) -> SequenceClassifier:
-        """Pooled vector, dropout, one linear layer."""
-        return SequenceClassifier(encoder, pooler, num_labels=len(self.target.labels), dropout=dropout)
+    def network(self, encoder: TextEncoder, pooler: TextPooler, *, dropout: float) -> SequenceClassifier:
+        """Pooled vector, dropout, one linear layer, which has no bias on a GPT (Radford et al. 2018, eq. 3)."""
+        return SequenceClassifier(
+            encoder,
+            pooler,
+            num_labels=len(self.target.labels),
+            dropout=dropout,
+            has_bias=not isinstance(encoder, GPTEncoder),
+        )
 
     def module(self, model: SequenceClassifier, training: TrainingConfig) -> FineTuning:
         """The network with its loss."""
         return FineTuning(model, training)
 
     def export(self, model: SequenceClassifier) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-        """A `BertForSequenceClassification`."""
-        return sequence_classifier_to_huggingface(model, pad_token_id=self.pad_id, labels=self.target.labels)
+        """The class for sequence classification of a BERT or a GPT-2, or a layout of our own."""
+        return text_classifier_to_huggingface(model, token_ids=self.token_ids, labels=self.target.labels)
 
     def evaluate(self, model: SequenceClassifier) -> Evaluation:
         """Scores test if its labels are known, otherwise valid; other splits with labels come beside it."""
@@ -197,7 +204,9 @@ def open_texts(
             encoded[split] = classification_examples(rows, tokenizer, classes=target.classes, max_length=max_length)
         else:
             encoded[split] = regression_examples(rows, tokenizer, max_length=max_length)
-    return TextTask(target, texts, encoded, tokenizer.pad_id)
+    roles: tuple[Role, ...] = ("pad", "bos", "eos")
+    ids = {f"{role}_token_id": tokenizer.id_of(role) for role in roles if role in tokenizer.special}
+    return TextTask(target, texts, encoded, ids)
 
 
 def is_labelled(texts: Sequence[LabelledText]) -> bool:

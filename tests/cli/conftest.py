@@ -8,6 +8,8 @@ import torch
 
 from pipeline.artifacts import publish, save_model
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
+from pipeline.models.bilm import BidirectionalLM, BiLMConfig
+from pipeline.models.bilstm import AttentionPooling, BiLSTM, BiLSTMConfig, MaxPooling
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.heads import RewardModel, SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.huggingface.bert import (
@@ -16,7 +18,16 @@ from pipeline.models.huggingface.bert import (
     span_head_to_huggingface,
     token_classifier_to_huggingface,
 )
+from pipeline.models.huggingface.text_classifiers import bilm_to_huggingface, text_classifier_to_huggingface
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
+from pipeline.models.text_encoders import (
+    BiLMEncoder,
+    BiLMEncoderConfig,
+    GPTEncoder,
+    LastTokenPooling,
+    TextEncoder,
+    TextPooler,
+)
 from pipeline.stages.handover import save_gpt, save_reward
 from pipeline.stages.translation import SearchConfig, Translator, save_translator
 from pipeline.stages.word_folder import save_words
@@ -45,6 +56,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_gpt(models / stage, GPT(shape), bpe)
     save_reward(models / "reward", RewardModel(GPT(shape)), bpe)
     _save_berts(models)
+    _save_networks(models, shape, bpe)
     tokenizer = train_translation_bpe(TEXTS, vocab_size=120)
     for name in ("transformer", "second"):
         _save_translator(models / "translate" / name, tokenizer)
@@ -88,6 +100,29 @@ def _save_berts(models: Path) -> None:
         with publish(models / stage) as target:
             save_model(target, *exported)
             tokenizer.save(target)
+
+
+def _save_networks(models: Path, shape: GPTConfig, bpe: Tokenizer) -> None:
+    """The language model that reads both ways, and the classifiers beside BERT."""
+    both = BiLMConfig(vocab_size=bpe.vocab_size, d_model=8, d_hidden=8, num_layers=1)
+    own = BiLSTMConfig(vocab_size=bpe.vocab_size, d_embedding=8, d_hidden=8, num_layers=1, max_length=32)
+    over = BiLMEncoderConfig(language_model=both, d_hidden=8, num_layers=1, max_length=32)
+    ids = {"pad_token_id": bpe.pad_id, "bos_token_id": bpe.bos_id, "eos_token_id": bpe.eos_id}
+    exported = {"pretrain_bilm": bilm_to_huggingface(BidirectionalLM(both), token_ids=ids)}
+    parts: dict[str, tuple[TextEncoder, TextPooler]] = {
+        "gpt": (GPTEncoder(GPT(shape)), LastTokenPooling()),
+        "bilstm": (BiLSTM(own), AttentionPooling(16)),
+        "bilm": (BiLMEncoder(over), MaxPooling()),
+    }
+    for name, (encoder, pooler) in parts.items():
+        model = SequenceClassifier(encoder, pooler, num_labels=2, dropout=0.0, has_bias=name != "gpt")
+        exported[f"finetune/polarity-{name}"] = text_classifier_to_huggingface(
+            model, token_ids=ids, labels=("negative", "positive")
+        )
+    for stage, one in exported.items():
+        with publish(models / stage) as target:
+            save_model(target, *one)
+            bpe.save(target)
 
 
 def _save_translator(folder: Path, tokenizer: Tokenizer) -> None:

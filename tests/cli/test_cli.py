@@ -65,6 +65,18 @@ def test_lines_of_a_file_are_answered_in_order_and_empty_lines_stay_empty(
     assert (code, lines) == (0, [expected[0], "", expected[1], "", expected[2]])
 
 
+@pytest.mark.parametrize("name", ["polarity-bilstm", "polarity-bilm", "polarity-gpt"])
+def test_classify_takes_the_folder_of_any_network(
+    inside: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:  # fmt: skip
+    folder = inside / "models/tiny/finetune" / name
+    model = open_model(folder)
+    assert isinstance(model, Classifier)
+    (found,) = model.classify(["the cat sat"])
+    expected = f"{found.label}\t{found.value:.4f}"
+    assert run(capsys, "classify", "--model", str(folder), "the", "cat", "sat")[:2] == (0, [expected])
+
+
 def test_words_of_the_command_line_are_one_text(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = open_model(inside / "models/tiny/translate/transformer")
     assert isinstance(model, Translator)
@@ -144,6 +156,7 @@ def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.
     ("arguments", "message"),
     [
         (["translate", "--model", "models/tiny/reward", "x"], "expected a translation model, this folder holds a rewa"),
+        (["classify", "--model", "models/tiny/pretrain_bilm", "x"], "this folder holds a bidirectional language model"),
         (["classify", "--model", "nowhere", "x"], "nowhere: expected a model folder of"),
         (["similar", "--model", "nowhere", "x"], "nowhere: no such folder of word vectors"),
         (["classify", "--file", "nowhere.txt"], "nowhere.txt: No such file or directory"),

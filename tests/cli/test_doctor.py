@@ -75,11 +75,11 @@ def test_parameters_are_counted_without_making_the_models(inside: Path) -> None:
     from pipeline.models.gpt import GPT, GPTConfig
     from pipeline.stages.pretrain_gpt import PretrainGPTConfig
 
-    berts, gpts, translators = parameters(TINY)
+    berts, gpts, bilms, translators = parameters(TINY)
     decoder = load(inside / "conf/tiny/pretrain_gpt.yaml", PretrainGPTConfig).model
     real = GPT(GPTConfig(vocab_size=400, **decoder.model_dump()))
     assert gpts == [sum(parameter.numel() for parameter in real.parameters())]
-    assert len(berts) == 1 and len(translators) == 2
+    assert len(berts) == len(bilms) == 1 and len(translators) == 2
 
 
 class Usage(NamedTuple):

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.data.classification import LabelledText, classification_examples, regression_examples
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.training import train_byte_bpe
 
 TEXTS = [
     LabelledText("the old man", None, "good", "a.tsv:1"),
@@ -26,6 +27,17 @@ def test_texts_and_pairs_are_laid_out_as_bert_reads_them(wordpiece: Tokenizer) -
     assert batch.token_type_ids.tolist() == [[0] * (len(b) + 2) + [1] * (len(c) + 1), [0] * len(pair)]
     assert batch.attention_mask.sum(1).tolist() == [len(pair), len(single)]
     assert batch.labels.tolist() == [0, 1]
+
+
+def test_a_tokenizer_of_language_models_begins_with_bos_and_ends_each_text_with_eos() -> None:
+    bpe = train_byte_bpe([text.text for text in TEXTS], vocab_size=300)
+    examples = classification_examples(TEXTS, bpe, classes=CLASSES, max_length=100)
+    a, b, c = (bpe.encode(text) for text in ("the old man", "no king may rule", "prices rose"))
+    assert examples.input_ids[0].tolist() == [1, *a, 2]
+    assert examples.input_ids[1].tolist() == [1, *b, 2, *c, 2]
+    short = classification_examples(TEXTS, bpe, classes=CLASSES, max_length=12)
+    assert [len(row) for row in short.input_ids[1:]] == [12, 12]
+    assert all(row[-1] == 2 for row in short.input_ids)  # what is read at the last token is never cut off
 
 
 def test_sizes_count_what_collate_yields_and_a_row_does_not_depend_on_its_batch(wordpiece: Tokenizer) -> None:

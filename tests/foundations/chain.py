@@ -11,21 +11,15 @@ from typing import Any
 
 import yaml
 
+from tests.project.dvc_file import STAGES, items, paths
 from tests.training.harness import ROOT, Workspace, change_yaml
 
-GRAPH: Mapping[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 UNTRAINED = {"fetch", "prepare", "tokenize", "word_vectors/svd", "reference", "report"}
 """What has no optimizer steps."""
 NUM_STEPS = 8
 
 
-def items(stage: str) -> list[str]:
-    """The names of a stage of dvc.yaml: one for each item of its matrix."""
-    matrix = GRAPH[stage].get("matrix", {}).get("item")
-    return [f"{stage}/{item}" for item in matrix] if matrix else [stage]
-
-
-ALL = [name for stage in GRAPH for name in items(stage)]
+ALL = [f"{stage}/{item}".rstrip("/") for stage in STAGES for item in items(stage)]
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -46,12 +40,12 @@ TRAINED = [name for name in ALL if training_of(settings(name))]
 def needed(name: str) -> list[str]:
     """The stages whose outputs a stage reads."""
     stage, _, item = name.partition("/")
-    read = [dep.replace("${item.item}", item) for dep in GRAPH[stage].get("deps", []) if "${profile}" in dep]
+    read = paths(stage, "deps", "tiny", item)
     found = []
     for other in ALL:
         above, _, its_item = other.partition("/")
-        outs = [out.replace("${item.item}", its_item) for out in GRAPH[above]["outs"] if isinstance(out, str)]
-        if any(dep == out or dep.startswith(f"{out}/") for dep in read for out in outs):
+        outs = paths(above, "outs", "tiny", its_item)
+        if other != "report" and any(dep == out or dep.startswith(f"{out}/") for dep in read for out in outs):
             found.append(other)
     return found
 

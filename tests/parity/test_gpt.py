@@ -9,13 +9,16 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
 
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.models.heads import RewardModel
+from pipeline.models.heads import RewardModel, SequenceClassifier
 from pipeline.models.huggingface.gpt import (
+    gpt_classifier_from_huggingface,
+    gpt_classifier_to_huggingface,
     gpt_from_huggingface,
     gpt_to_huggingface,
     reward_from_huggingface,
     reward_to_huggingface,
 )
+from pipeline.models.text_encoders import GPTEncoder, LastTokenPooling
 from tests.parity.hf import assert_same, open_theirs, save_theirs, spread
 
 CONFIG = GPTConfig(vocab_size=37, d_model=24, num_layers=2, num_heads=3, max_length=16, dropout=0.1)
@@ -109,6 +112,45 @@ def test_we_open_a_reward_model_of_transformers_and_give_its_rewards(tmp_path: P
     spread(theirs.eval())
     ours = reward_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
     assert_same(ours(ids(3, 9), torch.tensor([8, 8, 8])), theirs(ids(3, 9)).logits[:, 0])
+
+
+TOKEN_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+
+
+def our_classifier() -> SequenceClassifier:
+    encoder, pooler = GPTEncoder(our_gpt()), LastTokenPooling()
+    model = SequenceClassifier(encoder, pooler, num_labels=3, dropout=0.1, has_bias=False)
+    spread(model)
+    return model.eval()
+
+
+@torch.no_grad()
+def test_transformers_opens_our_classifier_and_gives_our_scores_by_the_same_names(tmp_path: Path) -> None:
+    ours = our_classifier()
+    exported = gpt_classifier_to_huggingface(ours, token_ids=TOKEN_IDS, labels=["a", "b", "c"])
+    theirs = open_theirs(tmp_path, GPT2ForSequenceClassification, exported)
+    tokens = ids(3, 9)
+    tokens[0, 5:] = 0
+    mask = tokens != 0
+    assert_same(ours(tokens, torch.zeros_like(tokens), mask), theirs(tokens, attention_mask=mask.long()).logits)
+    assert theirs.config.id2label == {0: "a", 1: "b", 2: "c"}
+
+
+@torch.no_grad()
+def test_we_open_a_classifier_of_transformers_and_give_its_scores(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs: Any = GPT2ForSequenceClassification(GPT2Config(**(THEIRS | {"num_labels": 3})))
+    spread(theirs.eval())
+    ours = gpt_classifier_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
+    tokens = ids(3, 9)
+    assert_same(ours(tokens, torch.zeros_like(tokens), torch.ones_like(tokens).bool()), theirs(tokens).logits)
+
+
+def test_a_classifier_whose_pad_is_its_eos_is_refused() -> None:
+    with pytest.raises(ValueError, match="both 2"):
+        gpt_classifier_to_huggingface(
+            our_classifier(), token_ids=TOKEN_IDS | {"pad_token_id": 2}, labels=["a", "b", "c"]
+        )
 
 
 def test_every_tensor_that_does_not_fit_is_named() -> None:

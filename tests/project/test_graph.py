@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import networkx
 import pytest
 from dvc.repo import Repo
-from ruamel.yaml import YAML
 
 from pipeline.config import load
 from pipeline.layout import Layout
@@ -28,6 +28,7 @@ from pipeline.provenance import (
 from pipeline.stages.dpo import DPOConfig
 from pipeline.stages.reference import ReferenceConfig
 from tests.project.conftest import schema_of
+from tests.project.dvc_file import DOCUMENT, STAGES, fill, items, paths
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ("cpu", "tiny", "paper")
@@ -39,7 +40,6 @@ BESIDE_THE_CHAIN = {
     "conf/paper/translate/iwslt.yaml": "translate",
 }
 """Published sizes that no stage of the graph has room for, and the stages that run them by hand."""
-STAGES: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
 @pytest.fixture(autouse=True)
@@ -53,30 +53,15 @@ def test_code_dependencies_are_the_real_imports_of_each_stage() -> None:
     assert with_code_deps(text) == text, "run `make deps`"
 
 
-def _items(stage: str) -> Sequence[str]:
-    """The items of a matrix stage; one empty name for another."""
-    items: list[str] = STAGES[stage].get("matrix", {}).get("item", [""])
-    return items
-
-
-def _fill(text: str, profile: str, item: str) -> str:
-    return text.replace("${profile}", profile).replace("${item.item}", item)
-
-
-def _paths(stage: str, key: str, profile: str, item: str) -> set[str]:
-    entries = STAGES[stage].get(key, [])
-    return {_fill(next(iter(one)) if isinstance(one, dict) else one, profile, item) for one in entries}
-
-
-CASES = [(stage, item, profile) for stage in STAGES for item in _items(stage) for profile in PROFILES]
+CASES = [(stage, item, profile) for stage in STAGES for item in items(stage) for profile in PROFILES]
 
 
 @pytest.mark.parametrize(("stage", "item", "profile"), CASES)
 def test_a_stage_runs_its_module_on_the_configuration_that_it_tracks(stage: str, item: str, profile: str) -> None:
     config = f"conf/{profile}/{stage}/{item}.yaml" if item else f"conf/{profile}/{stage}.yaml"
-    command = _fill(STAGES[stage]["cmd"], profile, item)
+    command = fill(STAGES[stage]["cmd"], stage, profile, item)
     assert command == f'exec env PATH="$PWD/.venv/bin:$PATH" python -m pipeline.stages.{stage} {config}'
-    assert _paths(stage, "params", profile, item) == {config}
+    assert paths(stage, "params", profile, item) == {config}
     assert load(Path(config), schema_of(stage))
 
 
@@ -116,10 +101,10 @@ def test_data_dependencies_are_the_inputs_that_the_stage_declares(
     config = Path("conf", profile, stage, f"{item}.yaml") if item else Path("conf", profile, f"{stage}.yaml")
     with pytest.raises(Opened) as declared:
         module.main(config)
-    data = {path for path in _paths(stage, "deps", profile, item) if not path.endswith(".py")}
+    data = {path for path in paths(stage, "deps", profile, item) if not path.endswith(".py")}
     assert sorted(data) == declared.value.args[0]
     layout = Layout.of(config)
-    assert {layout.output.as_posix(), layout.metrics.as_posix()} <= _paths(stage, "outs", profile, item)
+    assert {layout.output.as_posix(), layout.metrics.as_posix()} <= paths(stage, "outs", profile, item)
 
 
 @pytest.mark.parametrize(("stage", "item", "profile"), TRAINED)
@@ -131,7 +116,7 @@ def test_a_stage_declares_the_curve_samples_and_predictions_that_it_writes_and_n
     written |= {layout.curve} if "history" in _given_to_finish(stage) else set()
     written |= {layout.samples} if "samples" in _given_to_finish(stage) else set()
     written |= {layout.predictions} if "predictions" in _given_to_finish(stage) else set()
-    assert _paths(stage, "outs", profile, item) == {path.as_posix() for path in written}
+    assert paths(stage, "outs", profile, item) == {path.as_posix() for path in written}
 
 
 def _given_to_finish(stage: str) -> set[str]:
@@ -147,9 +132,9 @@ def _given_to_finish(stage: str) -> set[str]:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_learning_curve_is_drawn(profile: str) -> None:
-    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["plots"]
-    drawn = {_fill(path, profile, "") for plot in plots for path in plot}
-    outs = {path for stage, item, of in CASES if of == profile for path in _paths(stage, "outs", profile, item)}
+    plots = DOCUMENT["plots"]
+    drawn = {path.replace("${profile}", profile) for plot in plots for path in plot}
+    outs = {path for stage, item, of in CASES if of == profile for path in paths(stage, "outs", profile, item)}
     assert drawn == {path for path in outs if path.endswith(".csv")}
     assert {plot["template"] for one in plots for plot in one.values()} == {"curve"}
     assert Path(".dvc/plots/curve.json").is_file()
@@ -174,7 +159,13 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_dvc_reads_the_graph_its_parameters_exist_and_every_stage_leads_to_the_report(graph: Repo) -> None:
     stages = {stage.name: stage for stage in graph.index.stages}
     assert [param for stage in stages.values() for param in stage.params if not param.exists] == []
-    assert {"word_vectors@svd", "translate@transformer", "finetune@polarity", "pretrain_bert"} <= set(stages)
+    assert {
+        "word_vectors@svd",
+        "translate@transformer",
+        "finetune@polarity",
+        "finetune@polarity-gpt",
+        "pretrain_bert",
+    } <= set(stages)
     assert {name.partition("@")[0] for name in stages} == set(STAGES)
     needed = networkx.descendants(graph.index.graph, stages["report"])
     assert {stage.name for stage in needed} == set(stages) - {"report"}
@@ -262,13 +253,29 @@ stages:
 """
 
 
-def test_generating_dependencies_changes_nothing_but_the_code(package: Path) -> None:
-    Path("dvc.yaml").write_text(DVC_YAML)
+REPEATED = """\
+stages:
+  one:
+    foreach:
+      first: {start: this}
+      second: {start: that}
+    do:
+      cmd: python -m pipeline.stages.one conf/${profile}/one/${key}.yaml
+      deps:
+        - pipeline/unused.py
+        - models/${profile}/${item.start}
+"""
+
+
+@pytest.mark.parametrize("text", [DVC_YAML, REPEATED])
+def test_generating_dependencies_changes_nothing_but_the_code(package: Path, text: str) -> None:
+    Path("dvc.yaml").write_text(text)
     assert main(["--check"]) == 1
-    assert Path("dvc.yaml").read_text() == DVC_YAML
+    assert Path("dvc.yaml").read_text() == text
     assert main([]) == 0
-    code = "".join(f"      - {path}\n" for path in module_sources("pipeline.stages.one"))
-    assert Path("dvc.yaml").read_text() == DVC_YAML.replace("      - pipeline/unused.py\n", code)
+    code = "".join(f"- {path}\n" for path in module_sources("pipeline.stages.one"))
+    wanted = re.sub(r"( *)- pipeline/unused.py\n", lambda found: indent(code, found[1]), text)
+    assert Path("dvc.yaml").read_text() == wanted
     assert main(["--check"]) == 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import write_json
-from pipeline.report.rows import METHODS
+from pipeline.report.rows import METHODS, NETWORKS
 
 _SOURCES = ("speeches", "wiki")
 _PAIRS = {"annotator_agreement": 0.9, "dropped": 0, "pairs": 900, "shortened": 1}
@@ -56,6 +56,10 @@ def _translation(beam: float) -> dict[str, Any]:
     return {"bleu": bleu, "chrf": {**bleu, "beam": 2 * beam, "signature": "nrefs:1|chrf2"}}
 
 
+def _direction(nats: float) -> dict[str, float]:
+    return {"nats_per_token": nats, "perplexity": math.exp(nats), "unigram_entropy": 6.5}
+
+
 def metrics() -> dict[str, dict[str, Any]]:
     """The metrics of every stage."""
     counts = {
@@ -83,8 +87,22 @@ def metrics() -> dict[str, dict[str, Any]]:
             "baselines": {"majority": {**accuracy, "accuracy": 0.5}, "bag_of_words": {**accuracy, "accuracy": 0.83}},
         },
         "finetune/polarity-random": {"score": {**accuracy, "accuracy": 0.7}, "baselines": {}},
+        **{
+            f"finetune/polarity{end}": {
+                "score": {**accuracy, "accuracy": 0.71 + number / 100},
+                "baselines": {"majority": {**accuracy, "accuracy": 0.5}},
+            }
+            for number, end in enumerate(NETWORKS)
+        },
         "finetune/rating": {"score": correlation, "baselines": {"bag_of_words": correlation}},
         "finetune/rating-random": {"score": {**correlation, "pearson": 0.5}, "baselines": {}},
+        "pretrain_bilm": {
+            "test": {
+                "ahead": {**_direction(4.5), "accuracy": 0.2, "num_tokens": 1000},
+                "back": {**_direction(4.3), "accuracy": 0.2, "num_tokens": 1000},
+                "mean": _direction(4.4),
+            }
+        },
         "pretrain_gpt": {
             "test": {
                 "model": _by_source(1.7),
@@ -180,7 +198,10 @@ def curves() -> dict[str, list[dict[str, float]]]:
         ]
 
     language_models = ("pretrain_gpt", "translate/transformer", "translate/gru", "sft", "reward", "dpo")
-    tasks = ("finetune/polarity", "finetune/polarity-random", "finetune/rating", "finetune/rating-random")
+    tasks = [
+        *(f"finetune/polarity{end}" for end in ("", "-random", *NETWORKS)),
+        *(f"finetune/rating{end}" for end in ("", "-random")),
+    ]
     ppo = ("train/entropy/entropy", "train/policy/clip_fraction", "train/value")
     return {
         **{stage: rows(["loss", "total"]) for stage in language_models},
@@ -188,6 +209,7 @@ def curves() -> dict[str, list[dict[str, float]]]:
         **{f"word_vectors/{item}": rows(["loss", "total"]) for item in METHODS if item != "svd"},
         "word_vectors/svd": [{"update": rank, "train/explained_share": rank / 60} for rank in updates],
         "pretrain_bert": rows(["mlm", "nsp", "total"]),
+        "pretrain_bilm": rows(["ahead", "back", "total"]),
         "ppo": [
             {
                 "update": update,

@@ -9,6 +9,7 @@ import pytest
 from pipeline.artifacts import read_json, write_json
 from pipeline.report.graph import EDGES, PLACES
 from pipeline.stages.report import main
+from tests.project.dvc_file import STAGES, items, paths
 from tests.report.fabricated import metrics, write_run
 
 CONFIG = Path("conf/cpu/report.yaml")
@@ -155,22 +156,18 @@ def test_all_metrics_of_all_stages_are_in_one_file(folder: Path) -> None:
 
 def test_the_drawn_graph_is_a_part_of_the_real_one() -> None:
     import networkx
-    from ruamel.yaml import YAML
 
-    stages = YAML(typ="safe").load((Path(__file__).parents[2] / "dvc.yaml").read_text())["stages"]
-    assert set(PLACES) == set(stages)
-    outs = {
-        stage: [
-            next(iter(out)) if isinstance(out, dict) else out for out in [*one.get("outs", []), *one.get("metrics", [])]
-        ]
-        for stage, one in stages.items()
+    assert set(PLACES) == set(STAGES)
+    found = {
+        key: {stage: {one for item in items(stage) for one in paths(stage, key, "cpu", item)} for stage in STAGES}
+        for key in ("deps", "outs", "metrics")
     }
     real = networkx.DiGraph(
         (maker, stage)
-        for stage, one in stages.items()
-        for dep in one["deps"]
-        for maker, made in outs.items()
-        for out in made
+        for stage in STAGES
+        for dep in found["deps"][stage]
+        for maker in STAGES
+        for out in found["outs"][maker] | found["metrics"][maker]
         if f"{dep}/".startswith(f"{out}/") or f"{out}/".startswith(f"{dep}/")
     )
     assert [edge for edge in EDGES if not networkx.has_path(real, *edge)] == []

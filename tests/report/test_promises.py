@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.artifacts import write_json
 from pipeline.report.graph import PLACES
-from pipeline.report.rows import METHODS
+from pipeline.report.rows import METHODS, NETWORKS
 from pipeline.stages.report import main
 from tests.report.fabricated import write_run
 
@@ -19,7 +19,19 @@ BOTH = ("training requests", "held-out requests", "optimizer step")
 
 PROMISES: list[tuple[str, str, tuple[str, ...]]] = [
     ("The chain", "drawing: Graph of the pipeline", tuple(PLACES)),
-    ("Results", "", ("Ours", "Beside it", "Floor", "bag of words 83.0%", "random weights 70.0%", "source copied 3.0")),
+    (
+        "Results",
+        "",
+        (
+            "Ours",
+            "Beside it",
+            "Floor",
+            "bag of words 83.0%",
+            "random weights 70.0%",
+            "BiLSTM over a language model 73.0%",
+            "source copied 3.0",
+        ),
+    ),
     ("Data", "table: Data card", ("speeches", "CC0-1.0", "12.0 MB")),
     ("Data", "table: After cleaning and splitting", ("running text", "too short 7")),
     ("Data", "table: Overlap of test sets with training sets", ("3.82%",)),
@@ -34,9 +46,17 @@ PROMISES: list[tuple[str, str, tuple[str, ...]]] = [
     ("BERT", "drawing: Next sentence", CURVE),
     ("BERT", "drawing: Fine-tuning, polarity", CURVE),
     ("BERT", "drawing: Fine-tuning, polarity, random", CURVE),
+    *[("BERT", f"drawing: Fine-tuning, polarity{end.replace('-', ', ')}", CURVE) for end in NETWORKS],
     ("BERT", "drawing: Fine-tuning, rating", CURVE),
     ("BERT", "drawing: Fine-tuning, rating, random", CURVE),
     ("BERT", "table: Fine-tuned on human ratings, test texts", ("bag of words", "random", "0.81")),
+    (
+        "BERT",
+        "table: Fine-tuned on human ratings, test texts",
+        ("polarity, BiLSTM accuracy 0.710", "polarity, BiLSTM over a language model accuracy 0.730", "GPT fine-tuned"),
+    ),
+    ("Bidirectional language model", "drawing: Both directions", ("training, ahead", "validation, back")),
+    ("Bidirectional language model", "table: Held-out text, by direction", ("ahead 4.50 6.50 90.02", "mean 4.40")),
     ("GPT", "drawing: GPT pretraining", CURVE),
     ("GPT", "table: Bits per byte of held-out text", ("GPT", "Kneser-Ney", "xz -9e, primed", "speeches", "wiki")),
     ("GPT", "table: Without training for it", ("next sentence, 16 examples", "25.0%")),

@@ -17,7 +17,7 @@ from pipeline.data.classification import LabelledText, classification_examples
 from pipeline.data.records import Rated, write_records
 from pipeline.evaluation.bag_of_words import bag_of_words_classes
 from pipeline.layout import Layout
-from pipeline.models.bert import BertConfig, BertForPretraining
+from pipeline.models.bert import Bert, BertConfig, BertForPretraining
 from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.bert import (
     bert_encoder_from_huggingface,
@@ -118,7 +118,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build_model(folder: Path, config: FinetuneConfig, *, num_labels: int) -> SequenceClassifier:
     """The network of a configuration, as the stage builds it."""
     classes = POLARITIES[:num_labels] if num_labels > 1 else ()
-    task = TextTask(Target(classes), {}, {}, pad_id=0)
+    task = TextTask(Target(classes), {}, {}, {"pad_token_id": 0})
     return task.network(*build_encoder(folder, config), dropout=config.dropout)
 
 
@@ -194,6 +194,7 @@ def test_pretrained_starts_from_the_weights_of_the_folder_and_random_from_the_sa
         assert all(torch.equal(a, b) for a, b in zip(part.parameters(), wanted.parameters(), strict=True))
     fresh = build_model(folder, config.model_copy(update={"start": "random"}), num_labels=2)
     assert fresh.encoder.config == tuned.encoder.config
+    assert isinstance(fresh.encoder, Bert)
     assert tuned.encoder.config.dropout == tuned.dropout.p == fresh.encoder.dropout.p == 0.25
     for part, other in ((fresh.encoder, encoder), (fresh.pooler, pooler)):
         matrices = [pair for pair in zip(part.parameters(), other.parameters(), strict=True) if pair[0].ndim == 2]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.models.bert import NORM_EPS, Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
+from pipeline.models.huggingface.labels import from_label_settings, label_settings, sequence_label_settings
 from pipeline.models.huggingface.names import (
     Exported,
     Name,
@@ -52,16 +53,16 @@ def sequence_classifier_to_huggingface(
     model: SequenceClassifier, *, pad_token_id: int, labels: Sequence[str]
 ) -> Exported:
     """A `BertForSequenceClassification`; `labels` names the outputs, and one output is a regression."""
-    problem = "regression" if len(labels) == 1 else "single_label_classification"
+    assert isinstance(model.encoder, Bert)
     config = _to_config(model.encoder.config, "BertForSequenceClassification", pad_token_id)
-    config |= _label_settings(labels, model.classifier.out_features, model.dropout.p) | {"problem_type": problem}
+    config |= sequence_label_settings(labels, model.classifier.out_features, model.dropout.p)
     return config, rename(model, _sequence_names(model.encoder.config))
 
 
 def sequence_classifier_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SequenceClassifier:
     """Our classifier from a `BertForSequenceClassification`; ValueError names what does not fit."""
     ours = _from_config(config)
-    num_labels, dropout = _from_label_settings(config)
+    num_labels, dropout = from_label_settings(config)
     model = SequenceClassifier(Bert(ours), Pooler(ours.d_model), num_labels=num_labels, dropout=dropout)
     fill(model, _sequence_names(ours), _clean(state))
     return model
@@ -70,14 +71,14 @@ def sequence_classifier_from_huggingface(config: Mapping[str, Any], state: Mappi
 def token_classifier_to_huggingface(model: TokenClassifier, *, pad_token_id: int, labels: Sequence[str]) -> Exported:
     """A `BertForTokenClassification`; `labels` names the classes."""
     config = _to_config(model.encoder.config, "BertForTokenClassification", pad_token_id)
-    config |= _label_settings(labels, model.classifier.out_features, model.dropout.p)
+    config |= label_settings(labels, model.classifier.out_features, model.dropout.p)
     return config, rename(model, _token_names(model.encoder.config))
 
 
 def token_classifier_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenClassifier:
     """Our tagger from a `BertForTokenClassification`; ValueError names what does not fit."""
     ours = _from_config(config)
-    num_labels, dropout = _from_label_settings(config)
+    num_labels, dropout = from_label_settings(config)
     model = TokenClassifier(Bert(ours), num_labels=num_labels, dropout=dropout)
     fill(model, _token_names(ours), _clean(state))
     return model
@@ -206,20 +207,3 @@ def _from_config(config: Mapping[str, Any]) -> BertConfig:
         attention_dropout=setting(config, "attention_probs_dropout_prob"),
         initial_std=config.get("initializer_range", 0.02),
     )
-
-
-def _label_settings(labels: Sequence[str], num_outputs: int, dropout: float) -> dict[str, Any]:
-    if len(labels) != num_outputs or len(set(labels)) != num_outputs:
-        raise ValueError(f"the model has {num_outputs} outputs, found the labels {list(labels)}")
-    return {
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
-        "classifier_dropout": dropout,
-    }
-
-
-def _from_label_settings(config: Mapping[str, Any]) -> tuple[int, float]:
-    """Number of outputs, two if config.json does not say (the default there), and dropout before the classifier."""
-    dropout = config.get("classifier_dropout")
-    num_labels = len(config["id2label"]) if "id2label" in config else 2
-    return num_labels, setting(config, "hidden_dropout_prob") if dropout is None else dropout

@@ -1,17 +1,18 @@
-"""GPT and reward models to and from `GPT2LMHeadModel` and `GPT2ForSequenceClassification`.
+"""GPT, reward models and classifiers to and from `GPT2LMHeadModel` and `GPT2ForSequenceClassification`.
 
 `x_to_huggingface(model, ...)` gives what config.json and model.safetensors hold, tied parameters once;
 `x_from_huggingface(config, state)` builds our model from that.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.models.heads import RewardModel
+from pipeline.models.heads import RewardModel, SequenceClassifier
+from pipeline.models.huggingface.labels import from_label_settings, sequence_label_settings
 from pipeline.models.huggingface.names import (
     Exported,
     Name,
@@ -23,6 +24,7 @@ from pipeline.models.huggingface.names import (
     setting,
     without_copies,
 )
+from pipeline.models.text_encoders import GPTEncoder, LastTokenPooling
 
 
 def gpt_to_huggingface(model: GPT, *, bos_token_id: int, eos_token_id: int, pad_token_id: int) -> Exported:
@@ -40,8 +42,7 @@ def gpt_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor])
 
 def reward_to_huggingface(model: RewardModel, *, bos_token_id: int, eos_token_id: int, pad_token_id: int) -> Exported:
     """A `GPT2ForSequenceClassification` with one label, which scores the right-most token that is not <pad>."""
-    if pad_token_id == eos_token_id:
-        raise ValueError(f"pad_token_id and eos_token_id are both {pad_token_id}: the end of a text could not be found")
+    _check_end_is_found(pad_token_id, eos_token_id)
     ids = {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
     labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "problem_type": "regression"}
     config = _to_config(model.trunk.config, "GPT2ForSequenceClassification") | ids | labels
@@ -53,6 +54,44 @@ def reward_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tenso
     model = RewardModel(GPT(_from_config(config)))
     fill(model, _reward_names(model.trunk.config), _clean(state))
     return model
+
+
+def gpt_classifier_to_huggingface(
+    model: SequenceClassifier, *, token_ids: Mapping[str, int], labels: Sequence[str]
+) -> Exported:
+    """A `GPT2ForSequenceClassification`, whose `labels` tell it from a reward model.
+
+    `token_ids` has pad_token_id, bos_token_id and eos_token_id.
+    """
+    assert isinstance(model.encoder, GPTEncoder)
+    _check_end_is_found(token_ids["pad_token_id"], token_ids["eos_token_id"])
+    config = _to_config(model.encoder.config, "GPT2ForSequenceClassification") | dict(token_ids)
+    config |= sequence_label_settings(labels, model.classifier.out_features, model.dropout.p)
+    return config, rename(model, _classifier_names(model.encoder.config))
+
+
+def gpt_classifier_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SequenceClassifier:
+    """Our classifier from a `GPT2ForSequenceClassification`; ValueError names what does not fit."""
+    # GPT-2 has no dropout before this head, and no setting for it.
+    num_labels, dropout = from_label_settings({"classifier_dropout": 0.0} | dict(config))
+    model = SequenceClassifier(
+        GPTEncoder(GPT(_from_config(config))),
+        LastTokenPooling(),
+        num_labels=num_labels,
+        dropout=dropout,
+        has_bias=False,
+    )
+    fill(model, _classifier_names(_from_config(config)), _clean(state))
+    return model
+
+
+def _check_end_is_found(pad_token_id: int, eos_token_id: int) -> None:
+    if pad_token_id == eos_token_id:
+        raise ValueError(f"pad_token_id and eos_token_id are both {pad_token_id}: the end of a text could not be found")
+
+
+def _classifier_names(config: GPTConfig) -> list[Name]:
+    return [*_names(config, ours="encoder.gpt."), Name("classifier.weight", ("score.weight",))]
 
 
 def _reward_names(config: GPTConfig) -> list[Name]:
