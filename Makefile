@@ -55,8 +55,8 @@ check: $(INSTALLED) ## format, lint, types, import contracts
 reproduce: $(INSTALLED) ## reproduce a published number beside the chain: NUMBER=ID DATA=FOLDER; lists them without
 	@python -m pipeline.reproduce $(NUMBER) $(if $(DATA),--data '$(DATA)')
 
-bench: $(INSTALLED) ## measure against peers, both sides in one run: DATA=FOLDER MODEL=FOLDER JOEYNMT=PYTHON THREADS=N
-	@python -m benchmarks $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model '$(MODEL)') $(if $(JOEYNMT),--joeynmt '$(JOEYNMT)') $(if $(THREADS),--threads '$(THREADS)')
+bench: $(INSTALLED) ## measure against peers, both sides in one run: DATA=FOLDER MODEL=FOLDER JOEYNMT=PYTHON GLUE=FOLDER THREADS=N
+	@python -m benchmarks $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model '$(MODEL)') $(if $(JOEYNMT),--joeynmt '$(JOEYNMT)') $(if $(GLUE),--glue '$(GLUE)') $(if $(THREADS),--threads '$(THREADS)')
 
 ui: $(INSTALLED) ## show the MLflow runs on http://127.0.0.1:5000
 	MLFLOW_TRACKING_URI=$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} mlflow ui --host 127.0.0.1 --port 5000

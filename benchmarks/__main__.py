@@ -1,6 +1,6 @@
 """All benchmarks in turn, each a process of its own: both sides of a comparison in one run, ratios printed.
 
-python -m benchmarks [--data FOLDER] [--model FOLDER] [--joeynmt PYTHON] [--threads N]
+python -m benchmarks [--data FOLDER] [--model FOLDER] [--joeynmt PYTHON] [--glue FOLDER] [--threads N]
 
 FOLDER has Multi30k as lower-cased Moses tokens: train.en, train.de, test_2016_flickr.LANGUAGE. What is left out is
 named, and what would measure it. One that fails does not stop the others; the program then ends with an error.
@@ -22,13 +22,14 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "gradient_by_distance": ("data", "threads"),
     "translation_memory": (),
     "bert_pretraining": ("threads",),
+    "finetune_training": ("threads", "glue"),
 }
 """The benchmarks in their order, and which of the options here each takes."""
 
 
 def commands(arguments: Sequence[str] | None = None) -> dict[str, list[str]]:
     """What is run for each benchmark, with what there is of the options that it takes."""
-    options = vars(parser("__main__", __doc__, "data", "model", "joeynmt", "threads").parse_args(arguments))
+    options = vars(parser("__main__", __doc__, "data", "model", "joeynmt", "glue", "threads").parse_args(arguments))
     return {
         name: [
             sys.executable,

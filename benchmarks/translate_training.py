@@ -33,6 +33,7 @@ from benchmarks.shared.joeynmt import joeynmt
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.peak import matrix_peak
 from benchmarks.shared.sentences import read_pairs
+from benchmarks.shared.stage import scratch_repository
 from benchmarks.shared.task import (
     CLIP,
     DROPOUT,
@@ -120,7 +121,6 @@ def speed(times: Sequence[tuple[float, int]]) -> float:
 
 def ours(task: Task) -> float:
     """The stage translate: its module, its loader, its Trainer with checkpoints and tracking."""
-    home = Path.cwd()
     training: dict[str, Any] = {
         "seed": 1,
         "batching": {"kind": "tokens", "tokens_per_step": TOKENS_PER_STEP},
@@ -141,20 +141,13 @@ def ours(task: Task) -> float:
             "num_attention_maps": 0,
         }
     )
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "pipeline").symlink_to(home / "pipeline")
-        (Path(folder) / "conf").mkdir()
-        (Path(folder) / "conf/runtime").symlink_to(home / "conf/runtime")
-        os.chdir(folder)
-        try:
-            path = Path("conf/bench/translate.yaml")
-            path.parent.mkdir()
-            path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-            module = Timed(Seq2Seq(model_config(task.tokenizer.vocab_size)), config.training)
-            with stage_run("pipeline.stages.translate", path, config, seed=1, inputs=[]) as run:
-                fit(run, module, train=task.examples, valid=task.few)
-        finally:
-            os.chdir(home)
+    with scratch_repository():
+        path = Path("conf/bench/translate.yaml")
+        path.parent.mkdir()
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        module = Timed(Seq2Seq(model_config(task.tokenizer.vocab_size)), config.training)
+        with stage_run("pipeline.stages.translate", path, config, seed=1, inputs=[]) as run:
+            fit(run, module, train=task.examples, valid=task.few)
     return speed(module.times)
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Literal
 
-Option = Literal["data", "model", "joeynmt", "picture", "threads"]
+Option = Literal["data", "model", "joeynmt", "glue", "picture", "threads"]
 PICTURES = Path("runs/benchmarks")
 
 
@@ -23,6 +23,8 @@ def parser(name: str, documentation: str | None, *shared: Option) -> argparse.Ar
         made.add_argument("--model", type=folder, help="folder of a trained Transformer; random weights without it")
     if "joeynmt" in shared:
         made.add_argument("--joeynmt", type=program, help="Python of the environment that has JoeyNMT")
+    if "glue" in shared:
+        made.add_argument("--glue", type=folder, help="folder with MRPC/train.tsv of GLUE; generated without it")
     if "picture" in shared:
         made.add_argument(
             "--picture", type=Path, default=PICTURES / f"{name}.png", help="the picture to write; default %(default)s"

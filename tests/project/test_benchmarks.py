@@ -54,7 +54,7 @@ def test_all_benchmarks_are_run_with_the_options_that_they_take(
     tmp_path: Path, parsed: list[argparse.ArgumentParser]
 ) -> None:
     assert set(OPTIONS) | {"__main__"} == set(NAMES)
-    shared = {"--data", "--model", "--joeynmt", "--threads"}
+    shared = {"--data", "--model", "--joeynmt", "--glue", "--threads"}
     for name, taken in OPTIONS.items():
         with pytest.raises(Parsed):
             importlib.import_module(f"benchmarks.{name}").main([])
@@ -90,5 +90,5 @@ def test_a_faulty_option_ends_in_one_line(
 def test_make_passes_every_option_on() -> None:
     (recipe,) = re.findall(r"^bench:.*\n\t(.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"--(\w+) '\$\((\w+)\)'", recipe)) == {
-        (name, name.upper()) for name in ("data", "model", "joeynmt", "threads")
+        (name, name.upper()) for name in ("data", "model", "joeynmt", "glue", "threads")
     }

@@ -1,0 +1,220 @@
+"""Fine-tuning BERT on pairs of texts: our stage's step beside transformers' Trainer.
+
+python -m benchmarks.finetune_training [--glue FOLDER] [--threads N] [--steps N] [--rounds N]
+
+All train a classifier of 6 layers x 384 with 30,522 ids, random weights, on the same ids and labels, 32 pairs a step,
+with dropout of 0.1, gradients clipped to norm 1 and AdamW, in float32. The Trainer runs twice: as it comes, with rows
+padded to 128, and at its best, padded to the longest of a batch with rows of similar length together, its optimizer
+fused. What is measured is examples a second between two optimizer steps, and the operations of real tokens alone.
+FOLDER holds MRPC/train.tsv as GLUE has it; without it, pairs of sentences are generated.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from benchmarks.shared.options import parser, positive
+from benchmarks.shared.peak import matrix_peak
+from benchmarks.shared.sentences import generated_sentences
+from benchmarks.shared.stage import scratch_repository
+from pipeline.config import TrainingConfig
+from pipeline.data.batches import MicroBatch, SequenceBatch
+from pipeline.data.classification import LabelledText, SequenceExamples, classification_examples
+from pipeline.data.glue import read_glue
+from pipeline.models.bert import Bert, BertConfig, Pooler
+from pipeline.models.flops import encoder_flops
+from pipeline.models.heads import SequenceClassifier
+from pipeline.stages.finetune import FinetuneConfig
+from pipeline.stages.finetune_texts import FineTuning
+from pipeline.stages.run import stage_run
+from pipeline.stages.training import fit
+from pipeline.text.training import train_wordpiece
+
+VOCABULARY, LENGTH, ROWS, WARM_UP = 30_522, 128, 32, 4
+CLASSES = ("not_equivalent", "equivalent")
+SHAPE = BertConfig(
+    vocab_size=VOCABULARY,
+    d_model=384,
+    num_layers=6,
+    num_heads=12,
+    d_ff=1536,
+    max_length=512,
+    dropout=0.1,
+    attention_dropout=0.1,
+)
+Times = list[tuple[float, int]]
+"""The seconds and the examples so far at the end of each optimizer step."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    choices = parser("finetune_training", __doc__, "threads", "glue")
+    choices.add_argument(
+        "--steps", type=positive, default=20, help="optimizer steps of each round; default %(default)s"
+    )
+    choices.add_argument("--rounds", type=positive, default=3, help="rounds of each side; default %(default)s")
+    options = choices.parse_args(arguments)
+    os.environ |= {"OMP_NUM_THREADS": str(options.threads), "PIPELINE_TRACKING": "local", "PIPELINE_RUNTIME": "cpu"}
+    torch.set_num_threads(options.threads)
+    data = examples(options.glue)
+    sides: dict[str, Callable[[], Times]] = {
+        "ours": lambda: ours(data, options.steps),
+        "Trainer at its best": lambda: trainer(data, options.steps, dynamic=True),
+        "Trainer as it comes": lambda: trainer(data, options.steps, dynamic=False),
+    }
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, train in sides.items():
+            found[name].append(speed(train()))
+    report(data, found, options.threads)
+
+
+def report(data: SequenceExamples, found: dict[str, list[float]], threads: int) -> None:
+    """Prints speeds, ratios, and useful operations a second beside the peak."""
+    best, peak = median(found["ours"]), matrix_peak()
+    lengths = data.sizes(0).lengths
+    useful = 3.0 * sum(encoder_flops(SHAPE, lengths).values()) / len(lengths)
+    print(f"{threads} thread(s), examples a second, median of {len(found['ours'])} (lowest to highest)")
+    print(f"{len(lengths)} pairs of {lengths.mean():.0f} tokens; peak {peak / 1e9:.0f} GFLOP/s")
+    for name, speeds in found.items():
+        rate = median(speeds) * useful
+        print(
+            f"{name:>20} {median(speeds):7.1f} ({min(speeds):.1f} to {max(speeds):.1f}), "
+            f"{rate / 1e9:5.1f} useful GFLOP/s, share {rate / peak:.2f}, ours x {best / median(speeds):.2f}"
+        )
+
+
+def examples(glue: Path | None) -> SequenceExamples:
+    """The training pairs of MRPC, or generated ones of like lengths, as ids of a vocabulary learned from them."""
+    if glue:
+        rows = read_glue(glue / "MRPC", "MRPC")["train"].examples
+        pairs = [(row.text, row.second or "", row.label) for row in rows]
+    else:
+        lines = generated_sentences(8000)
+        pairs = [
+            (" ".join(lines[i : i + 2]), " ".join(lines[i + 1 : i + 3]), CLASSES[i % 2])
+            for i in range(0, len(lines) - 3, 2)
+        ]
+    tokenizer = train_wordpiece([text for pair in pairs for text in pair[:2]], vocab_size=8192)
+    texts = [LabelledText(text, second, label, where="") for text, second, label in pairs]
+    return classification_examples(texts, tokenizer, classes=CLASSES, max_length=LENGTH)
+
+
+def speed(times: Times) -> float:
+    """Examples a second after the warm-up."""
+    (begin, first), (end, last) = times[WARM_UP - 1], times[-1]
+    return (last - first) / (end - begin)
+
+
+class Timed(FineTuning):
+    """Our training with the time and the examples so far at the end of each optimizer step."""
+
+    def __init__(self, model: SequenceClassifier, training: TrainingConfig) -> None:
+        super().__init__(model, training)
+        self.times: Times = []
+
+    def on_train_batch_end(self, outputs: STEP_OUTPUT, batch: MicroBatch[SequenceBatch], batch_idx: int) -> None:
+        """Notes the time."""
+        before = self.times[-1][1] if self.times else 0
+        self.times.append((perf_counter(), before + len(batch.indices)))
+
+
+def ours(data: SequenceExamples, num_steps: int) -> Times:
+    """The stage finetune: its module, its loader, its Trainer with checkpoints and tracking."""
+    steps = num_steps + WARM_UP
+    training: dict[str, Any] = {
+        "seed": 1,
+        "batching": {"kind": "examples", "examples_per_step": ROWS},
+        "duration": {"kind": "steps", "num_steps": steps},
+        "optimizer": {"lr": 2e-5, "betas": [0.9, 0.999], "clip_norm": 1.0},
+        "schedule": {"kind": "linear", "num_warmup_steps": 0},
+        "validate_every": 10 * steps,
+        "checkpoint_every": 10 * steps,
+    }
+    task = {"kind": "glue", "name": "MRPC"}
+    config = FinetuneConfig.model_validate(
+        {"training": training, "task": task, "start": "random", "max_length": LENGTH, "dropout": 0.1}
+    )
+    few = SequenceExamples(
+        data.input_ids[:ROWS], data.token_type_ids[:ROWS], data.labels[:ROWS], data.pad_id, num_shortened=0
+    )
+    torch.manual_seed(1)
+    model = SequenceClassifier(Bert(SHAPE), Pooler(SHAPE.d_model), num_labels=len(CLASSES), dropout=0.1)
+    module = Timed(model, config.training)
+    with scratch_repository():
+        path = Path("conf/bench/finetune.yaml")
+        path.parent.mkdir()
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        with stage_run("pipeline.stages.finetune", path, config, seed=1, inputs=[]) as run:
+            fit(run, module, train=data, valid=few)
+    return module.times
+
+
+def trainer(data: SequenceExamples, num_steps: int, *, dynamic: bool) -> Times:
+    """BertForSequenceClassification under the Trainer, as it comes or at its best."""
+    from transformers import BertConfig as TheirConfig
+    from transformers import BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+
+    torch.manual_seed(1)
+    model = BertForSequenceClassification(
+        TheirConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=SHAPE.d_model,
+            num_hidden_layers=SHAPE.num_layers,
+            num_attention_heads=SHAPE.num_heads,
+            intermediate_size=SHAPE.d_ff,
+        )
+    )  # of two classes, its default
+    rows = [
+        {"input_ids": ids.tolist(), "token_type_ids": types.tolist(), "labels": int(label), "length": len(ids)}
+        for ids, types, label in zip(data.input_ids, data.token_type_ids, data.labels, strict=True)
+    ]
+    times: Times = []
+
+    class Clock(TrainerCallback):
+        """Notes the time."""
+
+        def on_step_end(self, *arguments: Any, **keywords: Any) -> None:
+            times.append((perf_counter(), ROWS + (times[-1][1] if times else 0)))
+
+    def collate(features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in features) if dynamic else LENGTH
+        batch = {
+            key: torch.tensor([row[key] + [0] * (width - len(row[key])) for row in features])
+            for key in ("input_ids", "token_type_ids")
+        }
+        mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in features])
+        return {**batch, "attention_mask": mask, "labels": torch.tensor([row["labels"] for row in features])}
+
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = TrainingArguments(
+            output_dir=scratch,
+            per_device_train_batch_size=ROWS,
+            train_sampling_strategy="group_by_length" if dynamic else "random",
+            length_column_name="length",
+            remove_unused_columns=False,
+            max_steps=num_steps + WARM_UP,
+            learning_rate=2e-5,
+            max_grad_norm=1.0,
+            optim="adamw_torch_fused" if dynamic else "adamw_torch",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+            seed=1,
+        )
+        dataset: Any = rows
+        Trainer(model=model, args=settings, train_dataset=dataset, data_collator=collate, callbacks=[Clock()]).train()
+    return times
+
+
+if __name__ == "__main__":
+    main()
