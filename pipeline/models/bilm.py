@@ -13,7 +13,7 @@ from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from pipeline.config import Config, Fraction
-from pipeline.models.bilstm import open_forget_gates
+from pipeline.models.bilstm import at_places, open_forget_gates, turned_places
 from pipeline.models.dropout import Dropout
 from pipeline.models.transformer import Layers
 
@@ -87,7 +87,7 @@ class BidirectionalLM(nn.Module):
         vectors = self.dropout(self.token_embedding(input_ids))
         turned = turned_places(attention_mask)
         ahead = self.ahead(vectors)
-        back = [_at(states, turned) for states in self.back(_at(vectors, turned))]
+        back = [at_places(states, turned) for states in self.back(at_places(vectors, turned))]
         both = (torch.cat(pair, dim=2) for pair in zip(ahead, back, strict=True))
         return torch.cat([vectors, vectors], dim=2), *both
 
@@ -95,16 +95,3 @@ class BidirectionalLM(nn.Module):
         """Scores of the predicted token, from states of one direction of the top layer."""
         scores: Tensor = self.head(hidden)
         return scores
-
-
-def turned_places(attention_mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-    """Where each place of a row is read from when its real tokens are turned round and its padding stays behind them.
-
-    Turning twice gives the row as it was.
-    """
-    places = torch.arange(attention_mask.size(1), device=attention_mask.device)
-    return torch.where(attention_mask, attention_mask.sum(1, keepdim=True) - 1 - places, places)
-
-
-def _at(vectors: Float[Tensor, "B T E"], places: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
-    return vectors.gather(1, places.unsqueeze(2).expand_as(vectors))

@@ -10,11 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pipeline.config import Config, Fraction
 from pipeline.models.dropout import Dropout
-from pipeline.models.transformer import initialise
+from pipeline.models.transformer import Layers, initialise
 
 PoolingKind = Literal["max", "last", "attention"]
 """max: the largest value of each dimension (Conneau et al. 2017, section 3.2.2); last: where each direction ends;
@@ -44,26 +43,29 @@ class BiLSTMConfig(Config):
 
 
 class LSTMLayers(nn.Module):
-    """A stack of LSTM layers that read both ways; neither direction sees padding."""
+    """A stack of LSTM layers that read both ways; neither direction sees padding.
+
+    Each direction runs forward over padded rows, one of them over texts turned round. Packed sequences would do as well
+    on one device, but those of one length take another kernel, whose gradients are ready in another order: ZeRO-2,
+    which fills its buckets in that order, adds up gradients of different parameters where two ranks differ in it.
+    """
 
     def __init__(self, d_input: int, d_hidden: int, num_layers: int, *, dropout: float) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(
-            d_input,
-            d_hidden,
-            num_layers,
-            batch_first=True,
-            bidirectional=True,
-            dropout=dropout if num_layers > 1 else 0.0,
-        )
-        open_forget_gates(self.lstm)
+        widths = [d_input, *[2 * d_hidden] * (num_layers - 1)]
+        self.dropout = Dropout(dropout)
+        self.ahead: Layers[nn.LSTM] = Layers(nn.LSTM(width, d_hidden, batch_first=True) for width in widths)
+        self.back: Layers[nn.LSTM] = Layers(nn.LSTM(width, d_hidden, batch_first=True) for width in widths)
+        for layer in (*self.ahead, *self.back):
+            open_forget_gates(layer)
 
     def forward(self, vectors: Float[Tensor, "B T E"], attention_mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """Forward states in the first half, backward states in the second; zeros at padding."""
-        lengths = attention_mask.sum(1).cpu()
-        packed = pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
-        states, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=vectors.size(1))
-        return states
+        """Forward states in the first half, backward states in the second; nothing of use at padding."""
+        turned = turned_places(attention_mask)
+        for number, (ahead, back) in enumerate(zip(self.ahead, self.back, strict=True)):
+            entering = self.dropout(vectors) if number else vectors
+            vectors = torch.cat([ahead(entering)[0], at_places(back(at_places(entering, turned))[0], turned)], dim=2)
+        return vectors
 
 
 class BiLSTM(nn.Module):
@@ -167,6 +169,20 @@ def at_last_token(hidden: Float[Tensor, "B T D"], attention_mask: Bool[Tensor, "
     """The state of the last real token of each row."""
     rows = torch.arange(len(hidden), device=hidden.device)
     return hidden[rows, attention_mask.sum(1) - 1]
+
+
+def turned_places(attention_mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """Where each place of a row is read from when its real tokens are turned round and its padding stays behind them.
+
+    Turning twice gives the row as it was.
+    """
+    places = torch.arange(attention_mask.size(1), device=attention_mask.device)
+    return torch.where(attention_mask, attention_mask.sum(1, keepdim=True) - 1 - places, places)
+
+
+def at_places(vectors: Float[Tensor, "B T E"], places: Int[Tensor, "B T"]) -> Float[Tensor, "B T E"]:
+    """The vectors of each row in the order of its `places`."""
+    return vectors.gather(1, places.unsqueeze(2).expand_as(vectors))
 
 
 @torch.no_grad()

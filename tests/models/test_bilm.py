@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from pipeline.models.bilm import BidirectionalLM, BiLMConfig, turned_places
+from pipeline.models.bilm import BidirectionalLM, BiLMConfig
+from pipeline.models.bilstm import turned_places
 
 CONFIG = BiLMConfig(vocab_size=23, d_model=6, d_hidden=8, num_layers=2)
 E = 6

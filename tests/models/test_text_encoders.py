@@ -1,10 +1,12 @@
 """Encoders of texts and their poolings: padding, order, the published formulas by hand, and what learns."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from torch.testing import assert_close
 
 from pipeline.models.bert import Bert, BertConfig, Pooler
@@ -127,19 +129,43 @@ def test_a_state_of_the_lstm_has_seen_one_side_in_each_half() -> None:
 
 
 @torch.no_grad()
-def test_the_last_state_of_each_direction_is_that_of_pytorch() -> None:
+def test_the_layers_are_the_bidirectional_lstm_of_pytorch_over_packed_sequences() -> None:
     torch.manual_seed(0)
     layers, vectors = LSTMLayers(4, 3, 2, dropout=0.0), torch.randn(2, 5, 4)
-    mask = torch.arange(5) < torch.tensor([[5], [3]])
-    pooled = EndsPooling()(layers(vectors, mask), mask)
-    for row, length in enumerate((5, 3)):
-        _, (last, _) = layers.lstm(vectors[row : row + 1, :length])
-        assert_close(pooled[row], torch.cat([last[-2, 0], last[-1, 0]]))
+    theirs = torch.nn.LSTM(4, 3, 2, batch_first=True, bidirectional=True)
+    for number in (0, 1):
+        for part, end in ((layers.ahead[number], ""), (layers.back[number], "_reverse")):
+            for name, parameter in part.named_parameters():
+                getattr(theirs, name.replace("_l0", f"_l{number}{end}")).copy_(parameter)
+    lengths = torch.tensor([5, 3])
+    mask = torch.arange(5) < lengths[:, None]
+    packed, (last, _) = theirs(pack_padded_sequence(vectors, lengths, batch_first=True))
+    states = layers(vectors, mask)
+    assert_close(states[mask], pad_packed_sequence(packed, batch_first=True)[0][mask])
+    assert_close(EndsPooling()(states, mask), torch.cat([last[-2], last[-1]], dim=1))
+
+
+def note(order: list[str], name: str, gradient: Tensor) -> None:
+    order.append(name)
+
+
+def test_gradients_are_ready_in_the_same_order_whatever_the_lengths_of_the_texts() -> None:
+    # ZeRO-2 on two ranks asks for it.
+    orders: list[list[str]] = []
+    for lengths in ((5, 5, 5), (5, 3, 1), (1, 1, 1)):
+        layers = LSTMLayers(4, 3, 2, dropout=0.0)
+        orders.append([])
+        for name, parameter in layers.named_parameters():
+            hook = partial(note, orders[-1], name)
+            parameter.register_hook(hook)  # type: ignore[no-untyped-call]
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        torch.autograd.backward(MaxPooling()(layers(torch.randn(3, max(lengths), 4), mask), mask).sum())
+    assert orders[0] == orders[1] == orders[2]
+    assert len(orders[0]) == 16
 
 
 def test_the_forget_gates_begin_open_and_no_other() -> None:
-    layers = LSTMLayers(4, 3, 2, dropout=0.0)
-    biases = {name: bias for name, bias in layers.lstm.named_parameters() if "bias" in name}
+    biases = {name: bias for name, bias in LSTMLayers(4, 3, 2, dropout=0.0).named_parameters() if "bias" in name}
     assert len(biases) == 8
     for name, bias in biases.items():
         assert bias[3:6].tolist() == [1.0 if "_ih_" in name else 0.0] * 3
