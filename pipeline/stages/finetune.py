@@ -138,8 +138,8 @@ class FinetuneConfig(Config):
     @model_validator(mode="after")
     def _network_has_what_is_asked_of_it(self) -> "FinetuneConfig":
         kind = self.network.kind
-        if kind != "bert" and isinstance(self.task, TaggingTaskConfig):
-            raise ValueError(f"network: tags are learned by bert alone, found {kind}")
+        if kind != "bert" and isinstance(self.task, TaggingTaskConfig | QuestionsTask):
+            raise ValueError(f"network: a task of {self.task.kind} is learned by bert alone, found {kind}")
         if kind == "bilstm" and self.start != "random":
             raise ValueError("start: a bilstm has no pretrained weights, allowed is random")
         if kind in ("bilstm", "bilm") and self.attention_dropout:

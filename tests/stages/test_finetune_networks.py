@@ -196,8 +196,9 @@ def test_what_a_network_cannot_do_is_refused() -> None:
         with pytest.raises(ValueError, match=r"attention_dropout is for bert and gpt, found 0\.1 for bil"):
             _config(name, attention_dropout=0.1)
     for name in NETWORKS:
-        with pytest.raises(ValueError, match="network: tags are learned by bert alone, found"):
-            _config(name, task={"kind": "tagging", "name": "entities"})
+        for kind in ("tagging", "questions"):
+            with pytest.raises(ValueError, match=f"network: a task of {kind} is learned by bert alone, found"):
+                _config(name, task={"kind": kind, "name": "mine"})
 
 
 def test_a_folder_of_another_network_and_texts_beyond_the_context_are_refused(workspace: Path) -> None:
