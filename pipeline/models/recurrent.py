@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Discriminator, NonNegativeInt, PositiveInt, Tag, model_validator
 from torch import Tensor, nn
@@ -170,16 +171,20 @@ class Recurrent(nn.Module):
     def encode(self, src: Int[Tensor, "B S"], src_mask: Bool[Tensor, "B S"]) -> Memory:
         """Runs the encoder over the real tokens of each source: neither direction sees padding."""
         self._check_length(src)
-        packed = pack_padded_sequence(
-            self._embed(src, self.embeddings.source),
-            src_mask.sum(1).cpu(),
-            batch_first=True,
-            enforce_sorted=False,
-        )
+        vectors, lengths = self._embed(src, self.embeddings.source), src_mask.sum(1)
+        # PyTorch takes another kernel where all sequences have one length, and an LSTM's gradients are then ready in
+        # another order; ZeRO-2 fills its buckets in that order, and would add up gradients of different parameters
+        # where two ranks differ in it. A further row is shorter than the others, or longer than sources of one token.
+        num_rows, length = src.shape
+        width = max(length, 2)
+        vectors = F.pad(vectors, (0, 0, 0, width - length, 0, 1))  # (B + 1, W, E)
+        lengths = F.pad(lengths, (0, 1), value=1 if length > 1 else 2)
+        packed = pack_padded_sequence(vectors, lengths.cpu(), batch_first=True, enforce_sorted=False)
         packed_outputs, last = self.encoder(packed)
-        outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=src.size(1))
-        outputs = self.memory_dropout(outputs)
-        parts = last if self.config.cell == "lstm" else (last,)  # each (Q x directions, B, H)
+        outputs, _ = pad_packed_sequence(packed_outputs, batch_first=True, total_length=width)
+        outputs = self.memory_dropout(outputs[:num_rows, :length])
+        parts = last if self.config.cell == "lstm" else (last,)  # each (Q x directions, B + 1, H)
+        parts = tuple(part[:, :num_rows] for part in parts)
         joined = [part.unflatten(0, (self.config.num_layers, -1)).transpose(1, 2).flatten(2) for part in parts]
         initial = tuple(torch.tanh(bridge(part)) for bridge, part in zip(self.bridges, joined, strict=True))
         return Memory(outputs, self.attention.project(outputs), initial)

@@ -214,6 +214,25 @@ def test_the_forget_gates_of_an_lstm_and_of_nothing_else_begin_open(both: bool) 
         assert all(value.abs().max() < 12**-0.5 for value in other.decoder.parameters())
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+@pytest.mark.parametrize("both", [True, False])
+def test_gradients_are_ready_in_one_order_whatever_the_lengths(cell: str, both: bool) -> None:
+    """ZeRO-2 adds up what its ranks have ready at the same place of this order."""
+    model = Recurrent(
+        RecurrentConfig.model_validate(BASE | {"cell": cell, "bidirectional": both, "attention": "general"})
+    )
+    order: list[str] = []
+    for name, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: order.append(name))
+    found = set()
+    for lengths in ((5, 5, 5), (5, 4, 2), (1, 1, 1), (2, 1, 1), (4, 1, 1)):
+        order.clear()
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        model.logits(model(ids(3, max(lengths)), mask, ids(3, 4))).sum().backward()
+        found.add(tuple(order))
+    assert len(found) == 1
+
+
 def truncated(variant: dict[str, object], steps: int) -> Recurrent:
     """A model in training without dropout."""
     return tiny(variant | {"dropout": 0.0, "truncate_steps": steps}).train()
