@@ -143,7 +143,7 @@ def ours(data: SequenceExamples, num_steps: int) -> Times:
         {"training": training, "task": task, "start": "random", "max_length": LENGTH, "dropout": 0.1}
     )
     few = SequenceExamples(
-        data.input_ids[:ROWS], data.token_type_ids[:ROWS], data.labels[:ROWS], data.pad_id, num_shortened=0
+        data.input_ids[:ROWS], data.token_type_ids[:ROWS], data.labels[:ROWS], data.pad_id, data.is_shortened[:ROWS]
     )
     torch.manual_seed(1)
     model = SequenceClassifier(Bert(SHAPE), Pooler(SHAPE.d_model), num_labels=len(CLASSES), dropout=0.1)

@@ -26,6 +26,7 @@ from pipeline.cli_options import (
     TRANSLATOR,
     check_answer,
     check_bleu,
+    check_model,
     check_questions,
     check_tag,
     check_translate,
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _bleu(options)
             case "answer":
                 return _answer_questions(options)
+            case "classify":
+                return _classify(options)
             case _:
                 return _answer(options)
     except BrokenPipeError:
@@ -180,6 +183,37 @@ def _answer_questions(options: argparse.Namespace) -> int:
     return 0
 
 
+def _classify(options: argparse.Namespace) -> int:
+    """Labels one text, one pair, each line of a stream, or what is typed at a prompt."""
+    check_model(options)
+    if options.pairs and options.text and len(options.text) != 2:
+        raise ValueError(f"--pairs: expected two texts, each one argument, found {len(options.text)}")
+    from pipeline import cli_classify
+    from pipeline.profile import current_layout
+
+    model = cli_classify.opened(options.model or current_layout(options.profile).model(MODELS["classify"]))
+    name = "the text" if options.text else str(options.file or STANDARD_INPUT)
+
+    def classify(lines: Iterable[str]) -> None:
+        cut = cli_classify.classify_lines(
+            model, lines, pairs=options.pairs, name=name, write=lambda found: print(*found, sep="\n", flush=True)
+        )
+        if note := cli_classify.note_on(cut, model):
+            print(note, file=sys.stderr)
+
+    if _is_prompt(options):
+        for line in _prompted("text TAB text> " if options.pairs else "classify> "):
+            try:
+                classify([line])
+            except ValueError as error:
+                print(f"error: {error}", file=sys.stderr)
+    elif options.text:
+        classify([("\t" if options.pairs else " ").join(options.text)])
+    else:
+        classify(lines_of(options.file))
+    return 0
+
+
 def _bleu(options: argparse.Namespace) -> int:
     check_bleu(options)
     from pipeline.cli_bleu import ScoreWish, score_files
@@ -254,8 +288,6 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
             )
             begin = cli_commands.chatting if options.command == "chat" else cli_commands.continuing
             return begin(folder, draw)
-        case "classify":
-            return cli_commands.classifying(folder)
         case "tag":
             from pipeline import cli_tag
 

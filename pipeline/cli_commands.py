@@ -65,14 +65,6 @@ def chatting(folder: Path, draw: Draw) -> Answerer:
     return answer
 
 
-def classifying(folder: Path) -> Answerer:
-    """The label of each text and its probability, or the predicted value, behind a tab."""
-    model = open_model(folder)
-    if not isinstance(model, Classifier):
-        raise wrong_kind(folder, "a classifier", model)
-    return lambda texts: [f"{found.label}\t{found.value:.4f}" for found in model.classify(texts)]
-
-
 def scoring(folder: Path) -> Answerer:
     """The reward of each `request TAB answer`."""
     model = open_model(folder)

@@ -75,6 +75,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--top-k", type=int, help="draw from the likeliest; 0 for all (default: 0)")
             command.add_argument("--top-p", type=float, help="draw from this probability (default: 0.95)")
             command.add_argument("--seed", type=int, help="seed of the draws (default: 0)")
+        if name == "classify":
+            command.add_argument(
+                "--pairs", action="store_true", help="two texts: two arguments, or lines with a tab between them"
+            )
         if name == "tag":
             _add_tag(command)
         if name == "fill-mask":

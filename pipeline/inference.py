@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
+from pipeline.config import ByTokens
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.data.pieces import PieceBatch
+from pipeline.data.plan import Step, plan_epoch
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.kinds import kind_of
@@ -32,8 +34,10 @@ from pipeline.stages.translation import Translator, open_translator
 from pipeline.stages.word_folder import open_words
 from pipeline.text.chat import ChatRole, encode_conversation, encode_turn
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.workers import side_by_side
 
-_BATCH = 64
+_TOKENS_AT_ONCE = 2048
+"""Padded tokens that a classifier computes together."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Prediction:
     """The likeliest class; for a regression the name of its one output."""
     value: float
     """Probability of that class; for a regression the value."""
+    is_cut: bool = False
+    """Whether the text was longer than the model reads: only its beginning counted."""
 
 
 class Classifier:
@@ -106,23 +112,38 @@ class Classifier:
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
 
-    @torch.inference_mode()
-    def classify(self, texts: Sequence[str]) -> list[Prediction]:
-        """One prediction for each text; of a text longer than the model reads only the beginning counts."""
-        labelled = [LabelledText(text=text, second=None, label="", where="") for text in texts]
-        examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.model.encoder.config.max_length)
-        results: list[Prediction] = []
-        for start in range(0, len(texts), _BATCH):
-            batch = examples.collate(np.arange(start, min(start + _BATCH, len(texts))), 0)
-            scores = self.model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
-            results += [self._prediction(row) for row in scores]
-        return results
+    def classify(self, texts: Sequence[str], second: Sequence[str] | None = None) -> list[Prediction]:
+        """One prediction for each text, or for each pair where the second texts are given too.
 
-    def _prediction(self, scores: Tensor) -> Prediction:
+        Of what is longer than the model reads only the beginning counts, of a pair those of both. Texts of like length
+        are computed together.
+        """
+        if not texts:
+            return []
+        others = [None] * len(texts) if second is None else second
+        labelled = [LabelledText(one, other, label="", where="") for one, other in zip(texts, others, strict=True)]
+        examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.model.encoder.config.max_length)
+        sizes = examples.sizes(0)
+        batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_AT_ONCE, int(sizes.lengths.max())))
+        steps = plan_epoch(sizes, batching, seed=0, epoch=0)
+
+        @torch.inference_mode()
+        def scored(step: Step) -> Tensor:
+            batch = examples.collate(step.indices, 0)
+            scores: Tensor = self.model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
+            return scores
+
+        found: list[Prediction | None] = [None] * len(texts)
+        for step, scores in zip(steps, side_by_side(scored, steps), strict=True):
+            for place, row in zip(step.indices.tolist(), scores, strict=True):
+                found[place] = self._prediction(row, is_cut=bool(examples.is_shortened[place]))
+        return [one for one in found if one is not None]
+
+    def _prediction(self, scores: Tensor, *, is_cut: bool) -> Prediction:
         if len(self.labels) == 1:
-            return Prediction(self.labels[0], float(scores[0]))
+            return Prediction(self.labels[0], float(scores[0]), is_cut)
         best = int(scores.argmax())
-        return Prediction(self.labels[best], float(scores.softmax(0)[best]))
+        return Prediction(self.labels[best], float(scores.softmax(0)[best]), is_cut)
 
 
 class Scorer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from pipeline.data.batches import SequenceBatch, Sizes
 from pipeline.data.padding import pad_ids, pad_mask
@@ -40,8 +40,13 @@ class SequenceExamples:
     token_type_ids: tuple[Int[np.ndarray, "_"], ...]
     labels: Int[np.ndarray, "N"] | Float[np.ndarray, "N"]
     pad_id: int
-    num_shortened: int
-    """Examples that lost tokens to fit the length."""
+    is_shortened: Bool[np.ndarray, "N"]
+    """Whether an example lost tokens to fit the length."""
+
+    @property
+    def num_shortened(self) -> int:
+        """Examples that lost tokens."""
+        return int(self.is_shortened.sum())
 
     def sizes(self, epoch: int) -> Sizes:
         """Row lengths; one target each."""
@@ -122,5 +127,5 @@ def _examples(
         token_type_ids=tuple(types),
         labels=labels,
         pad_id=tokenizer.pad_id,
-        num_shortened=int((a_kept + b_kept < a + b).sum()),
+        is_shortened=a_kept + b_kept < a + b,
     )

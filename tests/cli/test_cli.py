@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.artifacts import write_json
 from pipeline.cli import main
@@ -75,6 +76,54 @@ def test_classify_takes_the_folder_of_any_network(
     (found,) = model.classify(["the cat sat"])
     expected = f"{found.label}\t{found.value:.4f}"
     assert run(capsys, "classify", "--model", str(folder), "the", "cat", "sat")[:2] == (0, [expected])
+
+
+def test_pairs_are_two_arguments_or_two_columns(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = open_model(inside / "models/tiny/finetune/polarity")
+    assert isinstance(model, Classifier)
+    pairs = [("the cat", "a dog ran"), ("the mat", ""), ("a dog", "the cat sat on the mat")]
+    found = model.classify([one for one, _ in pairs], [other for _, other in pairs])
+    expected = [f"{one.label}\t{one.value:.4f}" for one in found]
+    assert len({one.value for one in found}) == 3
+    assert found[0].value != model.classify(["the cat a dog ran"])[0].value
+    assert run(capsys, "classify", "--pairs", *pairs[0])[:2] == (0, expected[:1])
+    (tmp_path / "in.tsv").write_text("".join(f"{one}\t{other}\n" for one, other in [*pairs[:1], ("", ""), *pairs[1:]]))
+    code, lines, _ = run(capsys, "classify", "--pairs", "--file", str(tmp_path / "in.tsv"))
+    assert (code, lines) == (0, [expected[0], "", *expected[1:]])
+    (tmp_path / "in.tsv").write_text("the cat\ta dog\nthe cat\n")
+    code, _, error = run(capsys, "classify", "--pairs", "--file", str(tmp_path / "in.tsv"))
+    assert code == 2 and "in.tsv, line 2: expected two texts with a tab between them, found 1: 'the cat'" in error
+    code, _, error = run(capsys, "classify", "--pairs", "the cat")
+    assert (code, error) == (2, "error: --pairs: expected two texts, each one argument, found 1\n")
+
+
+def test_a_text_that_is_too_long_is_labelled_by_its_beginning_and_counted(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.txt").write_text("the cat\n" + "the cat " * 99 + "\n" + "a dog " * 99 + "\n")
+    code, lines, error = run(capsys, "classify", "--file", str(tmp_path / "in.txt"))
+    assert (code, len(lines)) == (0, 3)
+    assert error == (
+        "cut: 2 line(s) had more than the 32 tokens that the model reads and were labelled without their ends, "
+        "first line 2\n"
+    )
+    assert run(capsys, "classify", "the cat " * 60)[1] == [lines[1]]
+
+
+def test_a_label_does_not_depend_on_what_is_labelled_beside_it(inside: Path) -> None:
+    model = open_model(inside / "models/tiny/finetune/polarity")
+    assert isinstance(model, Classifier)
+    texts = [" ".join((["the", "cat", "sat", "dog", "mat"] * 6)[i % 4 : i % 4 + 1 + i % 23]) for i in range(300)]
+    alone = [model.classify([text])[0].value for text in texts[:40]]
+    before = torch.get_num_threads()
+    for num_threads in (1, 3):
+        torch.set_num_threads(num_threads)
+        together = [one.value for one in model.classify(texts)]
+        torch.set_num_threads(before)
+        assert together[:40] == pytest.approx(alone, rel=1e-5)
+    assert len(set(alone)) > 20 and model.classify([]) == []
 
 
 def test_words_of_the_command_line_are_one_text(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,12 +243,12 @@ def test_outside_the_repository_the_message_says_where_to_go(
 
 
 def test_a_pipe_of_many_lines_is_answered_and_a_line_that_is_no_text_is_named(workspace: Path) -> None:
-    good = "\ufeffthe cat\r\n".encode() + b"\n" + b"a dog\n" * 150
+    good = "\ufeffthe cat\r\n".encode() + b"\n" + b"a dog\n" * 1100
     found = piped(workspace, ["classify"], good + b"\xff\xfe\n")
     lines = found.stdout.decode().split("\n")
     assert found.returncode == 2
-    assert found.stderr.decode() == "error: standard input, line 153: not UTF-8\n"
-    assert lines[1] == "" and len(set(lines[2:128])) == 1 and len(lines) == 2 * 64 + 1
+    assert found.stderr.decode() == "error: standard input, line 1103: not UTF-8\n"
+    assert lines[1] == "" and len(set(lines[2:1024])) == 1 and len(lines) == 2 * 512 + 1
 
 
 def test_a_reader_that_leaves_ends_the_command_in_silence(workspace: Path) -> None:

@@ -1,0 +1,64 @@
+"""The command classify: texts, or pairs of texts, as a stream of lines, in order, as many out as in."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+
+from pipeline.cli_commands import wrong_kind
+from pipeline.inference import Classifier, open_model
+
+LINES_AT_ONCE = 512
+"""Lines of a stream that are read together: those of like length are then computed together."""
+
+
+def opened(folder: Path) -> Classifier:
+    """The model of a folder; ValueError where it holds another kind."""
+    model = open_model(folder)
+    if not isinstance(model, Classifier):
+        raise wrong_kind(folder, "a classifier", model)
+    return model
+
+
+def classify_lines(
+    model: Classifier, lines: Iterable[str], *, pairs: bool, name: str, write: Callable[[Sequence[str]], None]
+) -> list[int]:
+    """Writes `label TAB probability`, or the value of a regression, for each line; an empty line stays empty.
+
+    With `pairs` a line is two texts with a tab between them. `name` is what the lines come from, for messages. Returns
+    the numbers, from 1, of the lines that were too long to be read to their end. ValueError names a line that is no
+    pair.
+    """
+    waiting, done = iter(lines), 0
+    cut: list[int] = []
+    while group := list(islice(waiting, LINES_AT_ONCE)):
+        filled = [place for place, line in enumerate(group) if line.strip()]
+        written = [""] * len(group)
+        texts, second = [group[place] for place in filled], None
+        if pairs:
+            both = [_pair(group[place], f"{name}, line {done + place + 1}") for place in filled]
+            texts, second = [one for one, _ in both], [other for _, other in both]
+        for place, found in zip(filled, model.classify(texts, second), strict=True):
+            written[place] = f"{found.label}\t{found.value:.4f}"
+            if found.is_cut:
+                cut.append(done + place + 1)
+        write(written)
+        done += len(group)
+    return cut
+
+
+def note_on(cut: Sequence[int], model: Classifier) -> str:
+    """A sentence on the lines that `classify_lines` returned; empty where there were none."""
+    if not cut:
+        return ""
+    longest = model.model.encoder.config.max_length
+    return (
+        f"cut: {len(cut)} line(s) had more than the {longest} tokens that the model reads and were labelled without "
+        f"their ends, first line {cut[0]}"
+    )
+
+
+def _pair(line: str, where: str) -> tuple[str, str]:
+    parts = line.split("\t")
+    if len(parts) != 2:
+        raise ValueError(f"{where}: expected two texts with a tab between them, found {len(parts)}: {line[:60]!r}")
+    return parts[0], parts[1]
