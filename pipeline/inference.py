@@ -27,9 +27,9 @@ from pipeline.models.huggingface.bert import bert_from_huggingface, token_classi
 from pipeline.models.huggingface.labels import output_names
 from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface, text_classifier_from_huggingface
 from pipeline.stages.answering import Answerer, open_answerer
+from pipeline.stages.both_ways import both_ways_loss
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.stages.handover import open_gpt, open_reward
-from pipeline.stages.pretrain_bilm import both_ways_loss
 from pipeline.stages.translation import Translator, open_translator
 from pipeline.stages.word_folder import open_words
 from pipeline.text.chat import ChatRole, encode_conversation, encode_turn

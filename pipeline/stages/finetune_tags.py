@@ -6,15 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.artifacts import read_json
-from pipeline.config import ByTokens, TrainingConfig
+from pipeline.config import TrainingConfig
 from pipeline.data.batches import TaggingBatch
-from pipeline.data.plan import plan_epoch
 from pipeline.data.prepared import read_tagged
 from pipeline.data.records import SPLITS, Tagged
 from pipeline.data.tagging import TaggingExamples, tagging_examples
@@ -28,11 +24,10 @@ from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
 from pipeline.stages.finetune_task import Evaluation
-from pipeline.stages.held_out import in_view
+from pipeline.stages.tagging import best_tags, predict
 from pipeline.text.tags import iob2_tags, marked
 from pipeline.text.tokenizer import Tokenizer
 
-_TOKENS_PER_BATCH = 8192
 _NUM_SAMPLES = 20
 
 
@@ -135,38 +130,6 @@ def open_tagging(folder: Path, tokenizer: Tokenizer, *, max_length: int) -> Tagg
         except ValueError as error:
             raise ValueError(f"{paths[split]}: {error}") from error
     return TaggingTask(labels, sentences, examples, tokenizer.pad_id)
-
-
-@torch.no_grad()
-def predict(model: TokenClassifier, data: TaggingExamples, *, is_shown: bool = True) -> list[Float[np.ndarray, "W K"]]:
-    """The probabilities of the tags of every word, a sentence an array of W words and K tags.
-
-    Progress is shown where it takes a while, unless not `is_shown`.
-    """
-    device = next(model.parameters()).device
-    found = [np.zeros((num_words, model.classifier.out_features), dtype=np.float32) for num_words in data.num_words]
-    if not data.windows:
-        return found
-    sizes = data.sizes(0)
-    batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(sizes.lengths.max())))
-    was_training = model.training
-    model.eval()
-    steps = plan_epoch(sizes, batching, seed=0, epoch=0)
-    for step in in_view(steps, name="tagging") if is_shown else steps:
-        batch = data.collate(step.indices, 0).to(device)
-        scores = model(batch.input_ids, batch.token_type_ids, batch.attention_mask)[batch.is_target]
-        rows = scores.float().softmax(-1).cpu().numpy()
-        for i in step.indices:
-            window = data.windows[i]
-            num_asked = window.stop - window.start
-            found[window.sentence][window.start : window.stop], rows = rows[:num_asked], rows[num_asked:]
-    model.train(was_training)
-    return found
-
-
-def best_tags(probabilities: Float[np.ndarray, "W K"], labels: Sequence[str]) -> list[str]:
-    """The likeliest tag of each word, chosen without looking at the others."""
-    return [labels[number] for number in probabilities.argmax(-1)]
 
 
 def conll_rows(sentences: Sequence[Tagged], predicted: Sequence[Sequence[str]]) -> str:

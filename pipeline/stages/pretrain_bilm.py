@@ -22,9 +22,9 @@ from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.layout import Layout
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.huggingface.text_classifiers import bilm_to_huggingface
-from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
+from pipeline.stages.both_ways import both_ways_loss
 from pipeline.stages.held_out import EvenlySpaced
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
@@ -66,18 +66,6 @@ class BiLMPretraining(StageModule[PieceBatch]):
     def objective(self, batch: PieceBatch) -> tuple[LossTerms, ...]:
         """What each direction says of its neighbours within the piece."""
         return both_ways_loss(self.model, batch)
-
-
-def both_ways_loss(model: BidirectionalLM, batch: PieceBatch) -> tuple[LossTerms, LossTerms]:
-    """The next token and the token before: of neighbours t and t + 1, each is predicted by the state at the other."""
-    mask, ids = batch.attention_mask, batch.input_ids
-    ahead, back = model(ids, mask)[-1].chunk(2, dim=2)
-    exists = mask[:, 1:]
-    after, before = ids[:, 1:][exists], ids[:, :-1][exists]
-    return (
-        token_cross_entropy(model.logits(ahead[:, :-1][exists]), after, name=AHEAD),
-        token_cross_entropy(model.logits(back[:, 1:][exists]), before, name=BACK),
-    )
 
 
 def main(path: Path) -> None:

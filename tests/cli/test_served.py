@@ -1,5 +1,7 @@
 """Every kind of model folder answers the requests that its signature describes, and BERT fills gaps by its scores."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +12,7 @@ from pipeline.inference import open_model
 from pipeline.inference_words import GapFiller
 from pipeline.served import answer
 from pipeline.serving import signature
+from tests.cli.conftest import ROOT
 
 STAGES = [
     "pretrain_gpt",
@@ -95,3 +98,18 @@ def test_what_fills_a_gap_does_not_depend_on_the_other_texts(inside: Path) -> No
 def test_a_text_that_has_no_gap_or_does_not_fit_is_named(inside: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         filler(inside).fill(["the [MASK]", text])
+
+
+def test_a_model_opens_where_nothing_to_train_with_is_installed() -> None:
+    """A model server installs what the stored code needs, which is none of these."""
+    block = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('lightning', 'deepspeed', 'transformers', 'gensim'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "import pipeline.inference, pipeline.served, pipeline.serving\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr

@@ -175,8 +175,10 @@ def test_transformers_opens_the_folder_with_our_scores(workspace: Path) -> None:
     )
     found = ours(batch.input_ids, batch.token_type_ids, batch.attention_mask)
     assert expected.start_logits.std() > 0.1
-    assert_close(found.start, expected.start_logits, atol=1e-4, rtol=0)
-    assert_close(found.end, expected.end_logits, atol=1e-4, rtol=0)
+    # States of padding, which nobody reads, are not computed here.
+    real = batch.attention_mask
+    assert_close(found.start[real], expected.start_logits[real], atol=1e-4, rtol=0)
+    assert_close(found.end[real], expected.end_logits[real], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()

@@ -26,8 +26,9 @@ from pipeline.models.bert import Bert, BertConfig
 from pipeline.models.heads import TokenClassifier
 from pipeline.models.huggingface.bert import token_classifier_from_huggingface
 from pipeline.objectives.likelihood import token_cross_entropy
-from pipeline.stages.finetune_tags import TaggingTask, best_tags, conll_rows, open_tagging, predict
+from pipeline.stages.finetune_tags import TaggingTask, conll_rows, open_tagging
 from pipeline.stages.finetune_task import OpenedTask
+from pipeline.stages.tagging import best_tags, predict
 from pipeline.text.tags import iob2_tags, read_tags, write_tags
 from tests.evaluation.slow_conlleval import counts
 from tests.foundations.chain import Run
