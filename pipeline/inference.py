@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
-from pipeline.config import ByTokens
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.data.pieces import PieceBatch
-from pipeline.data.plan import Step, plan_epoch
+from pipeline.data.plan import Step, one_pass
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.kinds import kind_of
@@ -124,8 +123,7 @@ class Classifier:
         labelled = [LabelledText(one, other, label="", where="") for one, other in zip(texts, others, strict=True)]
         examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.model.encoder.config.max_length)
         sizes = examples.sizes(0)
-        batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_AT_ONCE, int(sizes.lengths.max())))
-        steps = plan_epoch(sizes, batching, seed=0, epoch=0)
+        steps = one_pass(sizes, tokens_per_batch=_TOKENS_AT_ONCE)
 
         @torch.inference_mode()
         def scored(step: Step) -> Tensor:

@@ -112,6 +112,12 @@ class TrainingPlan(Generic[B]):
                 return
 
 
+def one_pass(sizes: Sizes, *, tokens_per_batch: int) -> tuple[Step, ...]:
+    """All examples once, those of like length together; a batch is as large as the longest example where it has to."""
+    batching = ByTokens(kind="tokens", tokens_per_step=max(tokens_per_batch, int(sizes.lengths.max(initial=1))))
+    return plan_epoch(sizes, batching, seed=0, epoch=0)
+
+
 def padding_share(steps: tuple[Step, ...], sizes: Sizes) -> float:
     """Share of padding among the tokens of the steps, were each computed at once."""
     lengths = [sizes.lengths[step.indices] for step in steps]

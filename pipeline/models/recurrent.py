@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from pipeline.config import Config, Fraction
+from pipeline.models.bilstm import open_forget_gates
 from pipeline.models.dropout import Dropout
 from pipeline.models.source_attention import AttentionKind, Hidden, Memory, SourceAttention
 from pipeline.models.transformer import Layers
@@ -271,11 +272,7 @@ def _repeated(summary: Float[Tensor, "B H"], length: int) -> Float[Tensor, "B T 
 
 
 def _cell(config: RecurrentConfig, d_input: int, *, bidirectional: bool) -> nn.RNNBase:
-    """A stack of recurrent layers; dropout acts between them.
-
-    The forget gates of an LSTM begin open, so that the first gradients reach the first tokens: the bias of 1 of
-    Jozefowicz et al. (2015, section 2.2).
-    """
+    """A stack of recurrent layers; dropout acts between them. The forget gates of an LSTM begin open."""
     cells: dict[str, type[nn.RNN | nn.LSTM | nn.GRU]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
     found = cells[config.cell](
         d_input,
@@ -285,9 +282,6 @@ def _cell(config: RecurrentConfig, d_input: int, *, bidirectional: bool) -> nn.R
         bidirectional=bidirectional,
         dropout=config.rates.layers if config.num_layers > 1 else 0.0,
     )
-    if config.cell == "lstm":
-        for name, bias in found.named_parameters():
-            if "bias" in name:
-                # Each gate has two biases, which are added; PyTorch's order is input, forget, cell, output.
-                nn.init.constant_(bias[config.d_hidden : 2 * config.d_hidden], 1.0 if "_ih_" in name else 0.0)
+    if isinstance(found, nn.LSTM):
+        open_forget_gates(found)
     return found

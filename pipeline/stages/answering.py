@@ -14,8 +14,7 @@ import torch
 from pydantic import PositiveInt, ValidationError
 
 from pipeline.artifacts import load_model, read_json
-from pipeline.config import ByTokens
-from pipeline.data.plan import plan_epoch
+from pipeline.data.plan import one_pass
 from pipeline.data.question_records import Question
 from pipeline.data.questions import QuestionExamples, WindowsConfig, question_examples
 from pipeline.evaluation.spans import Spans, top_spans
@@ -132,8 +131,7 @@ def find_answers(
     if not found:
         return []
     device, sizes, windows = next(model.parameters()).device, examples.sizes(0), examples.windows
-    batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(sizes.lengths.max())))
-    for step in in_view(plan_epoch(sizes, batching, seed=0, epoch=0), name="answering"):
+    for step in in_view(one_pass(sizes, tokens_per_batch=_TOKENS_PER_BATCH), name="answering"):
         batch = examples.collate(step.indices, 0).to(device)
         scores = model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
         spans = top_spans(

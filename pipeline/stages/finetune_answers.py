@@ -26,7 +26,7 @@ from pipeline.objectives.likelihood import span_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.answering import SETTINGS, Answered, AnswererSettings, find_answers
 from pipeline.stages.base import StageModule
-from pipeline.stages.finetune_task import Evaluation
+from pipeline.stages.finetune_task import Evaluation, by_split
 from pipeline.text.tokenizer import Tokenizer
 
 _NUM_SAMPLES = 20
@@ -123,9 +123,7 @@ class AnswerTask:
         files = dict(one for split in held_out for one in self._files(split, found[split]).items())
         return Evaluation(
             metrics={
-                "split": main,
-                **results[main],
-                "others": {split: one for split, one in results.items() if split != main},
+                **by_split(results, main),
                 **({"no_answer": _threshold(settings)} if settings.unanswerable else {}),
             },
             samples=[

@@ -23,7 +23,7 @@ from pipeline.models.huggingface.bert import token_classifier_to_huggingface
 from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
-from pipeline.stages.finetune_task import Evaluation
+from pipeline.stages.finetune_task import Evaluation, by_split
 from pipeline.stages.tagging import best_tags, predict
 from pipeline.text.tags import iob2_tags, marked
 from pipeline.text.tokenizer import Tokenizer
@@ -107,10 +107,7 @@ class TaggingTask:
                     {"text": " ".join(one.words), "label": _shown(one, one.tags), "prediction": _shown(one, tags)}
                     for one, tags in zip(sentences[:_NUM_SAMPLES], found, strict=False)
                 ]
-        others = {split: one for split, one in results.items() if split != main}
-        return Evaluation(
-            metrics={"split": main, **results[main], "others": others}, samples=samples, predictions=files
-        )
+        return Evaluation(metrics=by_split(results, main), samples=samples, predictions=files)
 
 
 def open_tagging(folder: Path, tokenizer: Tokenizer, *, max_length: int) -> TaggingTask:

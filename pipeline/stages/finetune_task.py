@@ -27,6 +27,12 @@ class Evaluation:
     """JSON files of the model folder by their names: how the model is to be asked, beyond what config.json says."""
 
 
+def by_split(results: Mapping[str, Mapping[str, Any]], main: str) -> dict[str, Any]:
+    """The metrics of an evaluation from the results of each split, of which `main` is the one that counts."""
+    others = {split: one for split, one in results.items() if split != main}
+    return {"split": main, **results[main], "others": others}
+
+
 @runtime_checkable
 class OpenedTask(Protocol[B]):
     """A task with its examples read, checked and encoded."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
-from pipeline.config import ByTokens, TrainingConfig
+from pipeline.config import TrainingConfig
 from pipeline.data.batches import SequenceBatch
 from pipeline.data.classification import (
     LabelledText,
@@ -20,7 +20,7 @@ from pipeline.data.classification import (
     unlabelled_examples,
 )
 from pipeline.data.glue import TASKS, GlueName, Score, leaderboard_rows, predictions_file
-from pipeline.data.plan import plan_epoch
+from pipeline.data.plan import one_pass
 from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
 from pipeline.models.heads import SequenceClassifier
@@ -29,7 +29,7 @@ from pipeline.models.text_encoders import GPTEncoder, TextEncoder, TextPooler
 from pipeline.objectives.likelihood import class_cross_entropy, squared_error
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
-from pipeline.stages.finetune_task import Evaluation
+from pipeline.stages.finetune_task import Evaluation, by_split
 from pipeline.stages.held_out import in_view
 from pipeline.text.tokenizer import Role, Tokenizer
 
@@ -125,11 +125,9 @@ class TextTask:
         ]
         return Evaluation(
             metrics={
-                "split": main,
+                **by_split(results, main),
                 # MNLI is scored on two sets, whose mean counts.
                 **({"glue": sum(figures) / len(figures)} if figures else {}),
-                **results[main],
-                "others": {split: one for split, one in results.items() if split != main},
             },
             samples=[
                 {"text": text.text}
@@ -226,10 +224,9 @@ def predict(model: SequenceClassifier, data: SequenceExamples) -> np.ndarray:
     is_value = model.classifier.out_features == 1
     result = np.zeros(len(data.input_ids), dtype=np.float32 if is_value else np.int64)
     sizes = data.sizes(0)
-    batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(sizes.lengths.max())))
     was_training = model.training
     model.eval()
-    for step in in_view(plan_epoch(sizes, batching, seed=0, epoch=0), name="predicting"):
+    for step in in_view(one_pass(sizes, tokens_per_batch=_TOKENS_PER_BATCH), name="predicting"):
         batch = data.collate(step.indices, 0).to(device)
         scores = model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
         found = scores.squeeze(-1) if is_value else scores.argmax(-1)

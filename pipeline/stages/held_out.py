@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import nn
 
-from pipeline.config import ByTokens
 from pipeline.data.batches import Batch, Examples, Sizes
-from pipeline.data.plan import Step, plan_epoch
+from pipeline.data.plan import Step, one_pass
 from pipeline.objectives.terms import LossTerms
 from pipeline.progress import progress
 
@@ -42,11 +41,10 @@ def held_out_loss(
     """The sum of `objective`, which runs `model`, over all examples, similar lengths together, in evaluation mode."""
     device = next(model.parameters()).device
     sizes = examples.sizes(0)
-    batching = ByTokens(kind="tokens", tokens_per_step=max(tokens_per_batch, int(sizes.lengths.max(initial=1))))
     was_training = model.training
     model.eval()
     total = HeldOutLoss(0.0, 0)
-    for step in in_view(plan_epoch(sizes, batching, seed=0, epoch=0), name="held-out loss"):
+    for step in in_view(one_pass(sizes, tokens_per_batch=tokens_per_batch), name="held-out loss"):
         term = objective(examples.collate(step.indices, 0).to(device))
         total += HeldOutLoss(float(term.loss_sum.double()), term.num_targets)
     model.train(was_training)

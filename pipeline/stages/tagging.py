@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from pipeline.config import ByTokens
-from pipeline.data.plan import plan_epoch
+from pipeline.data.plan import one_pass
 from pipeline.data.tagging import TaggingExamples
 from pipeline.models.heads import TokenClassifier
 from pipeline.stages.held_out import in_view
@@ -29,10 +28,9 @@ def predict(model: TokenClassifier, data: TaggingExamples, *, is_shown: bool = T
     if not data.windows:
         return found
     sizes = data.sizes(0)
-    batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(sizes.lengths.max())))
     was_training = model.training
     model.eval()
-    steps = plan_epoch(sizes, batching, seed=0, epoch=0)
+    steps = one_pass(sizes, tokens_per_batch=_TOKENS_PER_BATCH)
     for step in in_view(steps, name="tagging") if is_shown else steps:
         batch = data.collate(step.indices, 0).to(device)
         scores = model(batch.input_ids, batch.token_type_ids, batch.attention_mask)[batch.is_target]
