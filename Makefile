@@ -7,6 +7,8 @@ TORCH_INDEX ?=
 # Which published number to reproduce, a folder of conf/numbers, and the folder with the files of its benchmark.
 NUMBER ?=
 DATA ?=
+# Which of its trainings alone, such as seed-2, when they are shared out among machines.
+RUN ?=
 # What `make bench` measures with besides DATA: a trained Transformer, the Python that has JoeyNMT, threads.
 MODEL ?=
 JOEYNMT ?=
@@ -52,8 +54,8 @@ check: $(INSTALLED) ## format, lint, types, import contracts
 	mypy pipeline tests benchmarks
 	lint-imports
 
-reproduce: $(INSTALLED) ## reproduce a published number beside the chain: NUMBER=ID DATA=FOLDER; lists them without
-	@python -m pipeline.reproduce $(NUMBER) $(if $(DATA),--data '$(DATA)')
+reproduce: $(INSTALLED) ## reproduce a published number beside the chain: NUMBER=ID DATA=FOLDER [RUN=NAME]; lists them without
+	@python -m pipeline.reproduce $(NUMBER) $(if $(DATA),--data '$(DATA)') $(addprefix --run ,$(RUN))
 
 bench: $(INSTALLED) ## measure against peers, both sides in one run: DATA=FOLDER MODEL=FOLDER JOEYNMT=PYTHON GLUE=FOLDER THREADS=N
 	@python -m benchmarks $(if $(DATA),--data '$(DATA)') $(if $(MODEL),--model '$(MODEL)') $(if $(JOEYNMT),--joeynmt '$(JOEYNMT)') $(if $(GLUE),--glue '$(GLUE)') $(if $(THREADS),--threads '$(THREADS)')

@@ -4,7 +4,7 @@ reports/numbers/ID.json holds the figures of every seed that has finished, what 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -26,6 +26,7 @@ from pipeline.number_tasks import (
     unmet,
     value_at,
 )
+from pipeline.provenance import content_hash
 from pipeline.report.table import write_between
 
 CONFIGURATIONS = Path("conf/numbers")
@@ -103,6 +104,38 @@ class Number:
         """The trainings whose metrics hold the number's own figure: those of the first task."""
         first = next(iter(self.config.tasks), "")
         return tuple(path for path in self.runs if not first or task_of(path) == first)
+
+    def name_of(self, run: Path) -> str:
+        """A run's name among those of its number: its seed, behind its task where there are several."""
+        return f"{task_of(run)}/{run.stem}" if self.config.tasks else run.stem
+
+
+@dataclass(frozen=True)
+class Made:
+    """A stage that is up to date: what it took, and what it was made with."""
+
+    seconds: float
+    versions: Mapping[str, str]
+    machine: Mapping[str, int]
+    code: str
+    """Stands for the code and the configuration of the stage and of those before it."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """Its figures where another machine made it; empty for those that lie here."""
+
+    def record(self, configuration: str) -> dict[str, Any]:
+        """What the report keeps of a run beside its figures."""
+        return {
+            "configuration": configuration,
+            "code": self.code,
+            "seconds": round(self.seconds, 1),
+            "versions": dict(self.versions),
+            "machine": dict(self.machine),
+        }
+
+    @staticmethod
+    def of(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> "Made":
+        """A run as a report has it."""
+        return Made(record["seconds"], record["versions"], record["machine"], record["code"], metrics)
 
 
 def stage_of(configuration: Path) -> str:
@@ -185,22 +218,23 @@ def _check_ladder(name: str, config: NumberConfig) -> None:
         )
 
 
-def write_report(
-    number: Number, seconds: Mapping[Path, float], versions: Mapping[str, str], machine: Mapping[str, int]
-) -> dict[str, Any]:
+def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = False) -> dict[str, Any]:
     """Writes the figures of the runs that have finished.
 
-    `seconds` are what each stage took, needed ones included; `versions` and `machine` what the last of the runs was
-    measured with.
+    `stages` are those that are up to date here, needed ones included. With `keeps` the report keeps the figures that it
+    has of other runs, which another machine made with the same configuration; without it they are dropped.
     """
     config = number.config
-    finished = [path for path in number.runs if path in seconds]
-    found = {path: read_json(Layout.of(path).metrics) for path in finished}
-    metrics = {_run(path, number): values for path, values in found.items()}
-    ours = [value_at(found[path], config.key, Layout.of(path).metrics) for path in finished if path in number.own_runs]
+    made = {**(_kept(number) if keeps else {}), **stages}
+    seconds = {path: one.seconds for path, one in made.items()}
+    runs = {path: made[path] for path in number.runs if path in made}
+    found = {path: one.metrics or read_json(Layout.of(path).metrics) for path, one in runs.items()}
+    metrics = {number.name_of(path): values for path, values in found.items()}
+    ours = [value_at(found[path], config.key, Layout.of(path).metrics) for path in runs if path in number.own_runs]
+    last = made[[path for path in stages if path in runs][-1]]
     reference = Path(config.reference) if config.reference else None
     tasks = task_reports(config.tasks, found, seconds, reference=reference)
-    is_whole = len(finished) == len(number.runs)
+    is_whole = len(runs) == len(number.runs)
     missed = unmet(config.goals, tasks)
     report: dict[str, Any] = {
         "id": number.id,
@@ -213,15 +247,16 @@ def write_report(
         "mean": fmean(ours),
         "spread": stdev(ours) if len(ours) > 1 else None,
         "reached": (config.reach is None or fmean(ours) >= config.reach) and not missed if is_whole else None,
-        "num_runs": {"finished": len(finished), "planned": len(number.runs)},
+        "num_runs": {"finished": len(runs), "planned": len(number.runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
         "command": f"make reproduce NUMBER={number.id} DATA=FOLDER",
         "flops": sum(float(values["training"]["flops"]) for values in metrics.values()),
         "seconds": sum(seconds.values()),
         "seconds_by_stage": {_label(path, number): round(value, 1) for path, value in seconds.items()},
-        "versions": dict(versions),
-        "machine": dict(machine),
+        "versions": dict(last.versions),
+        "machine": dict(last.machine),
+        "made": {number.name_of(path): one.record(_configuration(number, path)) for path, one in runs.items()},
         "note": config.note,
     }
     if tasks:
@@ -235,6 +270,25 @@ def write_report(
         if step is not None and step["number"] == number.id:
             write_json(REPORTS / f"{other['id']}.json", other | {"above": step})
     return report
+
+
+def _kept(number: Number) -> dict[Path, Made]:
+    """The runs of the report whose configuration, and that of the stages before them, is still the same."""
+    report = read_json(number.report) if number.report.is_file() else {}
+    kept = {}
+    for path in number.runs:
+        name = number.name_of(path)
+        record = report.get("made", {}).get(name, {})
+        if name in report.get("runs", {}) and record.get("configuration") == _configuration(number, path):
+            kept[path] = Made.of(record, report["runs"][name])
+    return kept
+
+
+def _configuration(number: Number, run: Path) -> str:
+    """Stands for the files that a run depends on: its own, those of the stages before it and of the number it needs."""
+    before = [path for path in number.stages if path not in number.runs]
+    needed = number.needs.stages if number.needs else ()
+    return content_hash([*needed, *before, run])
 
 
 def above(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -261,11 +315,6 @@ def order(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> st
         return f"`{step['number']}`, not run yet"
     verdict = {True: "holds", False: "does not hold", None: "not all seeds yet"}[step["holds"]]
     return f"`{step['number']}` {step['mean']:.2f}, {verdict}"
-
-
-def _run(path: Path, number: Number) -> str:
-    """A run's name among those of its number: its seed, behind its task where there are several."""
-    return f"{task_of(path)}/{path.stem}" if number.config.tasks else path.stem
 
 
 def _label(path: Path, number: Number) -> str:

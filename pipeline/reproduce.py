@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from pipeline.artifacts import read_json, write_json
 from pipeline.data.sources import GIVEN
 from pipeline.layout import Layout
 from pipeline.numbers import (
+    Made,
     Number,
     all_numbers,
     open_number,
@@ -60,6 +61,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make reproduce NUMBER=ID DATA=FOLDER", description=__doc__)
     parser.add_argument("number", nargs="?", default="")
     parser.add_argument("--data", default="", help="folder with the files of the benchmark")
+    parser.add_argument(
+        "--run",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="train this one alone, as seed-2 or RTE/seed-2; the report keeps what it has of the others",
+    )
     options = parser.parse_args(arguments)
     try:
         if not options.number:
@@ -67,7 +75,7 @@ def main(arguments: list[str]) -> int:
             return 0
         if options.data:
             os.environ[GIVEN] = str(Path(options.data).absolute())
-        return reproduce(open_number(options.number, ORDER), run_stage)
+        return reproduce(open_number(options.number, ORDER), run_stage, only=options.run)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -85,14 +93,20 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], int]) -> int:
+def reproduce(
+    number: Number, run: Callable[[Path, Callable[[float], None]], int], *, only: Collection[str] = ()
+) -> int:
     """Runs what is not up to date, and writes the report after every run of the last stage.
 
     `run` gets a stage's configuration and where to note the seconds that it took so far, and returns its exit code; the
-    first one that is not 0 ends the whole and is returned.
+    first one that is not 0 ends the whole and is returned. `only` names the runs of the last stage that are wanted, as
+    when every seed has a machine of its own; the report keeps the others' figures. ValueError for an unknown one.
     """
+    names = [number.name_of(path) for path in number.runs]
+    if unknown := sorted(set(only) - set(names)):
+        raise ValueError(f"{number.id}: no run {', '.join(unknown)}; there are {', '.join(names)}")
     done = _Done()
-    code = _reproduce(number, run, done)
+    code = _reproduce(number, run, done, only=only)
     if not code:
         write_readme(Path("README.md"))
     return code
@@ -102,13 +116,19 @@ def reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], int
 class _Done:
     """What is up to date."""
 
-    seconds: dict[Path, float] = field(default_factory=dict)
-    """What each stage took."""
+    stages: dict[Path, Made] = field(default_factory=dict)
+    """The stages."""
     key: str = ""
     """Stands for all stages so far."""
 
 
-def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], int], done: _Done) -> int:
+def _reproduce(
+    number: Number,
+    run: Callable[[Path, Callable[[float], None]], int],
+    done: _Done,
+    *,
+    only: Collection[str] = (),
+) -> int:
     """The stages of one number behind those that it needs; returns the exit code."""
     if number.needs is not None:
         code = _reproduce(number.needs, run, done)
@@ -117,6 +137,8 @@ def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], in
     for paths in _by_stage(number).values():
         keys = []
         for path in paths:
+            if only and path in number.runs and number.name_of(path) not in only:
+                continue
             key = _key(path, done.key)
             keys.append(key)
             note = Layout.of(path).local.with_suffix(".reproduced.json")
@@ -136,9 +158,9 @@ def _reproduce(number: Number, run: Callable[[Path, Callable[[float], None]], in
                     return code
                 known = read_json(note) | {"done": True, "versions": versions(), "machine": machine()}
                 write_json(note, known)
-            done.seconds[path] = known["seconds"]
+            done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), key)
             if path in number.runs:
-                report = write_report(number, done.seconds, known["versions"], known.get("machine", {}))
+                report = write_report(number, done.stages, keeps=bool(only))
                 step = order(report, read_reports())
                 sys.stderr.write(
                     f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {shown(report['reported'])}"

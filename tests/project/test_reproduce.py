@@ -225,6 +225,54 @@ def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time
     assert report["seconds_by_stage"]["translate/seed-2"] == 200.0
 
 
+def test_seeds_shared_out_among_machines_come_together_in_the_report(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "1"})
+    here = Stages(30.0)
+    assert reproduce(open_number("toy", ORDER), here, only=["seed-1"]) == 0
+    assert here.ran == ["fetch", "tokenize", "translate/seed-1"]
+    # Another machine has the committed report, and nothing of what the first one made.
+    shutil.rmtree(folder / "runs")
+    shutil.rmtree(folder / ".pipeline")
+    monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "2"})
+    there = Stages(33.0)
+    assert reproduce(open_number("toy", ORDER), there, only=["seed-2"]) == 0
+    assert there.ran == ["fetch", "tokenize", "translate/seed-2"]
+    (report,) = read_reports()
+    assert report["ours"] == [30.0, 33.0] and report["reached"] and report["flops"] == 2e12
+    assert report["num_runs"] == {"finished": 2, "planned": 2}
+    made = report["made"]
+    assert [made[seed]["versions"] for seed in ("seed-1", "seed-2")] == [{"torch": "1"}, {"torch": "2"}]
+    assert made["seed-1"]["seconds"] == report["seconds_by_stage"]["translate/seed-1"] == 100.0
+    assert made["seed-1"]["code"] != made["seed-2"]["code"]
+
+
+@pytest.mark.parametrize("changed", ["translate/seed-1", "tokenize"])
+def test_a_report_keeps_no_figure_of_another_configuration(changed: str, folder: Path) -> None:
+    reproduce(open_number("toy", ORDER), Stages(30.0), only=["seed-1"])
+    write_yaml(folder / f"conf/numbers/toy/{changed}.yaml", {"a": 2})
+    reproduce(open_number("toy", ORDER), Stages(33.0), only=["seed-2"])
+    (report,) = read_reports()
+    assert report["ours"] == [33.0] and report["num_runs"]["finished"] == 1 and report["reached"] is None
+
+
+def test_a_call_for_all_runs_keeps_nothing_that_was_not_made_here(folder: Path) -> None:
+    reproduce(open_number("toy", ORDER), Stages(30.0), only=["seed-2"])
+    shutil.rmtree(folder / ".pipeline")
+    cut = Stages(33.0)
+    cut.codes["translate/seed-2"] = 143
+    assert reproduce(open_number("toy", ORDER), cut) == 143
+    assert read_reports()[0]["ours"] == [33.0]
+
+
+def test_a_run_that_the_number_does_not_have_is_named_with_those_that_it_has(folder: Path) -> None:
+    stages = Stages()
+    with pytest.raises(ValueError, match="toy: no run seed-3; there are seed-1, seed-2"):
+        reproduce(open_number("toy", ORDER), stages, only=["seed-1", "seed-3"])
+    assert stages.ran == []
+
+
 def test_an_unknown_number_and_a_figure_that_is_not_there_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="other: no such number; there are toy"):
         open_number("other", ORDER)
