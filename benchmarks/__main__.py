@@ -23,6 +23,8 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "translation_memory": (),
     "bert_pretraining": ("threads",),
     "finetune_training": ("threads", "glue"),
+    "classify_texts": ("threads", "glue"),
+    "bert_cost": ("threads", "glue"),
 }
 """The benchmarks in their order, and which of the options here each takes."""
 

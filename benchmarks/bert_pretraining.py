@@ -3,10 +3,11 @@
 python -m benchmarks.bert_pretraining [--threads N] [--steps N] [--rounds N] [--size base|mini]
 
 Both sides start from the same weights and take the same batches with the same masks and labels, with published dropout
-(0.1, of the attention weights too), gradients clipped to norm 1 and fused AdamW, in float32. Rows are sentence pairs of
-128 tokens, a tenth of them shorter, as the stage draws them from generated documents, whose words have Zipf's
-frequencies. `base` is 12 layers x 768, 30,522 pieces and 8 rows a step; `mini` is 4 layers x 256, 8,192 pieces and
-32 rows. Rounds take turns. Their loop projects every position on the vocabulary, as the class does.
+(0.1, of the attention weights too), gradients clipped to norm 1 and fused AdamW, in float32. Rows are sentence pairs
+of 128 tokens, a tenth of them shorter, as the stage draws them from generated documents, whose words have Zipf's
+frequencies. `base` is 12 layers x 768, 30,522 pieces and 8 rows a step; `mini` is 4 layers x 256, 8,192 pieces and 32
+rows. Rounds take turns, each in a process of its own. Their loop projects every position on the vocabulary, as the
+class does.
 
 Only useful operations count: no padding, no projection of unmasked positions. The share of the machine's peak compares
 them with a product of two 2048 x 2048 matrices. With one thread the clock is the processor's.
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.peak import clock_of, matrix_peak
 from pipeline.config import ByExamples, OptimizerConfig, ScheduleConfig, Steps, TrainingConfig
@@ -31,6 +33,7 @@ from pipeline.data.token_arrays import in_memory
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.flops import bert_flops
 from pipeline.models.huggingface.bert import bert_to_huggingface
+from pipeline.runtime import keep_freed_memory
 from pipeline.stages.base import build_optimizer
 from pipeline.stages.pretrain_bert import BertPretraining
 
@@ -76,27 +79,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     for name in [options.size] if options.size else SIZES:
-        compare(name, SIZES[name], options.steps, options.rounds, options.threads)
+        compare(name, options.steps, options.rounds, options.threads)
 
 
-def compare(name: str, chosen: Size, num_steps: int, num_rounds: int, threads: int) -> None:
+def compare(name: str, num_steps: int, num_rounds: int, threads: int) -> None:
     """Times both sides in turn, and prints speeds, shares of the peak and the ratio."""
+    chosen = SIZES[name]
     batches = micro_batches(chosen, 1 + num_steps * num_rounds)
     module = training_module(chosen)
-    their_model = theirs(module.model)
-    check_same_loss(module, their_model, batches[0])
-    sides = {"ours": our_step(module), "transformers": their_step(their_model)}
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    clock = clock_of(threads)
-    for step in sides.values():
-        step(batches[0])
+    check_same_loss(module, theirs(module.model), batches[0])
+    del module
+    times: dict[str, list[float]] = {side: [] for side in SIDES}
     for begin in range(1, len(batches), num_steps):
-        for side, step in sides.items():
-            for micro in batches[begin : begin + num_steps]:
-                started = clock()
-                step(micro)
-                times[side].append(clock() - started)
-    report(name, chosen, batches[1:], times, matrix_peak(clock), threads)
+        for side, seconds in times.items():
+            seconds += apart(threads, measure, side, chosen, batches[:1] + batches[begin : begin + num_steps], threads)
+    report(name, chosen, batches[1:], times, matrix_peak(clock_of(threads)), threads)
+
+
+def measure(side: str, chosen: Size, batches: Sequence[MicroBatch[MaskedBatch]], threads: int) -> list[float]:
+    """The seconds of a step on each batch but the first."""
+    take, clock = SIDES[side](training_module(chosen)), clock_of(threads)
+    take(batches[0])
+    times = []
+    for micro in batches[1:]:
+        started = clock()
+        take(micro)
+        times.append(clock() - started)
+    return times
 
 
 def report(
@@ -131,12 +140,12 @@ def useful_flops(config: BertConfig, batch: MaskedBatch) -> float:
     return 3.0 * sum(bert_flops(config, lengths, num_masked).values())
 
 
-def micro_batches(chosen: Size, count: int) -> list[MicroBatch[MaskedBatch]]:
+def micro_batches(chosen: Size, count: int, *, length: int = LENGTH) -> list[MicroBatch[MaskedBatch]]:
     """The first optimizer steps of the stage's plan over generated documents."""
     random = np.random.default_rng(1)
     ranks = np.arange(1, chosen.model.vocab_size - FIRST + 1)
     documents, num_tokens = [], 0
-    while num_tokens < 1.5 * count * chosen.num_rows * LENGTH:
+    while num_tokens < 1.5 * count * chosen.num_rows * length:
         lengths = random.integers(5, 40, size=30)
         words = FIRST + random.choice(len(ranks), size=lengths.sum(), p=1 / ranks / (1 / ranks).sum())
         documents.append([part.tolist() for part in np.split(words, lengths.cumsum()[:-1])])
@@ -146,7 +155,7 @@ def micro_batches(chosen: Size, count: int) -> list[MicroBatch[MaskedBatch]]:
     examples = MaskedExamples(
         in_memory(documents),
         Vocabulary(PAD, CLS, SEP, MASK, ordinary, continues),
-        max_length=LENGTH,
+        max_length=length,
         mask_share=MASK_SHARE,
         short_share=SHORT_SHARE,
         whole_words=False,
@@ -183,7 +192,8 @@ def training_module(chosen: Size) -> BertPretraining:
 
 
 def our_step(module: BertPretraining) -> TakeStep:
-    """Objective, backward pass, clipping and optimizer of the stage."""
+    """Objective, backward pass, clipping and optimizer of the stage, in a process as the stage prepares it."""
+    keep_freed_memory()
     optimizer = build_optimizer(module.model, module.training_config.optimizer, fused=True)
 
     def step(micro: MicroBatch[MaskedBatch]) -> None:
@@ -221,8 +231,9 @@ def their_loss(model: Any, batch: MaskedBatch) -> Tensor:
     return found
 
 
-def their_step(model: Any) -> TakeStep:
+def their_step(module: BertPretraining) -> TakeStep:
     """A plain loop around the class."""
+    model = theirs(module.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, eps=1e-6, weight_decay=DECAY, fused=True)
 
     def step(micro: MicroBatch[MaskedBatch]) -> None:
@@ -232,6 +243,9 @@ def their_step(model: Any) -> TakeStep:
         optimizer.zero_grad()
 
     return step
+
+
+SIDES: dict[str, Callable[[BertPretraining], TakeStep]] = {"ours": our_step, "transformers": their_step}
 
 
 @torch.no_grad()

@@ -5,13 +5,15 @@ python -m benchmarks.finetune_training [--glue FOLDER] [--threads N] [--steps N]
 All train a classifier of 6 layers x 384 with 30,522 ids, random weights, on the same ids and labels, 32 pairs a step,
 with dropout of 0.1, gradients clipped to norm 1 and AdamW, in float32. The Trainer runs twice: as it comes, with rows
 padded to 128, and at its best, padded to the longest of a batch with rows of similar length together, its optimizer
-fused. What is measured is examples a second between two optimizer steps, and the operations of real tokens alone.
-FOLDER holds MRPC/train.tsv as GLUE has it; without it, pairs of sentences are generated.
+fused. Each runs in a process of its own. What is measured is examples a second between two optimizer steps, and the
+operations of real tokens alone. FOLDER holds MRPC/train.tsv as GLUE has it; without it, pairs of sentences are
+generated.
 """
 
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -21,6 +23,7 @@ import torch
 import yaml
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.peak import matrix_peak
 from benchmarks.shared.sentences import generated_sentences
@@ -64,15 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ |= {"OMP_NUM_THREADS": str(options.threads), "PIPELINE_TRACKING": "local", "PIPELINE_RUNTIME": "cpu"}
     torch.set_num_threads(options.threads)
     data = examples(options.glue)
-    sides: dict[str, Callable[[], Times]] = {
-        "ours": lambda: ours(data, options.steps),
-        "Trainer at its best": lambda: trainer(data, options.steps, dynamic=True),
-        "Trainer as it comes": lambda: trainer(data, options.steps, dynamic=False),
+    sides: dict[str, Callable[[SequenceExamples, int], Times]] = {
+        "ours": ours,
+        "Trainer at its best": partial(trainer, dynamic=True),
+        "Trainer as it comes": partial(trainer, dynamic=False),
     }
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.rounds):
         for name, train in sides.items():
-            found[name].append(speed(train()))
+            found[name].append(speed(apart(options.threads, train, data, options.steps)))
     report(data, found, options.threads)
 
 

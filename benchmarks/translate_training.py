@@ -4,8 +4,8 @@ python -m benchmarks.translate_training [--data FOLDER] [--joeynmt PYTHON] [--th
 
 All train the same shape on the same subword ids, with dropout, label smoothing, clipping and Adam, in float32 and with
 about as many target tokens a step; all are measured in target tokens (padding not counted) a second between two
-optimizer steps, each in its own way of grouping sentences by length. FOLDER holds train.en and train.de, as Multi30k
-has them; without it, sentences are generated. JoeyNMT needs an environment of its own:
+optimizer steps, each in a process of its own and in its own way of grouping sentences by length. FOLDER holds train.en
+and train.de, as Multi30k has them; without it, sentences are generated. JoeyNMT needs an environment of its own:
 
     python3.11 -m venv joey && joey/bin/pip install torch==2.13.0 && joey/bin/pip install --no-deps joeynmt
     joey/bin/pip install numpy pyyaml sacrebleu sentencepiece subword-nmt sacremoses packaging datasets tensorboard \
@@ -29,6 +29,7 @@ import torch
 import yaml
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from benchmarks.shared.apart import apart
 from benchmarks.shared.joeynmt import joeynmt
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.peak import matrix_peak
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found["JoeyNMT"] = []
     for _ in range(options.rounds):
         for name, train in systems.items():
-            found[name].append(train(task))
+            found[name].append(apart(options.threads, train, task))
         if options.joeynmt:
             found["JoeyNMT"].append(joeynmt(task, options.joeynmt, options.threads))
     report(task, found, options.threads)

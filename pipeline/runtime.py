@@ -5,8 +5,11 @@ learned: the gradient is the same for every runtime.
 """
 
 import contextlib
+import ctypes
+import logging
 import math
 import os
+import platform
 import random
 import sys
 from datetime import timedelta
@@ -27,8 +30,11 @@ from torch import Tensor, nn
 
 from pipeline.config import Config, load
 
+_log = logging.getLogger(__name__)
 _TIMEOUT = timedelta(minutes=10)
 """A collective operation that waits longer for a rank ends the job."""
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _NEVER = -1, -2, -4, -1
+"""Of glibc's malloc.h, and the threshold that malloc_trim(3) never reaches."""
 
 
 class RuntimeConfig(Config):
@@ -103,7 +109,23 @@ def prepare_process(runtime: RuntimeConfig, seed: int) -> None:
     # Without it saturated softmaxes fill with denormal floats, which are 5 to 30 times slower on CPU.
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")
+    if runtime.accelerator == "cpu":
+        keep_freed_memory()
     seed_everything(seed)
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep what is freed for the next step, whose tensors are of the same sizes; glibc alone.
+
+    As it comes, glibc gives every block above 32 MiB back to the kernel, such as the scores of a batch over its
+    vocabulary or the gradient of an embedding, and gets it anew a step later, page by page and zeroed.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    for setting, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, 64 << 20)):
+        if not mallopt(setting, value):
+            _log.warning("glibc refuses setting %d of mallopt: steps may spend time on fresh memory", setting)
 
 
 def seed_everything(seed: int) -> None:

@@ -1,0 +1,22 @@
+"""A measurement in a process of its own: neither side finds what the other has set, warmed or left in memory."""
+
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def apart(threads: int, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+    """What a function of a module returns in a new process with so many threads; its error is raised here."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(threads,)) as pool:
+        return pool.submit(function, *arguments, **keywords).result()
+
+
+def _prepare(threads: int) -> None:
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
