@@ -9,8 +9,9 @@ frequencies. `base` is 12 layers x 768, 30,522 pieces and 8 rows a step; `mini` 
 rows. Rounds take turns, each in a process of its own. Their loop projects every position on the vocabulary, as the
 class does.
 
-Only useful operations count: no padding, no projection of unmasked positions. The share of the machine's peak compares
-them with a product of two 2048 x 2048 matrices. With one thread the clock is the processor's.
+Only useful operations count: no padding, no projection of unmasked positions, and of the last layer nothing behind the
+attention scores of positions that neither head reads. The share of the machine's peak compares them with a product of
+two 2048 x 2048 matrices. With one thread the clock is the processor's.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -83,7 +83,7 @@ def report(data: SequenceExamples, found: dict[str, list[float]], threads: int) 
     """Prints speeds, ratios, and useful operations a second beside the peak."""
     best, peak = median(found["ours"]), matrix_peak()
     lengths = data.sizes(0).lengths
-    useful = 3.0 * sum(encoder_flops(SHAPE, lengths).values()) / len(lengths)
+    useful = 3.0 * sum(encoder_flops(SHAPE, lengths, reads_first=True).values()) / len(lengths)
     print(f"{threads} thread(s), examples a second, median of {len(found['ours'])} (lowest to highest)")
     print(f"{len(lengths)} pairs of {lengths.mean():.0f} tokens; peak {peak / 1e9:.0f} GFLOP/s")
     for name, speeds in found.items():

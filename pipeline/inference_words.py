@@ -47,9 +47,9 @@ class GapFiller:
             batch = rows[start : start + _BATCH]
             input_ids = pad_ids(batch, self.tokenizer.pad_id)
             mask = pad_mask([np.ones(len(row), dtype=bool) for row in batch])
-            hidden = self.model(input_ids, torch.zeros_like(input_ids), mask)
-            for ids, states in zip(input_ids, hidden, strict=True):
-                gaps = ids == self.tokenizer.id_of("mask")
+            is_gap = input_ids == self.tokenizer.id_of("mask")
+            hidden = self.model(input_ids, torch.zeros_like(input_ids), mask, is_gap)
+            for ids, gaps, states in zip(input_ids, is_gap, hidden, strict=True):
                 logits = self.model.mlm_logits(states[gaps])
                 logits[:, sorted(self.tokenizer.special_ids)] = -torch.inf
                 found = logits.log_softmax(-1).topk(num_candidates)  # (gaps, candidates)

@@ -1,7 +1,7 @@
 """Multi-head attention (Vaswani et al. 2017, section 3.2) and the cache that makes decoding incremental.
 
-Legend: B batch, N rows of a search, P real tokens of a batch, T query length, S key length, H heads, K head size,
-D model size, E three times D, C capacity.
+Legend: B batch, N rows of a search, P real tokens of a batch, R of them read in the end, T query length, S key length,
+H heads, K head size, D model size, E three times D, C capacity.
 Masks are boolean and broadcast to (B, H, T, S); True: this query attends to this key. A mask of None allows everything.
 """
 
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.models.dropout import dropout
-from pipeline.models.rows import Rows, attend_row_by_row
+from pipeline.models.rows import ReadTokens, Rows, attend_row_by_row
 
 
 def segment_mask(segment_ids: Int[Tensor, "B T"]) -> Bool[Tensor, "B 1 T T"]:
@@ -187,14 +187,22 @@ class SelfAttention(nn.Module):
         update: Tensor = self.output(attend(queries, keys, values, mask, is_causal=is_causal, dropout_p=dropout_p))
         return update
 
-    def over_rows(self, hidden: Float[Tensor, "P D"], rows: Rows) -> Float[Tensor, "P D"]:
-        """Attends from the P real tokens of some rows to those of their own row.
+    def over_rows(
+        self, hidden: Float[Tensor, "P D"], rows: Rows, read: ReadTokens | None = None
+    ) -> Float[Tensor, "P_or_R D"]:
+        """Attends from the P real tokens of some rows, or the R that are read, to those of their own row.
 
         On padded rows, or where there is dropout, which the fused kernel has not, one row after the other on a CPU.
         """
         dropout_p = self.dropout if self.training else 0.0
         qkv = self.qkv(hidden)
-        if dropout_p > 0.0 and hidden.device.type == "cpu" and rows.mask.size(1) > _SHORT_ROWS:
+        if read is not None:
+            asked = read.close.pad(qkv[:, : hidden.size(1)].index_select(0, read.places))  # (B, most in a row, D)
+            queries = asked.view(*asked.shape[:2], self.num_heads, -1).transpose(1, 2)
+            _, keys, values = self._split(rows.pad(qkv))
+            mask = rows.mask[:, None, None, :] if rows.has_padding else None
+            attended = read.close.pack(attend(queries, keys, values, mask, dropout_p=dropout_p))
+        elif dropout_p > 0.0 and hidden.device.type == "cpu" and rows.mask.size(1) > _SHORT_ROWS:
             attended = attend_row_by_row(qkv, rows.lengths, num_heads=self.num_heads, dropout_p=dropout_p)
         else:
             queries, keys, values = self._split(rows.pad(qkv))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Config, Fraction
 from pipeline.models.dropout import Dropout
-from pipeline.models.rows import Rows
+from pipeline.models.rows import ReadTokens, Rows
 from pipeline.models.transformer import Activation, EncoderLayer, Layers, activate, initialise
 
 NORM_EPS = 1e-12
@@ -81,17 +81,25 @@ class Bert(nn.Module):
         input_ids: Int[Tensor, "B T"],
         token_type_ids: Int[Tensor, "B T"],
         attention_mask: Bool[Tensor, "B T"],
+        read: Bool[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Hidden states, zero at padding, which is never computed. Raises ValueError beyond the longest length."""
+        """Hidden states, zero at padding, which is never computed. Raises ValueError beyond the longest length.
+
+        `read` marks the positions whose states are asked for: the last layer computes those alone, the others are zero.
+        """
         length = input_ids.size(1)
         if length > self.config.max_length:
             raise ValueError(f"{length} tokens exceed the longest sequence of this model, {self.config.max_length}")
         rows = Rows.of(attention_mask)
         embedded = self.token_embedding(rows.pack(input_ids)) + self.token_type_embedding(rows.pack(token_type_ids))
         hidden: Tensor = self.dropout(self.embedding_norm(embedded + self.position_embedding(rows.positions)))  # (N, D)
-        for layer in self.layers:
+        *below, last = self.layers
+        for layer in below:
             hidden = layer.over_rows(hidden, rows)
-        return rows.pad(hidden)
+        if read is None:
+            return rows.pad(last.over_rows(hidden, rows))
+        tokens = ReadTokens.of(rows, read)
+        return tokens.apart.pad(last.over_rows(hidden, rows, tokens))
 
 
 class Pooler(nn.Module):
@@ -142,9 +150,10 @@ class BertForPretraining(nn.Module):
         input_ids: Int[Tensor, "B T"],
         token_type_ids: Int[Tensor, "B T"],
         attention_mask: Bool[Tensor, "B T"],
+        read: Bool[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Hidden states, which the two methods below read."""
-        hidden: Tensor = self.encoder(input_ids, token_type_ids, attention_mask)
+        """Hidden states, which the two methods below read; `read` as in the encoder."""
+        hidden: Tensor = self.encoder(input_ids, token_type_ids, attention_mask, read)
         return hidden
 
     def mlm_logits(self, masked_hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:

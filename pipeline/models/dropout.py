@@ -18,8 +18,7 @@ _LEVELS = 2**16
 
 def dropout(values: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"]:
     """Zeroes each element with probability p (in steps of 2^-16) and scales the others so that the mean stays."""
-    num_dropped = round(p * _LEVELS)
-    if num_dropped == 0:
+    if _num_dropped(p) == 0:
         return values
     if values.device.type != "cpu":
         return F.dropout(values, p)
@@ -28,12 +27,19 @@ def dropout(values: Float[Tensor, "*shape"], p: float) -> Float[Tensor, "*shape"
 
 def kept(shape: tuple[int, ...], p: float, *, dtype: torch.dtype) -> Float[Tensor, "*shape"]:
     """The factors of dropout on a CPU: 0 with probability p, else 1 / (1 - p)."""
-    num_dropped, count = round(p * _LEVELS), math.prod(shape)
+    num_dropped, count = _num_dropped(p), math.prod(shape)
+    if num_dropped == 0:
+        return torch.ones(shape, dtype=dtype)
     draws = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     # The largest draw that is dropped becomes 0, the next one 1: comparing, and multiplying with booleans, is slower.
     last = num_dropped - _LEVELS // 2 - 1
     keep = draws[:count].clamp_(last, last + 1).sub_(last).view(shape).to(dtype)
     return keep.mul_(_LEVELS / (_LEVELS - num_dropped))
+
+
+def _num_dropped(p: float) -> int:
+    """Of how many draws in 2^16; never all, which would leave nothing to scale."""
+    return min(round(p * _LEVELS), _LEVELS - 1)
 
 
 class Dropout(nn.Module):

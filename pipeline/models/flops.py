@@ -55,25 +55,46 @@ def gpt_flops(config: GPTConfig, num_tokens: Lengths) -> Mapping[str, float]:
 
 
 def bert_flops(config: BertConfig, num_tokens: Lengths, num_masked: int) -> Mapping[str, float]:
-    """Operations of one forward pass of pretraining over rows with `num_masked` predicted tokens in all, by part."""
+    """Operations of one forward pass of pretraining over rows with `num_masked` predicted tokens in all, by part.
+
+    These and the first token of each row are read; the predicted ones are spread as the tokens are.
+    """
     lengths, d = np.atleast_1d(np.asarray(num_tokens, dtype=np.float64)), config.d_model
-    return _stack(config.num_layers, d, config.d_ff, lengths) | {
+    reads = 1.0 + lengths * (num_masked / lengths.sum())
+    return _stack(config.num_layers, d, config.d_ff, lengths, reads) | {
         "pooler": 2.0 * (d * d + 2 * d) * len(lengths),
         "vocabulary": 2.0 * d * (d + config.vocab_size) * num_masked,
     }
 
 
-def encoder_flops(config: BertConfig, num_tokens: Lengths) -> Mapping[str, float]:
-    """Operations of one forward pass of the encoder alone over rows of so many tokens, by part."""
+def encoder_flops(config: BertConfig, num_tokens: Lengths, *, reads_first: bool = False) -> Mapping[str, float]:
+    """Operations of one forward pass of the encoder alone over rows of so many tokens, by part.
+
+    With `reads_first` nothing but the state of the first token of each row is read.
+    """
     lengths = np.atleast_1d(np.asarray(num_tokens, dtype=np.float64))
-    return _stack(config.num_layers, config.d_model, config.d_ff, lengths)
+    reads = np.ones_like(lengths) if reads_first else lengths
+    return _stack(config.num_layers, config.d_model, config.d_ff, lengths, reads)
 
 
-def _stack(num_layers: int, d_model: int, d_ff: int, lengths: Float[np.ndarray, "N"]) -> dict[str, float]:
-    """Layers with self-attention alone: 4 D^2 + 2 D F weights, and two products of T x T with D."""
+def _stack(
+    num_layers: int,
+    d_model: int,
+    d_ff: int,
+    lengths: Float[np.ndarray, "N"],
+    reads: Float[np.ndarray, "N"] | None = None,
+) -> dict[str, float]:
+    """Layers with self-attention alone: 4 D^2 + 2 D F weights, and two products of T x T with D.
+
+    `reads` are the tokens of each row whose states are read in the end, all without it. The last layer computes
+    queries, keys and values, 3 D^2 weights, at all tokens, and what follows at those that are read.
+    """
+    read = lengths if reads is None else reads
+    behind = d_model**2 + 2 * d_model * d_ff
+    through = (num_layers - 1) * lengths + read
     return {
-        "layers": 2.0 * num_layers * (4 * d_model**2 + 2 * d_model * d_ff) * lengths.sum(),
-        "attention": 4.0 * num_layers * d_model * (lengths @ lengths),
+        "layers": 2.0 * (3 * num_layers * d_model**2 * lengths.sum() + behind * through.sum()),
+        "attention": 4.0 * d_model * (lengths @ through),
     }
 
 

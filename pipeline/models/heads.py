@@ -40,9 +40,12 @@ class SequenceClassifier(nn.Module):
         attention_mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B K"]:
         """Scores of the classes, or one real value."""
-        hidden = self.encoder(input_ids, token_type_ids, attention_mask)
-        # BERT's reads the first token, which is never padding.
-        pooled = self.pooler(hidden) if isinstance(self.pooler, Pooler) else self.pooler(hidden, attention_mask)
+        if isinstance(self.encoder, Bert) and isinstance(self.pooler, Pooler):
+            # The pooler reads the first token, which is never padding.
+            first = torch.arange(input_ids.size(1), device=input_ids.device) == 0
+            pooled = self.pooler(self.encoder(input_ids, token_type_ids, attention_mask, first.expand_as(input_ids)))
+        else:
+            pooled = self.pooler(self.encoder(input_ids, token_type_ids, attention_mask), attention_mask)
         scores: Tensor = self.classifier(self.dropout(pooled))
         return scores
 

@@ -4,8 +4,8 @@ Only attention looks at several tokens, and those of its own row alone. With dro
 a CPU: padding is never computed, and the scores of a row, with their softmax and dropout, stay in the cache, which
 halves the time at 512 tokens. Elsewhere PyTorch's fused attention of padded rows is as fast.
 
-Legend: B rows, T longest row, N real tokens of all rows, row after row, L tokens of one row; H heads, h some of them,
-K head size, D model size, E = 3 D or D. Masks are boolean; True counts.
+Legend: B rows, T longest row, N real tokens of all rows, row after row, R of them read in the end, L tokens of one
+row; H heads, h some of them, K head size, D model size, E = 3 D or D. Masks are boolean; True counts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,6 +64,28 @@ class Rows:
             empty = packed.new_zeros(self.mask.numel(), *packed.shape[1:])
             packed = empty.index_copy(0, self._places, packed)
         return packed.view(*self.mask.shape, *packed.shape[1:])
+
+
+@dataclass(frozen=True)
+class ReadTokens:
+    """The tokens of some rows whose states are read in the end, such as [CLS]: no other needs the last layer's."""
+
+    places: Int[Tensor, "R"]
+    """Their numbers among the real tokens of all rows."""
+    close: Rows
+    """The same tokens moved together: as many in a row as it has of them."""
+    apart: Rows
+    """Where they stand in the padded rows."""
+
+    @staticmethod
+    def of(rows: Rows, read: Bool[Tensor, "B T"]) -> "ReadTokens":
+        """The real ones among those that are marked."""
+        real = read & rows.mask
+        apart = Rows.of(real)
+        counts = torch.tensor(apart.lengths, device=read.device)
+        every = torch.arange(max(1, *apart.lengths), device=read.device)
+        close = Rows(every < counts.unsqueeze(1), apart.lengths)
+        return ReadTokens(rows.pack(real).nonzero().squeeze(1), close, apart)
 
 
 def attend_row_by_row(

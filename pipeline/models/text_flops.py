@@ -15,12 +15,15 @@ from pipeline.models.flops import encoder_flops, gpt_flops
 from pipeline.models.text_encoders import BiLMEncoder, GPTEncoder, TextEncoder
 
 
-def text_training_flops(encoder: TextEncoder, lengths: Int[np.ndarray, "N"]) -> float:
-    """Operations of one forward and backward pass over texts of so many tokens; what is frozen has no backward pass."""
+def text_training_flops(encoder: TextEncoder, lengths: Int[np.ndarray, "N"], *, reads_first: bool = False) -> float:
+    """Operations of one forward and backward pass over texts of so many tokens; what is frozen has no backward pass.
+
+    With `reads_first` a BERT computes of its last layer what the first token needs.
+    """
     num_tokens = float(lengths.sum())
     match encoder:
         case Bert():
-            return 3.0 * sum(encoder_flops(encoder.config, lengths).values())
+            return 3.0 * sum(encoder_flops(encoder.config, lengths, reads_first=reads_first).values())
         case GPTEncoder():
             parts = gpt_flops(encoder.config, lengths)
             return 3.0 * (sum(parts.values()) - parts["vocabulary"])  # nothing is projected to the vocabulary

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.models.attention import CrossAttention, KeyValueCache, SelfAttention
 from pipeline.models.dropout import Dropout
-from pipeline.models.rows import Rows
+from pipeline.models.rows import ReadTokens, Rows
 
 Activation = Literal["relu", "gelu", "gelu_new", "silu"]
 """gelu is exact, gelu_new the tanh approximation of GPT-2."""
@@ -138,9 +138,13 @@ class EncoderLayer(nn.Module):
         update = self.attention(self.attention_residual.enter(hidden), mask, is_causal=is_causal)
         return self._feed(self.attention_residual.leave(hidden, update))
 
-    def over_rows(self, hidden: Float[Tensor, "P D"], rows: Rows) -> Float[Tensor, "P D"]:
-        """The P real tokens of whole rows at once, without their padding."""
-        update = self.attention.over_rows(self.attention_residual.enter(hidden), rows)
+    def over_rows(
+        self, hidden: Float[Tensor, "P D"], rows: Rows, read: ReadTokens | None = None
+    ) -> Float[Tensor, "P_or_R D"]:
+        """The P real tokens of whole rows at once, without their padding, or the R of them that are read."""
+        update = self.attention.over_rows(self.attention_residual.enter(hidden), rows, read)
+        if read is not None:
+            hidden = hidden.index_select(0, read.places)
         return self._feed(self.attention_residual.leave(hidden, update))
 
     def extend(

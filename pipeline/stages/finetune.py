@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from torch import nn
 
 from pipeline.artifacts import load_model, publish, read_json, save_model, write_json
 from pipeline.config import Config, Fraction, TrainingConfig, load
@@ -23,6 +24,7 @@ from pipeline.data.tasks import TASK, TaskName
 from pipeline.layout import Layout
 from pipeline.models.bert import Bert, Pooler
 from pipeline.models.bilstm import build_pooling
+from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.bert import bert_encoder_from_huggingface
 from pipeline.models.text_encoders import LastTokenPooling, TextEncoder, TextPooler
 from pipeline.models.text_flops import text_training_flops
@@ -173,7 +175,7 @@ def main(path: Path) -> None:
                 "training": {
                     "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
                     "num_steps": module.num_steps,
-                    "flops": training_flops(encoder, task.train, config.training),
+                    "flops": training_flops(module.model, encoder, task.train, config.training),
                 },
             },
             history=module.history,
@@ -313,11 +315,14 @@ def build_encoder(folder: Path, config: FinetuneConfig) -> tuple[Bert, Pooler]:
     return encoder, pooler
 
 
-def training_flops(encoder: TextEncoder, train: Examples[Any], training: TrainingConfig) -> float:
+def training_flops(network: nn.Module, encoder: TextEncoder, train: Examples[Any], training: TrainingConfig) -> float:
     """Operations of the matrix products of a training in the encoder, padding, head and validations left out."""
     plan = TrainingPlan(train, training.batching, training.duration, seed=training.seed)
     lengths = train.sizes(0).lengths
-    return sum(text_training_flops(encoder, lengths[step.indices]) for _, step in plan.steps(0))
+    reads_first = isinstance(network, SequenceClassifier)
+    return sum(
+        text_training_flops(encoder, lengths[step.indices], reads_first=reads_first) for _, step in plan.steps(0)
+    )
 
 
 if __name__ == "__main__":

@@ -145,9 +145,11 @@ class BertPretraining(StageModule[MaskedBatch]):
     model: BertForPretraining
 
     def objective(self, batch: MaskedBatch) -> tuple[LossTerms, ...]:
-        """Only the masked positions go through the vocabulary projection."""
+        """Only masked positions are projected on the vocabulary; the last layer computes them and [CLS] alone."""
         masked, pairs = batch.is_masked, batch.is_pair
-        hidden = self.model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
+        read = masked.clone()
+        read[:, 0] = True
+        hidden = self.model(batch.input_ids, batch.token_type_ids, batch.attention_mask, read)
         words = token_cross_entropy(self.model.mlm_logits(hidden[masked]), batch.labels[masked], name="mlm")
         sentences = class_cross_entropy(
             self.model.nsp_logits(hidden[pairs]), batch.next_sentence_labels[pairs], name="nsp"

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from pipeline.models.attention import CrossAttention, KeyValueCache, SelfAttention, attend, key_mask, segment_mask
-from pipeline.models.dropout import Dropout, dropout
+from pipeline.models.dropout import Dropout, dropout, kept
 
 
 def test_segment_mask_allows_the_same_segment_up_to_oneself() -> None:
@@ -116,9 +116,18 @@ def test_one_query_takes_from_a_cache_what_attention_says(length: int) -> None:
 def test_dropout_zeroes_a_share_p_and_scales_the_rest_so_that_the_mean_stays(p: float) -> None:
     torch.manual_seed(0)
     dropped = dropout(torch.ones(1000, 1001), p)
-    kept = dropped[dropped != 0]
+    left = dropped[dropped != 0]
     assert_close((dropped == 0).float().mean(), torch.tensor(p), atol=2e-3, rtol=0)
-    assert_close(kept, torch.full_like(kept, 1 / (1 - p)), atol=1e-4, rtol=0)
+    assert_close(left, torch.full_like(left, 1 / (1 - p)), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("p", "share"), [(1e-9, 0.0), (1 - 1e-9, 1.0)])
+def test_dropout_at_the_ends_of_its_range(p: float, share: float) -> None:
+    torch.manual_seed(0)
+    factors = kept((100, 1000), p, dtype=torch.float32)
+    assert_close((factors == 0).float().mean(), torch.tensor(share), atol=1e-3, rtol=0)
+    assert factors.isfinite().all()
+    assert_close(dropout(torch.ones(3), 1e-9), torch.ones(3))
 
 
 def test_dropout_decides_neighbouring_elements_independently() -> None:

@@ -35,6 +35,34 @@ def test_padding_changes_no_score() -> None:
     assert_close(model.nsp_logits(padded), model.nsp_logits(alone), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("attention_dropout", [0.0, 1e-9])
+def test_states_that_are_read_are_the_same_where_no_others_are_computed(attention_dropout: float) -> None:
+    torch.manual_seed(0)
+    # In training, since dropout chooses how attention is computed; this much of it drops nothing.
+    model = Bert(CONFIG.model_copy(update={"attention_dropout": attention_dropout, "dropout": 0.0, "max_length": 80}))
+    tokens, lengths = ids(4, 75), torch.tensor([75, 66, 1, 70])
+    mask = torch.arange(75) < lengths.unsqueeze(1)
+    read = torch.zeros_like(mask)
+    read[0, [0, 3, 70]] = read[1, [0, 68]] = read[2, 0] = True  # 68 is padding, and row 3 is not read at all
+    types = torch.zeros_like(tokens)
+    weights = torch.randn(*read.shape, CONFIG.d_model)
+
+    def gradients(hidden: torch.Tensor) -> list[torch.Tensor]:
+        return list(torch.autograd.grad((hidden * weights)[read & mask].sum(), list(model.parameters())))
+
+    whole, some = model(tokens, types, mask), model(tokens, types, mask, read)
+    assert_close(some[read & mask], whole[read & mask], atol=1e-5, rtol=0)
+    assert not some[~(read & mask)].any()
+    for found, expected in zip(gradients(some), gradients(whole), strict=True):
+        assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_may_be_read() -> None:
+    model, tokens = pretraining(), ids(2, 7)
+    mask = torch.ones_like(tokens).bool()
+    assert not model(tokens, torch.zeros_like(tokens), mask, torch.zeros_like(mask)).any()
+
+
 @torch.no_grad()
 def test_every_token_sees_both_sides_and_knows_its_position_and_segment() -> None:
     model, tokens = pretraining().encoder, ids(1, 6)
@@ -84,7 +112,7 @@ def test_classifiers_stand_on_the_modules_that_they_were_given() -> None:
     inputs = tokens, torch.zeros_like(tokens), torch.ones_like(tokens).bool()
     hidden = model(*inputs)
     sequence = SequenceClassifier(model.encoder, model.pooler, num_labels=3, dropout=0.1).eval()
-    assert_close(sequence(*inputs), sequence.classifier(model.pooler(hidden)), atol=0, rtol=0)
+    assert_close(sequence(*inputs), sequence.classifier(model.pooler(hidden)), atol=1e-6, rtol=0)
     tags = TokenClassifier(model.encoder, num_labels=4, dropout=0.1).eval()
     assert_close(tags(*inputs), tags.classifier(hidden), atol=0, rtol=0)
     spans = SpanHead(model.encoder).eval()
