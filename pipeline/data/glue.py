@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from pipeline.data.records import Labelled, read_lines, read_rows
+from pipeline.data.records import Labelled, check_columns, read_header, read_lines, read_rows
 
 GlueName = Literal["CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI", "QNLI", "RTE", "WNLI"]
 Score = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
@@ -150,14 +150,12 @@ def _read_table(path: Path, task: GlueTask, split: str) -> GlueSplit:
     is_labelled = not split.startswith("test")
     columns: tuple[str, ...] = _COLA_COLUMNS
     if task.has_header or not is_labelled:
-        columns = tuple(next(lines, (1, ""))[1].lstrip("\ufeff").split("\t"))
+        columns = read_header(lines)
     # The diagnostic set is given out without its labels, and with them under other names.
     wanted = _diagnostic_columns(columns, task) if split == DIAGNOSTIC else (*task.texts, task.label)
     if not is_labelled or (split == DIAGNOSTIC and wanted[-1] not in columns):
         wanted, is_labelled = wanted[:-1], False
-    missing = [column for column in wanted if column not in columns]
-    if missing:
-        raise ValueError(f"{path}:1: no column {', '.join(map(repr, missing))}; the columns are {', '.join(columns)}")
+    check_columns(path, columns, wanted)
     places = [columns.index(column) for column in wanted]
     examples: list[Labelled] = []
     num_broken = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.classification import LabelledText
-from pipeline.data.records import read_lines, read_rows
+from pipeline.data.records import check_columns, read_header, read_lines, read_rows
 
 
 def read_labelled_file(path: Path, *, text: str, second: str, label: str, may_lack_labels: bool) -> list[LabelledText]:
@@ -39,10 +39,8 @@ def read_labelled_file(path: Path, *, text: str, second: str, label: str, may_la
 
 def _table(path: Path, wanted: list[str], *, may_lack: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     lines = read_lines(path)
-    columns = next(lines, (1, ""))[1].lstrip("\ufeff").split("\t")
-    missing = [column for column in wanted if column not in columns and column != may_lack]
-    if missing:
-        raise ValueError(f"{path}:1: no column {', '.join(map(repr, missing))}; the columns are {', '.join(columns)}")
+    columns = read_header(lines)
+    check_columns(path, columns, [column for column in wanted if column != may_lack])
     for number, line in lines:
         fields = line.split("\t")
         if len(fields) != len(columns):

@@ -5,7 +5,7 @@ UTF-8 with sorted keys, so that equal records are equal bytes.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,6 +132,19 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
     with path.open("rb") as stream:
         yield from numbered_lines(stream, fault)
+
+
+def read_header(lines: Iterator[tuple[int, str]]) -> tuple[str, ...]:
+    """The names of the columns in the first of the numbered lines of a tab-separated file."""
+    _, first = next(lines, (1, ""))
+    return tuple(first.lstrip("\ufeff").split("\t"))
+
+
+def check_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
+    """ValueError names the wanted columns that a file has not, and those that it has."""
+    missing = [column for column in wanted if column not in columns]
+    if missing:
+        raise ValueError(f"{path}:1: no column {', '.join(map(repr, missing))}; the columns are {', '.join(columns)}")
 
 
 def read_text(path: Path) -> str:
