@@ -2,13 +2,14 @@
 
 python -m benchmarks.bert_cost [--glue FOLDER] [--picture FILE.png] [--threads N]
 
-Memory is what a process holds at most while it takes three optimizer steps at 4 layers x 256, above what it held before
-the model was built: weights, AdamW's state, gradients and what the backward pass needs. Ours stands beside the plain
+Memory is what a process holds at most while it takes three optimizer steps at 4 layers x 256, above what it held with
+the model built: AdamW's state, gradients and what the backward pass needs. Ours stands beside the plain
 loop around transformers' BertForPreTraining of bert_pretraining, each in a process of its own. Time is that of the
 processor for one pass of fine-tuning 6 layers x 384 over 250 pairs and more, which should grow as they do. FOLDER holds
 MRPC/train.tsv as GLUE has it; without it, pairs are generated.
 """
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import process_time
@@ -63,13 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def memory(side: str, num_rows: int, length: int) -> int:
-    """Bytes that a process holds at most in a few steps, above those before the model."""
+    """Bytes that a process holds at most in a few steps, above those before the first."""
     chosen = Size(SIZES["mini"].model, num_rows)
     batches = micro_batches(chosen, NUM_STEPS, length=length)
+    take = SIDES[side](training_module(chosen))
+    gc.collect()
     # The peak is that from here on.
     Path("/proc/self/clear_refs").write_text("5")
     before = psutil.Process().memory_info().rss
-    take = SIDES[side](training_module(chosen))
     for micro in batches:
         take(micro)
     lines = Path("/proc/self/status").read_text().splitlines()

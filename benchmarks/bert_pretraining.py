@@ -7,7 +7,7 @@ Both sides start from the same weights and take the same batches with the same m
 of 128 tokens, a tenth of them shorter, as the stage draws them from generated documents, whose words have Zipf's
 frequencies. `base` is 12 layers x 768, 30,522 pieces and 8 rows a step; `mini` is 4 layers x 256, 8,192 pieces and 32
 rows. Rounds take turns, each in a process of its own. Their loop projects every position on the vocabulary, as the
-class does.
+class does. Ours keeps the memory that it frees (pipeline/runtime.py), as a stage does; the others run as they come.
 
 Only useful operations count: no padding, no projection of unmasked positions, and of the last layer nothing behind the
 attention scores of positions that neither head reads. The share of the machine's peak compares them with a product of

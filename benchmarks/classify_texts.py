@@ -33,7 +33,7 @@ from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
 from pipeline.text.training import train_wordpiece
 
 LABELS = ("no", "yes")
-BATCHES = (8, 16, 32, 64)
+BATCHES = (1, 4, 8, 16, 32, 64)
 WARM_UP = 64
 """Lines that are labelled before the clock starts."""
 

@@ -5,7 +5,8 @@ python -m benchmarks.translate_training [--data FOLDER] [--joeynmt PYTHON] [--th
 All train the same shape on the same subword ids, with dropout, label smoothing, clipping and Adam, in float32 and with
 about as many target tokens a step; all are measured in target tokens (padding not counted) a second between two
 optimizer steps, each in a process of its own and in its own way of grouping sentences by length. FOLDER holds train.en
-and train.de, as Multi30k has them; without it, sentences are generated. JoeyNMT needs an environment of its own:
+and train.de, as Multi30k has them; without it, sentences are generated. Ours keeps the memory that it frees
+(pipeline/runtime.py), as a stage does; the others run as they come. JoeyNMT needs an environment of its own:
 
     python3.11 -m venv joey && joey/bin/pip install torch==2.13.0 && joey/bin/pip install --no-deps joeynmt
     joey/bin/pip install numpy pyyaml sacrebleu sentencepiece subword-nmt sacremoses packaging datasets tensorboard \

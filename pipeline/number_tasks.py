@@ -58,10 +58,13 @@ def task_reports(
     tasks: Mapping[str, TaskFigures],
     runs: Mapping[Path, Mapping[str, Any]],
     seconds: Mapping[Path, float],
+    machines: Mapping[Path, Mapping[str, Any]],
     *,
     reference: Path | None,
 ) -> dict[str, Any]:
     """The figures of every task with a finished run; `runs` are the metrics by configuration, `seconds` what each took.
+
+    Times are compared with those of the reference where all runs of a task, and the reference, had the same machine.
 
     `reference` is a file of somebody else's figures: for each task `ours` and `seconds`, one a seed, with their source.
     """
@@ -90,9 +93,11 @@ def task_reports(
             margin = one["mean"] - found[other]["mean"]
             one["above"] = {"task": other, "margin": margin, "holds": margin > 0}
     if reference is not None and reference.is_file():
-        for name, theirs in read_json(reference)["tasks"].items():
+        known = read_json(reference)
+        for name, theirs in known["tasks"].items():
             if name in found:
-                found[name]["reference"] = compare(found[name], theirs)
+                same = all(machines[path] == known.get("machine") for path in by_task[name])
+                found[name]["reference"] = compare(found[name], theirs, same_machine=same)
     return found
 
 
@@ -107,9 +112,9 @@ def mean_margin(reports: Mapping[str, Any]) -> float | None:
     return fmean(margins) if margins else None
 
 
-def reference_mean(reports: Mapping[str, Any]) -> float | None:
-    """The reference's mean of the first task; None as long as the reference has not been run."""
-    first: Mapping[str, Any] = next(iter(reports.values()), {})
+def reference_mean(tasks: Mapping[str, TaskFigures], reports: Mapping[str, Any]) -> float | None:
+    """The reference's mean of the first task; None as long as one of both has not been run."""
+    first: Mapping[str, Any] = reports.get(next(iter(tasks), ""), {})
     found: float | None = first.get("reference", {}).get("mean")
     return found
 
@@ -127,13 +132,18 @@ def unmet(goals: Goals, reports: Mapping[str, Any]) -> list[str]:
         reference = one.get("reference")
         if goals.within_spread and (reference is None or reference["is_within_spread"] is False):
             found.append(f"{name} differs from the reference by more than the spread")
-        if goals.time_share is not None and (reference is None or reference["time_share"] > goals.time_share):
+        share = None if reference is None else reference["time_share"]
+        if goals.time_share is not None and share is None:
+            found.append(f"{name} has no time on the reference's machine")
+        elif goals.time_share is not None and share > goals.time_share:
             found.append(f"{name} takes more than {goals.time_share:.2f} of the reference's time")
     return found
 
 
-def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, same_machine: bool) -> dict[str, Any]:
     """Our seeds beside another program's: both means, whether they differ within the spread, and the ratio of times.
+
+    Times of different machines have no ratio.
 
     They differ within the spread where the difference of the means is at most twice its standard error, the root of
     s^2 / n summed over both sides; with one seed on either side no spread is known, and nothing is said.
@@ -149,7 +159,7 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any
         "seconds": theirs["seconds"],
         "difference": difference,
         "is_within_spread": is_within,
-        "time_share": fmean(ours["seconds"]) / fmean(theirs["seconds"]),
+        "time_share": fmean(ours["seconds"]) / fmean(theirs["seconds"]) if same_machine else None,
     }
 
 
@@ -188,7 +198,9 @@ def _beside_reference(reference: Mapping[str, Any] | None) -> str:
     if reference is None:
         return ""
     verdict = {True: "within the spread", False: "beyond the spread", None: "one seed"}[reference["is_within_spread"]]
-    return f"{_shown(reference)}: {reference['difference']:+.2f}, {verdict}; {reference['time_share']:.2f} of its time"
+    share = reference["time_share"]
+    time = "on another machine or other threads" if share is None else f"{share:.2f} of its time"
+    return f"{_shown(reference)}: {reference['difference']:+.2f}, {verdict}; {time}"
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 reports/numbers/ID.json holds the figures of every seed that has finished, what they cost, and how to get them again.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -14,6 +15,7 @@ from pydantic import Field, model_validator
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import Config, load
 from pipeline.layout import Layout
+from pipeline.number_made import Made
 from pipeline.number_tasks import (
     Goals,
     TaskFigures,
@@ -29,6 +31,7 @@ from pipeline.number_tasks import (
 from pipeline.provenance import content_hash
 from pipeline.report.table import write_between
 
+_log = logging.getLogger(__name__)
 CONFIGURATIONS = Path("conf/numbers")
 REPORTS = Path("reports/numbers")
 BEGIN, END = "<!-- numbers: written by `make reproduce` -->", "<!-- end of numbers -->"
@@ -108,34 +111,6 @@ class Number:
     def name_of(self, run: Path) -> str:
         """A run's name among those of its number: its seed, behind its task where there are several."""
         return f"{task_of(run)}/{run.stem}" if self.config.tasks else run.stem
-
-
-@dataclass(frozen=True)
-class Made:
-    """A stage that is up to date: what it took, and what it was made with."""
-
-    seconds: float
-    versions: Mapping[str, str]
-    machine: Mapping[str, int]
-    code: str
-    """Stands for the code and the configuration of the stage and of those before it."""
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    """Its figures where another machine made it; empty for those that lie here."""
-
-    def record(self, configuration: str) -> dict[str, Any]:
-        """What the report keeps of a run beside its figures."""
-        return {
-            "configuration": configuration,
-            "code": self.code,
-            "seconds": round(self.seconds, 1),
-            "versions": dict(self.versions),
-            "machine": dict(self.machine),
-        }
-
-    @staticmethod
-    def of(record: Mapping[str, Any], metrics: Mapping[str, Any]) -> "Made":
-        """A run as a report has it."""
-        return Made(record["seconds"], record["versions"], record["machine"], record["code"], metrics)
 
 
 def stage_of(configuration: Path) -> str:
@@ -231,9 +206,11 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     found = {path: one.metrics or read_json(Layout.of(path).metrics) for path, one in runs.items()}
     metrics = {number.name_of(path): values for path, values in found.items()}
     ours = [value_at(found[path], config.key, Layout.of(path).metrics) for path in runs if path in number.own_runs]
+    mean = fmean(ours) if ours else None
     last = made[[path for path in stages if path in runs][-1]]
     reference = Path(config.reference) if config.reference else None
-    tasks = task_reports(config.tasks, found, seconds, reference=reference)
+    machines = {path: one.machine for path, one in runs.items()}
+    tasks = task_reports(config.tasks, found, seconds, machines, reference=reference)
     is_whole = len(runs) == len(number.runs)
     missed = unmet(config.goals, tasks)
     report: dict[str, Any] = {
@@ -241,12 +218,12 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
         "source": config.source,
         "metric": config.metric,
         "key": config.key,
-        "reported": config.reported if config.reported is not None else reference_mean(tasks),
+        "reported": config.reported if config.reported is not None else reference_mean(config.tasks, tasks),
         "reach": config.reach,
         "ours": ours,
-        "mean": fmean(ours),
+        "mean": mean,
         "spread": stdev(ours) if len(ours) > 1 else None,
-        "reached": (config.reach is None or fmean(ours) >= config.reach) and not missed if is_whole else None,
+        "reached": _reaches(mean, config.reach) and not missed if is_whole else None,
         "num_runs": {"finished": len(runs), "planned": len(number.runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
@@ -272,22 +249,34 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     return report
 
 
+def _reaches(mean: float | None, reach: float | None) -> bool:
+    return reach is None or (mean is not None and mean >= reach)
+
+
 def _kept(number: Number) -> dict[Path, Made]:
     """The runs of the report whose configuration, and that of the stages before them, is still the same."""
     report = read_json(number.report) if number.report.is_file() else {}
     kept = {}
     for path in number.runs:
         name = number.name_of(path)
+        if name not in report.get("runs", {}):
+            continue
         record = report.get("made", {}).get(name, {})
-        if name in report.get("runs", {}) and record.get("configuration") == _configuration(number, path):
+        if record.get("configuration") == _configuration(number, path):
             kept[path] = Made.of(record, report["runs"][name])
+        else:
+            _log.warning("%s: %s was made with another configuration, and is left out", number.report, name)
     return kept
 
 
 def _configuration(number: Number, run: Path) -> str:
     """Stands for the files that a run depends on: its own, those of the stages before it and of the number it needs."""
     before = [path for path in number.stages if path not in number.runs]
-    needed = number.needs.stages if number.needs else ()
+    needed: list[Path] = []
+    other = number.needs
+    while other is not None:
+        needed = [*other.stages, *needed]
+        other = other.needs
     return content_hash([*needed, *before, run])
 
 
@@ -303,6 +292,8 @@ def above(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> di
     if lower is None:
         return {"number": name, "mean": None, "holds": None}
     is_whole = all(one["num_runs"]["finished"] == one["num_runs"]["planned"] for one in (report, lower))
+    if lower["mean"] is None:
+        return {"number": name, "mean": None, "holds": None}
     return {"number": name, "mean": lower["mean"], "holds": report["mean"] > lower["mean"] if is_whole else None}
 
 
@@ -351,6 +342,9 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
     spread = "" if report["spread"] is None else f" ± {report['spread']:.2f}"
     runs = report["num_runs"]
     count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
+    versions = {one["code"] for one in report.get("made", {}).values()}
+    if len(versions) > 1:
+        count += f", {len(versions)} versions of the code"
     verdict = "not all seeds yet"
     if report["reached"] is not None:
         is_below = report["reach"] is not None and report["mean"] < report["reach"]
@@ -360,7 +354,7 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
     return (
         f"`{report['id']}`: {report['metric']}",
         shown(report["reported"]),
-        f"{report['mean']:.2f}{spread} ({count})",
+        f"{shown(report['mean'])}{spread} ({count})",
         ", ".join([*([shown(report["reach"])] if report["reach"] is not None else []), verdict]),
         order(report, reports),
         f"{longest:.1f}",

@@ -21,8 +21,8 @@ from pathlib import Path
 from pipeline.artifacts import read_json, write_json
 from pipeline.data.sources import GIVEN
 from pipeline.layout import Layout
+from pipeline.number_made import Made
 from pipeline.numbers import (
-    Made,
     Number,
     all_numbers,
     open_number,
@@ -87,7 +87,7 @@ def overview() -> str:
     lines = ["make reproduce NUMBER=ID DATA=FOLDER, with one of"]
     for name in all_numbers():
         config = open_number(name, ORDER).config
-        found = f"ours {ours[name]['mean']:.2f}" if name in ours else "not run yet"
+        found = f"ours {shown(ours[name]['mean'])}" if name in ours else "not run yet"
         where = ", needs GPUs" if config.needs_gpu else ""
         lines.append(f"  {name:28} published {shown(config.reported)}, {found}{where}; {config.metric}")
     return "\n".join(lines)
@@ -158,12 +158,13 @@ def _reproduce(
                     return code
                 known = read_json(note) | {"done": True, "versions": versions(), "machine": machine()}
                 write_json(note, known)
-            done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), key)
+            done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), _code(number))
             if path in number.runs:
                 report = write_report(number, done.stages, keeps=bool(only))
                 step = order(report, read_reports())
+                mean, published = shown(report["mean"]), shown(report["reported"])
                 sys.stderr.write(
-                    f"{number.id}: mean {report['mean']:.2f} of {report['ours']}, published {shown(report['reported'])}"
+                    f"{number.id}: mean {mean} of {report['ours']}, published {published}"
                     f"{step and f'; to be above {step}'}\n"
                 )
         done.key = hashlib.sha256(" ".join([done.key, *keys]).encode()).hexdigest()
@@ -181,6 +182,16 @@ def _key(path: Path, before: str) -> str:
     """Stands for the code and the configuration of a stage and for all stages before it."""
     own = content_hash([*module_sources(f"pipeline.stages.{stage_of(path)}"), path])
     return hashlib.sha256(f"{before} {own}".encode()).hexdigest()
+
+
+def _code(number: Number) -> str:
+    """Stands for the code of all stages of a number, and of those that it needs."""
+    sources: set[Path] = set()
+    other: Number | None = number
+    while other is not None:
+        sources.update(*(module_sources(f"pipeline.stages.{stage_of(path)}") for path in other.stages))
+        other = other.needs
+    return content_hash(sorted(sources))
 
 
 def run_stage(path: Path, keep: Callable[[float], None]) -> int:
@@ -212,10 +223,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine() -> dict[str, int]:
-    """What the seconds were measured on: processors, and the threads that a process may use of them."""
+def machine() -> dict[str, int | str]:
+    """What the seconds were measured on: the processor, how many, and the threads that a process may use of them."""
     cpus = os.cpu_count() or 1
-    return {"cpus": cpus, "threads": min(cpus, int(os.environ.get("OMP_NUM_THREADS", cpus)))}
+    threads = min(cpus, int(os.environ.get("OMP_NUM_THREADS", cpus)))
+    return {"processor": _processor(), "cpus": cpus, "threads": threads}
+
+
+def _processor() -> str:
+    """The name of the processor as Linux has it, or the kind of machine."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    fields = {"vendor_id", "cpu family", "model", "model name"}
+    found = [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() in fields]
+    return " ".join(found[: len(fields)]) or platform.machine()
 
 
 if __name__ == "__main__":

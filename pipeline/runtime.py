@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _TIMEOUT = timedelta(minutes=10)
 """A collective operation that waits longer for a rank ends the job."""
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _NEVER = -1, -2, -4, -1
-"""Of glibc's malloc.h, and the threshold that malloc_trim(3) never reaches."""
+"""Of glibc's malloc.h; -1 as a threshold: free(3) never gives memory back by itself (mallopt(3))."""
 
 
 class RuntimeConfig(Config):
@@ -109,8 +109,6 @@ def prepare_process(runtime: RuntimeConfig, seed: int) -> None:
     # Without it saturated softmaxes fill with denormal floats, which are 5 to 30 times slower on CPU.
     torch.set_flush_denormal(True)
     torch.set_float32_matmul_precision("high")
-    if runtime.accelerator == "cpu":
-        keep_freed_memory()
     seed_everything(seed)
 
 
@@ -118,7 +116,8 @@ def keep_freed_memory() -> None:
     """Lets the C library keep what is freed for the next step, whose tensors are of the same sizes; glibc alone.
 
     As it comes, glibc gives every block above 32 MiB back to the kernel, such as the scores of a batch over its
-    vocabulary or the gradient of an embedding, and gets it anew a step later, page by page and zeroed.
+    vocabulary or the gradient of an embedding, and gets it anew a step later, page by page and zeroed. The process then
+    stays as large as it ever was.
     """
     if platform.libc_ver()[0] != "glibc":
         return

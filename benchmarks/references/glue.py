@@ -29,7 +29,7 @@ from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.layout import Layout
 from pipeline.number_tasks import task_of
 from pipeline.numbers import open_number
-from pipeline.reproduce import ORDER, versions
+from pipeline.reproduce import ORDER, machine, versions
 from pipeline.stages.finetune import FinetuneConfig, GlueTaskConfig, glue_texts, sources
 from pipeline.stages.finetune_texts import glue_figure
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {options.number}: its number.yaml names no reference")
     file = Path(number.config.reference)
     found: dict[str, Any] = read_json(file) if file.is_file() else {"tasks": {}}
-    found |= {"source": "transformers' Trainer, dynamic padding", "threads": options.threads}
+    found |= {"source": "transformers' Trainer, dynamic padding", "machine": machine()}
     found["versions"] = {**versions(), "transformers": _version()}
     for path in number.runs:
         task = found["tasks"].setdefault(task_of(path), {"ours": [], "seconds": [], "seeds": []})

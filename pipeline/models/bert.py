@@ -87,19 +87,40 @@ class Bert(nn.Module):
 
         `read` marks the positions whose states are asked for: the last layer computes those alone, the others are zero.
         """
+        hidden, rows = self._below_last(input_ids, token_type_ids, attention_mask)
+        last = self.layers[-1]
+        if read is None:
+            return rows.pad(last.over_rows(hidden, rows))
+        states = last.over_rows(hidden, rows, ReadTokens.of(rows, read))
+        return Rows.of(read & attention_mask).pad(states)
+
+    def first_states(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+    ) -> Float[Tensor, "B D"]:
+        """The state of the first token of each row, which is never padding; the last layer computes no other."""
+        hidden, rows = self._below_last(input_ids, token_type_ids, attention_mask)
+        states: Tensor = self.layers[-1].over_rows(hidden, rows, ReadTokens.first(rows))
+        return states
+
+    def _below_last(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+    ) -> tuple[Float[Tensor, "N D"], Rows]:
+        """The states of the real tokens that the last layer reads."""
         length = input_ids.size(1)
         if length > self.config.max_length:
             raise ValueError(f"{length} tokens exceed the longest sequence of this model, {self.config.max_length}")
         rows = Rows.of(attention_mask)
         embedded = self.token_embedding(rows.pack(input_ids)) + self.token_type_embedding(rows.pack(token_type_ids))
         hidden: Tensor = self.dropout(self.embedding_norm(embedded + self.position_embedding(rows.positions)))  # (N, D)
-        *below, last = self.layers
-        for layer in below:
+        for layer in list(self.layers)[:-1]:
             hidden = layer.over_rows(hidden, rows)
-        if read is None:
-            return rows.pad(last.over_rows(hidden, rows))
-        tokens = ReadTokens.of(rows, read)
-        return tokens.apart.pad(last.over_rows(hidden, rows, tokens))
+        return hidden, rows
 
 
 class Pooler(nn.Module):

@@ -41,9 +41,7 @@ class SequenceClassifier(nn.Module):
     ) -> Float[Tensor, "B K"]:
         """Scores of the classes, or one real value."""
         if isinstance(self.encoder, Bert) and isinstance(self.pooler, Pooler):
-            # The pooler reads the first token, which is never padding.
-            first = torch.arange(input_ids.size(1), device=input_ids.device) == 0
-            pooled = self.pooler(self.encoder(input_ids, token_type_ids, attention_mask, first.expand_as(input_ids)))
+            pooled = self.pooler(self.encoder.first_states(input_ids, token_type_ids, attention_mask).unsqueeze(1))
         else:
             pooled = self.pooler(self.encoder(input_ids, token_type_ids, attention_mask), attention_mask)
         scores: Tensor = self.classifier(self.dropout(pooled))

@@ -74,18 +74,22 @@ class ReadTokens:
     """Their numbers among the real tokens of all rows."""
     close: Rows
     """The same tokens moved together: as many in a row as it has of them."""
-    apart: Rows
-    """Where they stand in the padded rows."""
 
     @staticmethod
     def of(rows: Rows, read: Bool[Tensor, "B T"]) -> "ReadTokens":
-        """The real ones among those that are marked."""
+        """The real ones among those that are marked; a GPU has to be waited for."""
         real = read & rows.mask
-        apart = Rows.of(real)
-        counts = torch.tensor(apart.lengths, device=read.device)
-        every = torch.arange(max(1, *apart.lengths), device=read.device)
-        close = Rows(every < counts.unsqueeze(1), apart.lengths)
-        return ReadTokens(rows.pack(real).nonzero().squeeze(1), close, apart)
+        counts = real.sum(1)
+        lengths = tuple(counts.tolist())
+        every = torch.arange(max(1, *lengths), device=read.device)
+        return ReadTokens(rows.pack(real).nonzero().squeeze(1), Rows(every < counts.unsqueeze(1), lengths))
+
+    @staticmethod
+    def first(rows: Rows) -> "ReadTokens":
+        """The first token of each row, such as [CLS]; none of the rows is empty."""
+        lengths = torch.tensor(rows.lengths, device=rows.mask.device)
+        every = torch.ones_like(rows.mask[:, :1])
+        return ReadTokens(lengths.cumsum(0) - lengths, Rows(every, (1,) * len(rows.lengths)))
 
 
 def attend_row_by_row(

@@ -22,6 +22,7 @@ from pipeline.runtime import (
     build_trainer,
     global_rank,
     gradient_scale,
+    keep_freed_memory,
     saved_weights,
     weights_suffice,
 )
@@ -202,6 +203,8 @@ def train_module(
         ],
         folder=run.layout.local,
     )
+    if runtime.accelerator == "cpu":
+        keep_freed_memory()
     run.interrupt.is_training = True
     with _lost_ranks(global_rank(runtime)):
         trainer.fit(module, loader, ckpt_path=resumed, weights_only=True)

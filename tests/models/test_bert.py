@@ -57,6 +57,21 @@ def test_states_that_are_read_are_the_same_where_no_others_are_computed(attentio
         assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("length", [9, 70])
+@torch.no_grad()
+def test_the_last_layer_has_its_attention_dropout_where_few_states_are_read(length: int) -> None:
+    torch.manual_seed(0)
+    shape = CONFIG.model_copy(update={"attention_dropout": 0.5, "dropout": 0.0, "max_length": 80, "initial_std": 0.5})
+    model, tokens = Bert(shape), ids(1, length)
+    inputs = tokens, torch.zeros_like(tokens), torch.ones_like(tokens).bool()
+    read = torch.arange(length).expand_as(tokens) == 2
+    found = torch.stack([model(*inputs, read)[0, 2] for _ in range(2)])
+    assert not torch.allclose(found[0], found[1], atol=1e-4)
+    first = torch.stack([model.first_states(*inputs)[0] for _ in range(2)])
+    assert not torch.allclose(first[0], first[1], atol=1e-4)
+    assert_close(model.eval().first_states(*inputs), model(*inputs)[:, 0], atol=1e-5, rtol=0)
+
+
 def test_nothing_may_be_read() -> None:
     model, tokens = pretraining(), ids(2, 7)
     mask = torch.ones_like(tokens).bool()

@@ -15,7 +15,7 @@ from pipeline.data.sources import FetchConfig, HubSource
 from pipeline.layout import Layout
 from pipeline.number_tasks import Goals, compare, unmet
 from pipeline.numbers import BEGIN, END, open_number, stage_of
-from pipeline.reproduce import ORDER, reproduce
+from pipeline.reproduce import ORDER, machine, overview, reproduce
 from pipeline.stages.finetune import FinetuneConfig
 from pipeline.stages.tokenize import TokenizeConfig
 
@@ -107,7 +107,7 @@ def test_a_margin_that_is_too_small_is_said_and_the_number_is_not_reached(folder
 def test_a_reference_is_compared_by_its_seeds_and_its_time(folder: Path) -> None:
     write_json(
         folder / "theirs.json",
-        {"source": "another program", "tasks": {"films": {"ours": [82.5, 84.5], "seconds": [100.0, 100.0]}}},
+        {"machine": machine(), "tasks": {"films": {"ours": [82.5, 84.5], "seconds": [100.0, 100.0]}}},
     )
     write_yaml(
         folder / "conf/numbers/toy/number.yaml",
@@ -122,6 +122,32 @@ def test_a_reference_is_compared_by_its_seeds_and_its_time(folder: Path) -> None
     assert {line.split()[0] for line in found["unmet"]} == {"films-random", "RTE"}
 
 
+def test_times_of_two_machines_are_not_compared(folder: Path) -> None:
+    theirs = {"ours": [82.5, 84.5], "seconds": [100.0, 100.0]}
+    write_json(folder / "theirs.json", {"machine": machine() | {"cpus": 999}, "tasks": {"films": theirs}})
+    changes = {"reference": "theirs.json", "goals": {"time_share": 0.6}}
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | changes)
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    found = report(folder)
+    assert found["tasks"]["films"]["reference"]["time_share"] is None and found["reached"] is False
+    assert "films has no time on the reference's machine" in found["unmet"]
+    assert "-0.50, within the spread; on another machine or other threads" in (folder / "README.md").read_text()
+
+
+def test_a_run_of_any_task_may_be_made_alone(folder: Path) -> None:
+    ran: list[str] = []
+    assert reproduce(open_number("toy", ORDER), stages(ran), only=["RTE/seed-1"]) == 0
+    assert ran == ["prepare", "finetune/RTE/seed-1"]
+    found = report(folder)
+    assert found["mean"] is None and found["reached"] is None and found["tasks"].keys() == {"RTE"}
+    assert "| 80.00 | — (1 of 4) | 81.00, not all seeds yet |" in (folder / "README.md").read_text()
+    assert "published 80.00, ours —" in overview()
+    rest = [run for run in SCORES if run != "RTE/seed-1"]
+    assert reproduce(open_number("toy", ORDER), stages(ran), only=rest) == 0
+    assert report(folder)["mean"] == 83.0 and report(folder)["reached"]
+    assert report(folder)["tasks"]["RTE"]["ours"] == [60.0]
+
+
 @pytest.mark.parametrize(
     ("theirs", "is_within"),
     # Ours 80 and 82 (s^2 = 2): with s^2 = 2 on the other side too, the standard error is the root of 2.
@@ -129,7 +155,8 @@ def test_a_reference_is_compared_by_its_seeds_and_its_time(folder: Path) -> None
 )
 def test_means_are_equal_within_twice_the_standard_error(theirs: list[float], is_within: bool | None) -> None:
     ours = {"ours": [80.0, 82.0], "mean": 81.0, "spread": 2**0.5, "seconds": [1.0]}
-    assert compare(ours, {"ours": theirs, "seconds": [2.0]})["is_within_spread"] is is_within
+    found = compare(ours, {"ours": theirs, "seconds": [2.0]}, same_machine=True)
+    assert found["is_within_spread"] is is_within
 
 
 def test_a_task_that_is_not_above_the_other_is_named() -> None:

@@ -206,7 +206,8 @@ def test_the_threads_that_a_time_was_measured_with_are_in_the_report(
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
         write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": limit})
         reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
-        assert read_reports()[0]["machine"] == {"cpus": 8, "threads": expected}
+        found = read_reports()[0]["machine"]
+        assert found.pop("processor") and found == {"cpus": 8, "threads": expected}
 
 
 def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
@@ -245,16 +246,30 @@ def test_seeds_shared_out_among_machines_come_together_in_the_report(
     made = report["made"]
     assert [made[seed]["versions"] for seed in ("seed-1", "seed-2")] == [{"torch": "1"}, {"torch": "2"}]
     assert made["seed-1"]["seconds"] == report["seconds_by_stage"]["translate/seed-1"] == 100.0
-    assert made["seed-1"]["code"] != made["seed-2"]["code"]
+    assert made["seed-1"]["code"] == made["seed-2"]["code"]
+
+
+def test_figures_of_two_versions_of_the_code_are_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reproduce(open_number("toy", ORDER), Stages(30.0), only=["seed-1"])
+    assert "| 30.00 (1 of 2) |" in (folder / "README.md").read_text()
+    (folder / "pipeline").unlink()
+    shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    with (folder / "pipeline/stages/translate.py").open("a") as code:
+        code.write("# changed\n")
+    reproduce(open_number("toy", ORDER), Stages(33.0), only=["seed-2"])
+    assert "| 31.50 ± 2.12 (2, 2 versions of the code) |" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("changed", ["translate/seed-1", "tokenize"])
-def test_a_report_keeps_no_figure_of_another_configuration(changed: str, folder: Path) -> None:
+def test_a_report_keeps_no_figure_of_another_configuration(
+    changed: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     reproduce(open_number("toy", ORDER), Stages(30.0), only=["seed-1"])
     write_yaml(folder / f"conf/numbers/toy/{changed}.yaml", {"a": 2})
     reproduce(open_number("toy", ORDER), Stages(33.0), only=["seed-2"])
     (report,) = read_reports()
     assert report["ours"] == [33.0] and report["num_runs"]["finished"] == 1 and report["reached"] is None
+    assert "toy.json: seed-1 was made with another configuration, and is left out" in caplog.text
 
 
 def test_a_call_for_all_runs_keeps_nothing_that_was_not_made_here(folder: Path) -> None:
