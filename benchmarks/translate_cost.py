@@ -2,8 +2,9 @@
 
 python -m benchmarks.translate_cost [--data FOLDER] [--picture FILE.png] [--threads N]
 
-The first curve is the time of one pass over 1,000 to 29,000 pairs, which should grow as the pairs do; the second the
-time of a target token when all sentences have 8 to 96 tokens, which grows with attention. FOLDER holds train.en and
+The first curve is the time of one whole pass over 1,000 to 29,000 pairs, as far as there are so many, with the loss,
+clipping and optimizer of the stage; it should grow as the pairs do. The second is the time of a target token when all
+sentences have 8 to 96 tokens, which grows with attention. FOLDER holds train.en and
 train.de, as Multi30k has them; without it, sentences are generated.
 """
 
@@ -17,12 +18,12 @@ import torch
 
 from benchmarks.shared.options import parser
 from benchmarks.shared.sentences import read_pairs
-from benchmarks.shared.task import LR, SHAPE, TOKENS_PER_STEP, model_config, prepare
-from pipeline.config import ByTokens
+from benchmarks.shared.task import SHAPE, TOKENS_PER_STEP, prepare
+from benchmarks.shared.translation_step import stage_step, training_config
+from pipeline.data.batches import MicroBatch, TranslationBatch
 from pipeline.data.plan import Step, plan_epoch
 from pipeline.data.translation import TokenRows, TranslationExamples
-from pipeline.models.seq2seq import Seq2Seq
-from pipeline.objectives.likelihood import token_cross_entropy
+from pipeline.runtime import keep_freed_memory
 
 COUNTS = (1000, 2000, 4000, 8000, 16000, 29000)
 LENGTHS = (8, 16, 32, 64, 96)
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("translate_cost", __doc__, "data", "picture", "threads").parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
+    keep_freed_memory()
     task = prepare(read_pairs(options.data), 0)
     vocab_size = task.tokenizer.vocab_size
     sizes = [count for count in COUNTS if count <= len(task.examples.src)]
@@ -58,12 +60,8 @@ def chosen(examples: TranslationExamples, count: int) -> TranslationExamples:
 
 
 def one_pass(examples: TranslationExamples, vocab_size: int) -> float:
-    """Seconds of one pass, projected from 15 steps spread over it where it has more."""
-    batching = ByTokens(kind="tokens", tokens_per_step=TOKENS_PER_STEP)
-    steps = plan_epoch(examples.sizes(0), batching, seed=1, epoch=0)
-    some = [steps[i] for i in np.linspace(0, len(steps) - 1, min(15, len(steps))).astype(int)]
-    targets = sum(step.targets["loss"] for step in steps)
-    return float(train(examples, some, vocab_size) * targets / sum(step.targets["loss"] for step in some))
+    """Seconds of one pass: planning it, making its batches, and every optimizer step."""
+    return train(examples, vocab_size)[0]
 
 
 def one_token(length: int, vocab_size: int) -> float:
@@ -72,31 +70,30 @@ def one_token(length: int, vocab_size: int) -> float:
     count = 8 * TOKENS_PER_STEP // length
     sides = [random.integers(2, vocab_size - 1, size=(count, length - 1)).tolist() for _ in range(2)]
     src, tgt = (TokenRows.of(side, max_length=length, eos_id=0) for side in sides)
-    examples = TranslationExamples(src, tgt, vocab_size - 1, vocab_size - 1)
-    batching = ByTokens(kind="tokens", tokens_per_step=TOKENS_PER_STEP)
-    steps = plan_epoch(examples.sizes(0), batching, seed=1, epoch=0)
-    return train(examples, steps, vocab_size) / sum(step.targets["loss"] for step in steps)
+    seconds, num_targets = train(TranslationExamples(src, tgt, vocab_size - 1, vocab_size - 1), vocab_size)
+    return seconds / num_targets
 
 
-def train(examples: TranslationExamples, steps: Sequence[Step], vocab_size: int) -> float:
-    """Seconds of some optimizer steps, after one that warms up."""
-    torch.manual_seed(1)
-    model = Seq2Seq(model_config(vocab_size)).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
+def train(examples: TranslationExamples, vocab_size: int) -> tuple[float, int]:
+    """Seconds of one pass after a step that warms up, and its target tokens."""
+    take, config = stage_step(vocab_size), training_config(1)
 
-    def update(step: Step) -> None:
-        batch = examples.collate(step.indices, 0)
-        logits = model.logits(model(batch.src, batch.src_mask, batch.tgt)[batch.is_target])
-        terms = token_cross_entropy(logits, batch.labels[batch.is_target], label_smoothing=0.1)
-        torch.autograd.backward(terms.loss_sum / terms.num_targets)
-        optimizer.step()
-        optimizer.zero_grad()
+    def micro(step: Step) -> MicroBatch[TranslationBatch]:
+        return MicroBatch(
+            batch=examples.collate(step.indices, 0),
+            step_targets=step.targets,
+            update=0,
+            epoch=0,
+            is_last=True,
+            indices=step.indices,
+        )
 
-    update(steps[0])
+    take(micro(plan_epoch(examples.sizes(0), config.batching, seed=1, epoch=0)[0]))
     started = process_time()
+    steps = plan_epoch(examples.sizes(0), config.batching, seed=1, epoch=0)
     for step in steps:
-        update(step)
-    return process_time() - started
+        take(micro(step))
+    return process_time() - started, sum(step.targets["loss"] for step in steps)
 
 
 def draw(path: Path, sizes: Sequence[int], passes: Sequence[float], tokens: Sequence[float]) -> None:

@@ -4,6 +4,8 @@ Legend: B batch, T length, D model size, V vocabulary, C token types, N real or 
 Masks are boolean; True counts. `attention_mask` is False at padding.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import PositiveFloat, PositiveInt, model_validator
@@ -87,8 +89,8 @@ class Bert(nn.Module):
 
         `read` marks the positions whose states are asked for: the last layer computes those alone, the others are zero.
         """
-        hidden, rows = self._below_last(input_ids, token_type_ids, attention_mask)
-        last = self.layers[-1]
+        *below, last = self.layers
+        hidden, rows = self._through(below, input_ids, token_type_ids, attention_mask)
         if read is None:
             return rows.pad(last.over_rows(hidden, rows))
         states = last.over_rows(hidden, rows, ReadTokens.of(rows, read))
@@ -101,24 +103,25 @@ class Bert(nn.Module):
         attention_mask: Bool[Tensor, "B T"],
     ) -> Float[Tensor, "B D"]:
         """The state of the first token of each row, which is never padding; the last layer computes no other."""
-        hidden, rows = self._below_last(input_ids, token_type_ids, attention_mask)
-        states: Tensor = self.layers[-1].over_rows(hidden, rows, ReadTokens.first(rows))
-        return states
+        *below, last = self.layers
+        hidden, rows = self._through(below, input_ids, token_type_ids, attention_mask)
+        return last.over_rows(hidden, rows, ReadTokens.first(rows))
 
-    def _below_last(
+    def _through(
         self,
+        layers: Sequence[EncoderLayer],
         input_ids: Int[Tensor, "B T"],
         token_type_ids: Int[Tensor, "B T"],
         attention_mask: Bool[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "N D"], Rows]:
-        """The states of the real tokens that the last layer reads."""
+        """The states of the real tokens behind the embeddings and some layers."""
         length = input_ids.size(1)
         if length > self.config.max_length:
             raise ValueError(f"{length} tokens exceed the longest sequence of this model, {self.config.max_length}")
         rows = Rows.of(attention_mask)
         embedded = self.token_embedding(rows.pack(input_ids)) + self.token_type_embedding(rows.pack(token_type_ids))
         hidden: Tensor = self.dropout(self.embedding_norm(embedded + self.position_embedding(rows.positions)))  # (N, D)
-        for layer in list(self.layers)[:-1]:
+        for layer in layers:
             hidden = layer.over_rows(hidden, rows)
         return hidden, rows
 
