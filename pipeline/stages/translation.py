@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.artifacts import CONFIG, load_model, publish, read_json, save_model, write_json
 from pipeline.config import ByTokens, Config
 from pipeline.data.batches import Sizes
+from pipeline.data.cleaning import clean_line
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.data.plan import plan_epoch
 from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, beam_search, greedy_search
@@ -119,9 +120,13 @@ class Translator:
         """The most tokens of a text, EOS not counted."""
         return min(model.config.max_length for model in (self.model, *self.others)) - 1
 
+    def as_source(self, text: str) -> str:
+        """A text of people as the model reads it: one line, cleaned as `prepare` cleans pairs, in the model's form."""
+        return into_form(clean_line(text), self.form, "src")
+
     def translate_plain(self, texts: Sequence[str]) -> list[Translation]:
         """The best translation of each text as people write it."""
-        found = self.translate([into_form(text, self.form, "src") for text in texts])
+        found = self.translate([self.as_source(text) for text in texts])
         return [replace(one, text=out_of_form(one.text, self.form)) for one in found]
 
     def translate(self, texts: Sequence[str], *, too_long: Literal["refuse", "cut"] = "refuse") -> list[Translation]:

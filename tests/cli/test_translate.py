@@ -84,7 +84,29 @@ def test_as_many_lines_come_out_as_line_feeds_went_in_whatever_else_is_in_the_li
     assert main(["translate", "--file", file, "--output", str(output)]) == 0
     lines = output.read_bytes().decode().split("\n")
     assert lines.pop() == ""
-    assert lines == ["", *(one.text for one in translator.translate(ODD)), "", translator.translate(["cat"])[0].text]
+    assert lines == [one.text for one in translator.translate_plain(["", *ODD, "", "cat"])]
+    assert [number for number, line in enumerate(lines) if not line] == [0, 1 + ODD.index("\u200b"), 1 + len(ODD)]
+
+
+@pytest.mark.parametrize("kind", ["transformer", "moses"])
+@pytest.mark.parametrize(
+    ("odd", "plain"),
+    [
+        ("\x00the cat", "the cat"),
+        ("the\u200b c\u00adat\ufeff", "the cat"),
+        ("the\u2028cat\u0085sat\t", "the cat sat"),
+        ("a cafe\u0301", "a caf\u00e9"),
+        ("the cat&apos;s door", "the cat's door"),
+    ],
+)
+def test_a_text_is_cleaned_as_the_pairs_of_the_training_were(inside: Path, kind: str, odd: str, plain: str) -> None:
+    one = open_translator(Path(FOLDER, kind))
+    assert one.translate_plain([odd]) == one.translate_plain([plain]) != one.translate_plain(["cat"])
+    listed = wish(num_best=1, lines_at_once=1)
+    found, expected = (
+        streamed(one, ["cat", text, empty, text], listed)[0] for text, empty in ((odd, "\x00"), (plain, ""))
+    )
+    assert found == expected and found[2] == "2 |||  ||| 0.0000 ||| 0.0000"
 
 
 def test_a_stream_is_answered_group_by_group_and_never_held_as_a_whole(translator: Translator) -> None:
