@@ -20,7 +20,7 @@ from pipeline.progress import progress
 from pipeline.report.attention_picture import FORMATS, Panel, save_attention_picture
 from pipeline.stages.source_weights import attention_map
 from pipeline.stages.translation import DrawConfig, SearchConfig, Translation, Translator, open_ensemble
-from pipeline.text.forms import into_form, out_of_form
+from pipeline.text.forms import out_of_form
 
 _MOST_CHARACTERS = 1_000_000
 """A group of lines ends here at the latest."""
@@ -111,7 +111,7 @@ def translate_lines(
 
     def groups() -> Iterator[int]:
         for written in _groups(lines, wish.lines_at_once):
-            group = [into_form(line, translator.form, "src") for line in written]
+            group = [translator.as_source(line) for line in written]
             found: dict[int, list[Translation]] = {}
             for finished in _translated(translator, group, wish, tally):
                 found.update(finished)

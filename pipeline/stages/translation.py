@@ -16,9 +16,10 @@ from jaxtyping import Int
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pipeline.artifacts import load_model, publish, read_json, save_model, write_json
+from pipeline.artifacts import CONFIG, load_model, publish, read_json, save_model, write_json
 from pipeline.config import ByTokens, Config
 from pipeline.data.batches import Sizes
+from pipeline.data.cleaning import clean_line
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.data.plan import plan_epoch
 from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, beam_search, greedy_search
@@ -37,12 +38,14 @@ from pipeline.models.recurrent import Recurrent
 from pipeline.models.seq2seq import Seq2Seq
 from pipeline.progress import progress
 from pipeline.text.forms import PLAIN, MosesText, PlainText, into_form, load_form, out_of_form, save_form
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
 from pipeline.workers import side_by_side
 
 _log = logging.getLogger(__name__)
 
 GENERATION = "generation_config.json"
+TOKENIZER_HASH = "tokenizer_hash"
+"""The key of config.json for the hash of the tokenizer whose ids the model knows."""
 _TOKENS_PER_BATCH = 2048
 
 
@@ -117,9 +120,13 @@ class Translator:
         """The most tokens of a text, EOS not counted."""
         return min(model.config.max_length for model in (self.model, *self.others)) - 1
 
+    def as_source(self, text: str) -> str:
+        """A text of people as the model reads it: one line, cleaned as `prepare` cleans pairs, in the model's form."""
+        return into_form(clean_line(text), self.form, "src")
+
     def translate_plain(self, texts: Sequence[str]) -> list[Translation]:
         """The best translation of each text as people write it."""
-        found = self.translate([into_form(text, self.form, "src") for text in texts])
+        found = self.translate([self.as_source(text) for text in texts])
         return [replace(one, text=out_of_form(one.text, self.form)) for one in found]
 
     def translate(self, texts: Sequence[str], *, too_long: Literal["refuse", "cut"] = "refuse") -> list[Translation]:
@@ -291,8 +298,9 @@ def save_translator(folder: Path, translator: Translator) -> None:
             GNMT_PENALTY,
         )
     own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens, "stop": search.stop}
+    config, state = translation_to_huggingface(model)
     with publish(folder) as temporary:
-        save_model(temporary, *translation_to_huggingface(model))
+        save_model(temporary, config | {TOKENIZER_HASH: translator.tokenizer.hash}, state)
         translator.tokenizer.save(temporary)
         write_json(temporary / GENERATION, settings | own)
         save_form(temporary, translator.form)
@@ -307,6 +315,12 @@ def open_translator(folder: Path) -> Translator:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer = load_tokenizer(folder)
     tokenizer.check_fits(model.config.vocab_size, folder)
+    if found.config.get(TOKENIZER_HASH, tokenizer.hash) != tokenizer.hash:
+        raise ValueError(
+            f"{folder / TOKENIZER}: not the tokenizer of this model, whose {TOKENIZER_HASH} is in {folder / CONFIG}: "
+            "its ids may mean other tokens. Put back the files of the tokenizer that the model was trained with; only "
+            f"where you know that the ids are the same, take the key out of {CONFIG}"
+        )
     settings = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     search = SearchConfig(
         beam_size=settings.get("num_beams", 4),

@@ -31,12 +31,14 @@ from pipeline.models.text_encoders import (
 from pipeline.stages.handover import save_gpt, save_reward
 from pipeline.stages.translation import SearchConfig, Translator, save_translator
 from pipeline.stages.word_folder import save_words
+from pipeline.text.forms import PLAIN, MosesText, PlainText
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
 from pipeline.text.words import Vocabulary
 
 ROOT = Path(__file__).parents[2]
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+MOSES = MosesText(kind="moses", src="en", tgt="de", lowercase=True)
 TEXTS = ["the cat sat on the mat", "a dog ran after the cat", "the dog sat by the door"] * 4
 
 
@@ -61,6 +63,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("transformer", "second"):
         _save_translator(models / "translate" / name, tokenizer)
     _save_translator(models / "translate/stranger", train_translation_bpe(TEXTS[:2], vocab_size=60))
+    tokens = ["the café , the cat 's door .", *TEXTS, '" a dog ! " , the mat ran .'] * 4
+    with torch.random.fork_rng():
+        # Weights whose translations hold marks with spaces around them.
+        torch.manual_seed(5)
+        _save_translator(models / "translate/moses", train_translation_bpe(tokens, vocab_size=60), MOSES)
     words = ("cat", "dog", "door", "mat")
     matrix = np.array([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.5, 0.5]], dtype=np.float32)
     counts = np.array([4, 3, 2, 1])
@@ -125,7 +132,7 @@ def _save_networks(models: Path, shape: GPTConfig, bpe: Tokenizer) -> None:
             bpe.save(target)
 
 
-def _save_translator(folder: Path, tokenizer: Tokenizer) -> None:
+def _save_translator(folder: Path, tokenizer: Tokenizer, form: PlainText | MosesText = PLAIN) -> None:
     shape = TransformerConfig(
         kind="transformer",
         vocab_size=tokenizer.vocab_size,
@@ -144,4 +151,4 @@ def _save_translator(folder: Path, tokenizer: Tokenizer) -> None:
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(3.0)
-    save_translator(folder, Translator(model.eval(), tokenizer, search))
+    save_translator(folder, Translator(model.eval(), tokenizer, search, form))

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from sacremoses import MosesDetokenizer
 
 from pipeline import cli_translate
 from pipeline.cli import main
@@ -84,7 +85,48 @@ def test_as_many_lines_come_out_as_line_feeds_went_in_whatever_else_is_in_the_li
     assert main(["translate", "--file", file, "--output", str(output)]) == 0
     lines = output.read_bytes().decode().split("\n")
     assert lines.pop() == ""
-    assert lines == ["", *(one.text for one in translator.translate(ODD)), "", translator.translate(["cat"])[0].text]
+    assert lines == [one.text for one in translator.translate_plain(["", *ODD, "", "cat"])]
+    assert [number for number, line in enumerate(lines) if not line] == [0, 1 + ODD.index("\u200b"), 1 + len(ODD)]
+
+
+@pytest.mark.parametrize("kind", ["transformer", "moses"])
+@pytest.mark.parametrize(
+    ("odd", "plain"),
+    [
+        ("\x00the cat", "the cat"),
+        ("the\u200b c\u00adat\ufeff", "the cat"),
+        ("the\u2028cat\u0085sat\t", "the cat sat"),
+        ("a cafe\u0301", "a caf\u00e9"),
+        ("the cat&apos;s door", "the cat's door"),
+    ],
+)
+def test_a_text_is_cleaned_as_the_pairs_of_the_training_were(inside: Path, kind: str, odd: str, plain: str) -> None:
+    one = open_translator(Path(FOLDER, kind))
+    assert one.translate_plain([odd]) == one.translate_plain([plain]) != one.translate_plain(["cat"])
+    listed = wish(num_best=1, lines_at_once=1)
+    found, expected = (
+        streamed(one, ["cat", text, empty, text], listed)[0] for text, empty in ((odd, "\x00"), (plain, ""))
+    )
+    assert found == expected and found[2] == "2 |||  ||| 0.0000 ||| 0.0000"
+
+
+def test_a_model_of_moses_tokens_takes_and_gives_text_as_people_write_it(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = open_translator(Path(FOLDER, "moses"))
+    texts = {
+        "The cat's door, the mat.": "the cat 's door , the mat .",
+        "": "",
+        "\u201cA DOG!\u201d": '" a dog ! "',
+        "The mat, the cat.": "the mat , the cat .",
+    }
+    tokens = [found.text for found in model.translate(list(texts.values()))]
+    expected = [MosesDetokenizer("de").detokenize(line.split(" "), unescape=False) for line in tokens]
+    assert any(' " ' in line for line in tokens) and not any(' " ' in line for line in expected)
+    assert tokens != [found.text for found in model.translate(list(texts))]
+    file, folder = written(tmp_path / "in.txt", list(texts)), f"{FOLDER}/moses"
+    assert run(capsys, "--model", folder, "--file", file)[:2] == (0, expected)
+    assert [found.text for found in model.translate_plain(list(texts))] == expected
 
 
 def test_a_stream_is_answered_group_by_group_and_never_held_as_a_whole(translator: Translator) -> None:
@@ -140,6 +182,21 @@ def test_a_long_line_may_be_cut_which_is_counted_and_said(translator: Translator
     assert tally.cut == [2, 4]
     (note,) = (one for one in tally.notes(translator) if one.startswith("cut: "))
     assert "2 of 4 lines" in note and "31 tokens" in note and "first line 2" in note
+
+
+def test_what_was_cut_is_said_on_standard_error_and_is_no_fault(
+    translator: Translator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["cat", "the cat " * 40, "a dog", "the dog " * 50]
+    whole, long = written(tmp_path / "whole.txt", lines[::2]), written(tmp_path / "long.txt", lines)
+    code, found, error = run(capsys, "--file", long, "--long", "cut")
+    assert (code, found) == (0, [one.text for one in translator.translate(lines, too_long="cut")])
+    assert error.split("\n")[0] == (
+        "cut: 2 of 4 lines had more than the 31 tokens that the model reads and were translated without their ends, "
+        "first line 2"
+    )
+    code, _, error = run(capsys, "--file", whole, "--long", "cut")
+    assert code == 0 and "cut" not in error
 
 
 def test_a_translation_that_was_ended_by_its_longest_length_is_counted_and_said(translator: Translator) -> None:

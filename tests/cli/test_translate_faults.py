@@ -1,12 +1,18 @@
 """What the command translate refuses: one line on standard error that names what was found, and exit code 2."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer, MarianMTModel
 
+from pipeline.artifacts import read_json, write_json
 from pipeline.cli import main
 from pipeline.stages.translation import open_translator, save_translator
+from pipeline.text.tokenizer import load_tokenizer
+from pipeline.text.training import train_translation_bpe
+from tests.cli.conftest import TEXTS
 
 FOLDER = "models/tiny/translate"
 
@@ -116,3 +122,35 @@ def test_a_folder_whose_parts_do_not_fit_is_named_in_one_line(
     assert error.startswith(f"error: {tmp_path}: ") and error.count("\n") == 1
     if damage == "tokenizer":
         assert "the tokenizer does not fit the model" in error
+
+
+def test_another_tokenizer_of_the_same_size_is_refused_with_both_files_named(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(inside / FOLDER / "transformer", folder)
+    config = read_json(folder / "config.json")
+    own, other = load_tokenizer(folder), train_translation_bpe([text.upper() for text in TEXTS], vocab_size=120)
+    assert config["tokenizer_hash"] == own.hash != other.hash and own.vocab_size == other.vocab_size
+    other.save(folder)
+    code, lines, error = run(capsys, "--model", str(folder), "cat")
+    assert (code, lines) == (2, []) and error.count("\n") == 1
+    assert error.startswith(
+        f"error: {folder}/tokenizer.json: not the tokenizer of this model, whose tokenizer_hash is in"
+    )
+    assert f"{folder}/config.json" in error and "Put back the files of the tokenizer" in error
+    # A folder of before there was such a key.
+    write_json(folder / "config.json", {key: value for key, value in config.items() if key != "tokenizer_hash"})
+    assert open_translator(folder).tokenizer.hash == other.hash
+
+
+def test_a_folder_that_transformers_has_written_anew_is_that_of_the_same_tokenizer(
+    inside: Path, tmp_path: Path
+) -> None:
+    folder = inside / FOLDER / "transformer"
+    for theirs in (MarianMTModel, AutoTokenizer):
+        theirs.from_pretrained(folder).save_pretrained(tmp_path)
+    assert read_json(tmp_path / "config.json")["tokenizer_hash"] == load_tokenizer(folder).hash
+    texts = ["the cat", "a dog ran"]
+    found, expected = ([one.tokens for one in open_translator(each).translate(texts)] for each in (tmp_path, folder))
+    assert found == expected
