@@ -204,6 +204,8 @@ def test_pairs_that_wait_on_disk_are_split_as_pairs_in_memory(seed: int, tmp_pat
     assert result.test[8:] == expected["test"]
     num_keys = len(one_a_source(waiting))
     assert result.dropped["duplicate"] == len(waiting) - num_keys
+    num_kept = sum(len(list(pairs)) for pairs in result.splits.values())
+    assert result.num_read == num_kept + result.dropped.total()
     assert result.dropped["in_fixed_test"] == num_keys - sum(key not in held_out for key in one_a_source(waiting)) > 0
 
 
