@@ -5,10 +5,15 @@ import html
 import re
 import unicodedata
 
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffe]")
+_JOINERS = "\u200c\u200d"
+"""Invisible, but spelling: Persian parts a word with the first, Indic scripts and emoji join with the second."""
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffe]")
 _SPACES = re.compile(r"[^\S\n]+")
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _WORDS = re.compile(r"\w+")
+_MARKS = frozenset(sign for sign in map(chr, range(0x300, 0x20000)) if unicodedata.category(sign).startswith("M"))
+"""Accents, and the vowels of Indic scripts, Thai and others: no letters, yet a part of the word."""
+_MARKED_WORDS = re.compile(rf"\w+(?:[{''.join(sorted(_MARKS))}]+\w*)*")
 
 
 def clean(text: str) -> str:
@@ -23,9 +28,15 @@ def clean_line(text: str) -> str:
     return clean(html.unescape(text)).replace("\n", " ")
 
 
+def is_blank(text: str) -> bool:
+    """Whether `clean_line` leaves nothing of it that can be seen."""
+    return not clean_line(text).strip(_JOINERS + " ")
+
+
 def words_of(text: str) -> list[str]:
-    """The words of a text for counting and comparing: runs of letters and digits in lower case."""
-    return _WORDS.findall(text.casefold())
+    """The words of a text for counting and comparing: runs of letters, with their marks, and digits in lower case."""
+    text = text.casefold()
+    return (_WORDS if _MARKS.isdisjoint(text) else _MARKED_WORDS).findall(text)
 
 
 def key_of(*texts: str) -> bytes:

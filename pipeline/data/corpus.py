@@ -94,9 +94,11 @@ def _refuse_empty(counts: Mapping[str, Any]) -> None:
     """A role that has no training record left would fail much later and less clearly."""
     for role in ("rated", "text", "translation", "conversations"):
         if role in counts and counts[role]["train"]["records"] == 0:
-            raise ValueError(
-                f"prepare: nothing of role {role} is left for training; dropped: {counts[role]['dropped']}"
-            )
+            dropped = counts[role]["dropped"]
+            message = f"prepare: nothing of role {role} is left for training; dropped: {dropped}"
+            if dropped.get("in_fixed_test"):
+                message += "; in_fixed_test are sources that valid or test has too: put other pairs there or into train"
+            raise ValueError(message)
 
 
 def _write(folder: Path, splits: Mapping[str, Iterable[Pair | Rated | Conversation]]) -> dict[str, Any]:

@@ -219,6 +219,8 @@ def _split(
             result.dropped["not_scored"] += len(groups[found]) - len(good)
             chosen += good
         pairs += chosen[:wanted]
+        if len(chosen) > wanted:
+            result.dropped["not_scored"] += len(chosen) - wanted
     for found in remaining:
         train.extend(groups[found])
 

@@ -5,7 +5,7 @@ Each reader yields raw pairs with the group (component, template, file) that mus
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, assert_never
 from pydantic import Field
 
 from pipeline.config import Config
+from pipeline.data.cleaning import is_blank
 from pipeline.data.records import read_lines, read_rows
 
 Into = Literal["split", "train", "valid", "test"]
@@ -91,27 +92,43 @@ AnyParallel = Annotated[LocalisedJson | Gettext | TwoFiles | Table | PairRows, F
 
 
 def read_pairs(source: LocalisedJson | Gettext | TwoFiles | Table | PairRows, raw: Path) -> Iterator[RawPair]:
-    """The pairs of a source, in file order. ValueError names file and line of a fault."""
+    """The pairs of a source, in file order. ValueError names file and line of a fault.
+
+    An empty text of two files or a table is a fault; rows may have some for training, where they are left out later. In
+    valid and test nothing is empty, not even by what cleaning removes: a translation is compared with it.
+    """
     folder = raw / source.source
+    is_held_out = source.into in ("valid", "test")
+    is_empty: Callable[[str], bool] = is_blank if is_held_out else _is_space
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
     match source:
         case LocalisedJson():
-            yield from _localised_json(folder, source.src, source.tgt)
+            messages = _localised_json(folder, source.src, source.tgt)
+            yield from _translated(messages) if is_held_out else messages
         case Gettext():
-            yield from _gettext(folder)
+            yield from _translated(_gettext(folder)) if is_held_out else _gettext(folder)
         case TwoFiles():
-            yield from _two_files(
-                folder / source.src, folder / source.tgt, *([raw / source.reference] if source.reference else [])
-            )
+            paths = [folder / source.src, folder / source.tgt, *([raw / source.reference] if source.reference else [])]
+            yield from _two_files(*paths, is_empty=is_empty)
         case Table():
-            yield from _table(folder / source.file)
+            yield from _table(folder / source.file, is_empty)
         case PairRows():
             for number, row in enumerate(read_rows(folder / source.file), start=1):
-                src, tgt = (_field(row, key, f"{folder / source.file}:{number}") for key in (source.src, source.tgt))
+                where = f"{folder / source.file}:{number}"
+                src, tgt = (_field(row, key, where, may_be_empty=not is_held_out) for key in (source.src, source.tgt))
                 yield RawPair(src, tgt, f"{source.file}:{number}")
         case _:
             assert_never(source)
+
+
+def _is_space(text: str) -> bool:
+    return not text.strip()
+
+
+def _translated(messages: Iterator[RawPair]) -> Iterator[RawPair]:
+    """Without those that nobody has translated yet, which are empty in the files of a program."""
+    return (pair for pair in messages if not is_blank(pair.src) and not is_blank(pair.tgt))
 
 
 def _localised_json(folder: Path, src: str, tgt: str) -> Iterator[RawPair]:
@@ -189,7 +206,7 @@ def _read_mo(path: Path) -> Iterator[tuple[str, str, str]]:
         raise ValueError(f"{path}: damaged message catalogue: {error}") from error
 
 
-def _two_files(*paths: Path) -> Iterator[RawPair]:
+def _two_files(*paths: Path, is_empty: Callable[[str], bool]) -> Iterator[RawPair]:
     """The lines of two aligned files, or of three: the third holds the untouched targets.
 
     The files are counted before they are read, so that none has to fit into memory.
@@ -207,29 +224,34 @@ def _two_files(*paths: Path) -> Iterator[RawPair]:
     for lines in zip(*(read_lines(path) for path in paths), strict=True):
         number, row = lines[0][0], [line for _, line in lines]
         for path, line in zip(paths, row, strict=True):
-            if not line.strip():
+            if is_empty(line):
                 raise ValueError(f"{path}:{number}: empty line in a parallel file")
         yield RawPair(row[0], row[1], f"{paths[0].name}:{number}", *row[2:])
 
 
-def _table(path: Path) -> Iterator[RawPair]:
+def _table(path: Path, is_empty: Callable[[str], bool]) -> Iterator[RawPair]:
     number = 0
     for number, line in read_lines(path):
         fields = line.split("\t")
-        if len(fields) not in (2, 3) or not all(field.strip() for field in fields):
+        if len(fields) not in (2, 3) or any(map(is_empty, fields)):
             raise ValueError(f"{path}:{number}: expected [group,] source and target between tabs, found {line[:60]!r}")
         yield RawPair(fields[-2], fields[-1], fields[0] if len(fields) == 3 else f"{path.name}:{number}")
     if number == 0:
         raise ValueError(f"{path}: empty file")
 
 
-def _field(row: dict[str, Any], key: str, where: str) -> str:
+def _field(row: dict[str, Any], key: str, where: str, *, may_be_empty: bool) -> str:
     """The text at a dotted key."""
     value: Any = row
+    name = "the row"
     for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            raise ValueError(f"{where}: no key {key!r}; the row has {', '.join(sorted(row))}")
-        value = value[part]
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: no key {key!r}; {name} is {type(value).__name__}, which has no keys")
+        if part not in value:
+            raise ValueError(f"{where}: no key {key!r}; {name} has {', '.join(sorted(value)) or 'no keys'}")
+        value, name = value[part], part
     if not isinstance(value, str):
-        raise ValueError(f"{where}: {key} is {type(value).__name__}, expected text")
+        raise ValueError(f"{where}: {key}: expected a text, found {repr(value)[:60]}")
+    if not may_be_empty and is_blank(value):
+        raise ValueError(f"{where}: {key} is empty; a pair of valid or test has text on both sides")
     return value

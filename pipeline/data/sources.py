@@ -243,8 +243,8 @@ def _load_hub(source: HubSource, revision: str, folder: Path) -> None:
     for split in source.splits:
         try:
             rows = datasets.load_dataset(source.dataset, source.config, split=split, revision=revision)
-        except (OSError, ConnectionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+        except (OSError, ConnectionError, ValueError, datasets.exceptions.DatasetsError) as error:
+            reason = str(error.__cause__ or error).splitlines()[0]
             raise ValueError(f"hub data set {source.dataset} ({split}) cannot be loaded: {reason}") from error
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n") as output:
             for row in rows:

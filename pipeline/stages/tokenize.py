@@ -235,7 +235,15 @@ class PairTexts:
 def _write_translation(
     folder: Path, prepared: Path, config: TranslationTokenizerConfig
 ) -> Mapping[str, int | float | str]:
-    """Saves the tokenizer of the pairs and the pairs of every split in its ids; returns its statistics."""
+    """Saves the tokenizer of the pairs and the pairs of every split in its ids; returns its statistics.
+
+    ValueError names the split that has no pairs, and the keys that give it some.
+    """
+    for split in SPLITS:
+        file = prepared / f"{split}.jsonl"
+        if file.is_file() and not file.stat().st_size:
+            wanted = f"a source with into: {split}" + ("" if split == "train" else f", or num_{split}")
+            raise ValueError(f"{file}: no pairs; translation of prepare.yaml needs {wanted}")
     if config.given:
         tokenizer = _given(Path(config.given), config.vocab_size)
     else:

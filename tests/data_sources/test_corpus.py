@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import yaml
 
-from pipeline.data.cleaning import clean, key_of
+from pipeline.data.cleaning import clean, is_blank, key_of, words_of
 from pipeline.data.dialogues import ConversationsConfig, Dialogues, prepare_conversations, review_request
 from pipeline.data.documents import DocumentCounts, DocumentsConfig, TextFiles, split_documents
 from pipeline.data.overlap import overlap
@@ -63,10 +63,27 @@ def test_cleaning_composes_characters_and_drops_control_characters() -> None:
     assert clean("u\u0308ber\u200b\x07 al\u00a0les\r\n\n\x85 gut ") == "über al les\ngut"
 
 
+def test_cleaning_keeps_the_invisible_signs_that_are_spelling_and_no_others() -> None:
+    joined = ("می\u200cروم", "क्\u200dष", "\U0001f469\u200d\U0001f680")
+    assert [clean(text) for text in joined] == list(joined)
+    assert clean("a\u200bb\u200ec\u200fd\u2060e\ufefff\u00adg") == "abcdefg"
+
+
+@pytest.mark.parametrize("text", ["", " \t", "\u200b", "&nbsp;", "\u200c \u200d", "&#8203;\x07"])
+def test_a_text_of_which_nothing_can_be_seen_is_blank(text: str) -> None:
+    assert is_blank(text) and not is_blank(f"{text}.")
+
+
 def test_keys_ignore_case_punctuation_and_digits_but_not_words() -> None:
     assert key_of("Step 1: Open!") == key_of("step 2 - open")
     assert key_of("step one open") != key_of("step open")
     assert key_of("a b", "c") != key_of("a", "b c")
+
+
+def test_a_vowel_sign_is_a_part_of_its_word() -> None:
+    assert words_of("वह खाता है; Cafe\u0301!") == ["वह", "खाता", "है", "cafe\u0301"]
+    he_eats, she_eats = "वह खाता है", "वह खाती है"
+    assert key_of(he_eats) != key_of(she_eats)
 
 
 def test_a_message_catalogue_gives_plurals_and_no_fuzzy_or_obsolete_entries(tmp_path: Path) -> None:
@@ -187,6 +204,8 @@ def test_pairs_that_wait_on_disk_are_split_as_pairs_in_memory(seed: int, tmp_pat
     assert result.test[8:] == expected["test"]
     num_keys = len(one_a_source(waiting))
     assert result.dropped["duplicate"] == len(waiting) - num_keys
+    num_kept = sum(len(list(pairs)) for pairs in result.splits.values())
+    assert result.num_read == num_kept + result.dropped.total()
     assert result.dropped["in_fixed_test"] == num_keys - sum(key not in held_out for key in one_a_source(waiting)) > 0
 
 

@@ -1,11 +1,12 @@
 """Parallel text as people have it: tokenised or not, in any script, and with faults that are named."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pipeline.data.pairs import PairsConfig, prepare_pairs
-from pipeline.data.parallel import TwoFiles
+from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, PairRows, Table, TwoFiles
 from pipeline.data.records import Pair
 from pipeline.text.forms import MosesText
 from pipeline.text.training import train_translation_bpe
@@ -23,7 +24,7 @@ def two_files(raw: Path, into: str, src: list[str], tgt: list[str], **settings: 
     return TwoFiles.model_validate(values | settings)
 
 
-def prepared(raw: Path, *sources: TwoFiles, **settings: object) -> dict[str, list[Pair]]:
+def prepared(raw: Path, *sources: AnyParallel, **settings: object) -> dict[str, list[Pair]]:
     """The pairs of each split."""
     config = PairsConfig.model_validate({"sources": sources, **settings})
     return {split: list(pairs) for split, pairs in prepare_pairs(config, raw).splits.items()}
@@ -64,6 +65,72 @@ def test_an_empty_line_of_a_parallel_file_is_named(tmp_path: Path) -> None:
         prepared(tmp_path, test)
 
 
+EMPTY = ["", "  ", "\u200b", "&nbsp;", "\u200c"]
+
+
+def source_of(kind: str, into: str, pairs: list[tuple[str, str]], raw: Path) -> AnyParallel:
+    """A source of one file, or of two, with these pairs."""
+    (raw / "own").mkdir()
+    values = {"kind": kind, "source": "own", "into": into}
+    if kind == "two_files":
+        return two_files(raw, into, [src for src, _ in pairs], [tgt for _, tgt in pairs])
+    if kind == "table":
+        (raw / "own/pairs").write_text("".join(f"{src}\t{tgt}\n" for src, tgt in pairs))
+        return Table.model_validate(values | {"file": "pairs"})
+    (raw / "own/pairs").write_text("".join(json.dumps({"en": src, "de": tgt}) + "\n" for src, tgt in pairs))
+    return PairRows.model_validate(values | {"file": "pairs", "src": "en", "tgt": "de"})
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("text", EMPTY)
+@pytest.mark.parametrize("into", ["valid", "test"])
+@pytest.mark.parametrize(
+    ("kind", "messages"),
+    [
+        ("two_files", (r"{into}\.en:2: empty line", r"{into}\.de:2: empty line")),
+        ("table", (r"own/pairs:2: expected .* source and target", r"own/pairs:2: expected .* source and target")),
+        ("rows", (r"own/pairs:2: en is empty", r"own/pairs:2: de is empty")),
+    ],
+)
+def test_an_empty_text_of_valid_or_test_is_refused_with_file_and_line(
+    kind: str, messages: tuple[str, str], into: str, text: str, side: int, tmp_path: Path
+) -> None:
+    second = ("a cat", text) if side else (text, "eine Katze")
+    source = source_of(kind, into, [("a dog", "ein Hund"), second], tmp_path)
+    with pytest.raises(ValueError, match=messages[side].format(into=into)):
+        prepared(tmp_path, source)
+
+
+def test_an_empty_reference_of_a_third_file_is_refused_with_file_and_line(tmp_path: Path) -> None:
+    (tmp_path / "raw.de").write_text("Ein Hund.\n&#8203;\n")
+    test = two_files(tmp_path, "test", ["a dog", "a cat"], ["ein hund", "eine katze"], reference="raw.de")
+    with pytest.raises(ValueError, match=r"raw\.de:2: empty line in a parallel file"):
+        prepared(tmp_path, test)
+
+
+@pytest.mark.parametrize("kind", ["two_files", "table"])
+def test_an_empty_line_of_training_is_refused(kind: str, tmp_path: Path) -> None:
+    source = source_of(kind, "train", [("a dog", "ein Hund"), ("a cat", " ")], tmp_path)
+    with pytest.raises(ValueError, match=r":2: e"):
+        prepared(tmp_path, source)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u200b"])
+@pytest.mark.parametrize("kind", ["gettext", "localised_json"])
+def test_a_message_that_nobody_has_translated_is_no_test_pair(kind: str, text: str, tmp_path: Path) -> None:
+    messages = {"a dog": "ein Hund", "a cat": text, "a cow": "eine Kuh"}
+    folder = tmp_path / "own/app/translations"
+    folder.mkdir(parents=True)
+    (folder / "m.po").write_text("".join(f'msgid "{src}"\nmsgstr "{tgt}"\n\n' for src, tgt in messages.items()))
+    (folder / "en.json").write_text(json.dumps({src: src for src in messages}))
+    (folder / "de.json").write_text(json.dumps(messages))
+    values = {"kind": kind, "source": "own", "into": "test"}
+    is_json = kind == "localised_json"
+    source = LocalisedJson.model_validate(values | {"tgt": "de.json"}) if is_json else Gettext.model_validate(values)
+    found = prepared(tmp_path, source)["test"]
+    assert [(pair.src, pair.tgt) for pair in found] == [("a dog", "ein Hund"), ("a cow", "eine Kuh")]
+
+
 STRANGE = [
     ("a\x00b\x07c", "a b c"),
     ("tab\there", "tab here"),
@@ -72,6 +139,10 @@ STRANGE = [
     ("مَرْحَبًا بالعالم", "مَرْحَبًا بالعالم"),
     ("cafe\u0301 nin\u0303o", "caf\u00e9 ni\u00f1o"),
     ("हिन्दी में", "हिन्दी में"),
+    ("می\u200cروم به خانه", "می\u200cروم به خانه"),
+    ("क्\u200dष और र्\u200cक", "क्\u200dष और र्\u200cक"),
+    ("go \U0001f468\u200d\U0001f469\u200d\U0001f467 go", "go \U0001f468\u200d\U0001f469\u200d\U0001f467 go"),
+    ("\u200fab\u200ecd\u2060e\ufeff", "abcde"),
     ("one\x0bline\x85still\u2003one", "one line still one"),
 ]
 
