@@ -6,15 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipeline.artifacts import read_json, write_json
-from pipeline.layout import Layout
+from pipeline.artifacts import read_json
 from pipeline.numbers import (
     BEGIN,
     END,
@@ -26,46 +24,15 @@ from pipeline.numbers import (
     write_readme,
 )
 from pipeline.reproduce import ORDER, reproduce, versions
-
-ROOT = Path(__file__).parents[2]
-NUMBER = {"source": "A paper", "metric": "BLEU", "key": "bleu.beam", "reported": 30.0, "reach": 31.0}
-
-
-def write_yaml(path: Path, values: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(values))
+from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one number of two seeds, whose stages are never really run."""
+    """The working directory."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
-    write_yaml(tmp_path / "conf/numbers/toy/number.yaml", NUMBER)
-    for stage in ("tokenize", "fetch", "translate/seed-2", "translate/seed-1"):
-        write_yaml(tmp_path / f"conf/numbers/toy/{stage}.yaml", {"a": 1})
-    (tmp_path / "README.md").write_text(f"before\n{BEGIN}\n{END}\nafter\n")
+    write_toy_repository(tmp_path)
     return tmp_path
-
-
-class Stages:
-    """Stands in for the stages: notes what ran, and writes the metrics that they would."""
-
-    def __init__(self, *scores: float) -> None:
-        self.ran: list[str] = []
-        self.scores = list(scores)
-        self.codes: dict[str, int] = {}
-
-    def __call__(self, path: Path, keep: Callable[[float], None]) -> int:
-        stage = Layout.of(path).stage
-        self.ran.append(stage)
-        keep(100.0)
-        if stage in self.codes:
-            return self.codes[stage]
-        score = self.scores.pop(0) if stage.startswith(("translate", "ensemble")) else 0.0
-        values = {"bleu": {"beam": score, "signature": "nrefs:1"}, "training": {"flops": 1e12}}
-        write_json(Layout.of(path).metrics, values)
-        return 0
 
 
 def test_stages_run_in_the_order_of_the_chain_and_the_report_has_every_seed_with_mean_and_spread(folder: Path) -> None:
@@ -224,68 +191,6 @@ def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time
     assert rest.ran == ["translate/seed-2"]
     (report,) = read_reports()
     assert report["seconds_by_stage"]["translate/seed-2"] == 200.0
-
-
-def test_seeds_shared_out_among_machines_come_together_in_the_report(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "1"})
-    here = Stages(30.0)
-    assert reproduce(open_number("toy", ORDER), here, only=["seed-1"]) == 0
-    assert here.ran == ["fetch", "tokenize", "translate/seed-1"]
-    # Another machine has the committed report, and nothing of what the first one made.
-    shutil.rmtree(folder / "runs")
-    shutil.rmtree(folder / ".pipeline")
-    monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "2"})
-    there = Stages(33.0)
-    assert reproduce(open_number("toy", ORDER), there, only=["seed-2"]) == 0
-    assert there.ran == ["fetch", "tokenize", "translate/seed-2"]
-    (report,) = read_reports()
-    assert report["ours"] == [30.0, 33.0] and report["reached"] and report["flops"] == 2e12
-    assert report["num_runs"] == {"finished": 2, "planned": 2}
-    made = report["made"]
-    assert [made[seed]["versions"] for seed in ("seed-1", "seed-2")] == [{"torch": "1"}, {"torch": "2"}]
-    assert made["seed-1"]["seconds"] == report["seconds_by_stage"]["translate/seed-1"] == 100.0
-    assert made["seed-1"]["code"] == made["seed-2"]["code"]
-
-
-def test_figures_of_two_versions_of_the_code_are_told_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reproduce(open_number("toy", ORDER), Stages(30.0), only=["seed-1"])
-    assert "| 30.00 (1 of 2) |" in (folder / "README.md").read_text()
-    (folder / "pipeline").unlink()
-    shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    with (folder / "pipeline/stages/translate.py").open("a") as code:
-        code.write("# changed\n")
-    reproduce(open_number("toy", ORDER), Stages(33.0), only=["seed-2"])
-    assert "| 31.50 ± 2.12 (2, 2 versions of the code) |" in (folder / "README.md").read_text()
-
-
-@pytest.mark.parametrize("changed", ["translate/seed-1", "tokenize"])
-def test_a_report_keeps_no_figure_of_another_configuration(
-    changed: str, folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    reproduce(open_number("toy", ORDER), Stages(30.0), only=["seed-1"])
-    write_yaml(folder / f"conf/numbers/toy/{changed}.yaml", {"a": 2})
-    reproduce(open_number("toy", ORDER), Stages(33.0), only=["seed-2"])
-    (report,) = read_reports()
-    assert report["ours"] == [33.0] and report["num_runs"]["finished"] == 1 and report["reached"] is None
-    assert "toy.json: seed-1 was made with another configuration, and is left out" in caplog.text
-
-
-def test_a_call_for_all_runs_keeps_nothing_that_was_not_made_here(folder: Path) -> None:
-    reproduce(open_number("toy", ORDER), Stages(30.0), only=["seed-2"])
-    shutil.rmtree(folder / ".pipeline")
-    cut = Stages(33.0)
-    cut.codes["translate/seed-2"] = 143
-    assert reproduce(open_number("toy", ORDER), cut) == 143
-    assert read_reports()[0]["ours"] == [33.0]
-
-
-def test_a_run_that_the_number_does_not_have_is_named_with_those_that_it_has(folder: Path) -> None:
-    stages = Stages()
-    with pytest.raises(ValueError, match="toy: no run seed-3; there are seed-1, seed-2"):
-        reproduce(open_number("toy", ORDER), stages, only=["seed-1", "seed-3"])
-    assert stages.ran == []
 
 
 def test_an_unknown_number_and_a_figure_that_is_not_there_are_named(folder: Path) -> None:
