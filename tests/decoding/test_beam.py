@@ -35,6 +35,7 @@ def _search(
     num_best: int = 1,
     normalisation: Normalisation = "gnmt",
     length_penalty: float = 0.6,
+    stop: Stop = "proven",
     suppressed: tuple[int, ...] = (),
 ) -> list[list[Hypothesis]]:
     return beam_search(
@@ -47,6 +48,7 @@ def _search(
         num_best=num_best,
         normalisation=normalisation,
         length_penalty=length_penalty,
+        stop=stop,
         suppressed=suppressed,
     )
 
@@ -126,14 +128,56 @@ def _assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
         assert ours.score == pytest.approx(theirs.score, abs=1e-4)
 
 
+@pytest.mark.parametrize("stop", ["proven", "settled", "filled"])
 @pytest.mark.parametrize(("normalisation", "alpha"), NORMALISATIONS)
-def test_a_beam_wide_enough_finds_what_exhaustive_search_finds(normalisation: Normalisation, alpha: float) -> None:
+def test_a_beam_wide_enough_finds_what_exhaustive_search_finds(
+    normalisation: Normalisation, alpha: float, stop: Stop
+) -> None:
+    """Settled and filled wait for K hypotheses to end, and in a beam that holds all, fewer end before the last step."""
     model = ToyModel(vocab_size=4)
+    model.table[:, EOS] += 2.0  # many of the best are short, so that ending too soon is seen
     found = _search(
-        model, SOURCES, LENGTHS, beam_size=250, num_best=6, normalisation=normalisation, length_penalty=alpha
+        model, SOURCES, LENGTHS, beam_size=250, num_best=6, normalisation=normalisation, length_penalty=alpha, stop=stop
     )
     for source, length, hypotheses in zip(SOURCES, LENGTHS, found, strict=True):
         _assert_same(hypotheses, _enumerated(model, source, length, normalisation, alpha, 4)[:6])
+
+
+def _likeliest(
+    model: ToyModel, source: int, max_length: int, num_best: int, normalisation: Normalisation, alpha: float
+) -> list[Hypothesis]:
+    """The best targets up to the first length at which no prefix of that length is better than the worst of them."""
+    every = _enumerated(model, source, max_length, normalisation, alpha, 4)
+    for length in range(1, max_length):
+        ended = [hypothesis for hypothesis in every if len(hypothesis.tokens) < length][:num_best]
+        prefixes = itertools.product([1, 2, 3], repeat=length)
+        best_open = max(
+            sum(_log_probs(model, source, tokens[:i])[token] for i, token in enumerate(tokens)) for tokens in prefixes
+        )
+        if len(ended) == num_best and ended[-1].score >= _normalised(best_open, length, normalisation, alpha):
+            return ended
+    return every[:num_best]
+
+
+@pytest.mark.parametrize("num_best", [1, 6])
+@pytest.mark.parametrize(("normalisation", "alpha"), NORMALISATIONS)
+def test_a_likely_search_finds_the_best_up_to_the_length_at_which_nothing_open_is_better_as_it_is(
+    normalisation: Normalisation, alpha: float, num_best: int
+) -> None:
+    model = ToyModel(vocab_size=4)
+    model.table[:, EOS] += 2.0
+    found = _search(
+        model, SOURCES, LENGTHS, beam_size=250, num_best=num_best, normalisation=normalisation, length_penalty=alpha,
+        stop="likely",
+    )  # fmt: skip
+    are_exact = []
+    for source, length, hypotheses in zip(SOURCES, LENGTHS, found, strict=True):
+        _assert_same(hypotheses, _likeliest(model, source, length, num_best, normalisation, alpha))
+        exact = _enumerated(model, source, length, normalisation, alpha, 4)[:num_best]
+        are_exact.append([one.tokens for one in hypotheses] == [one.tokens for one in exact])
+    # Where length is worth nothing, what is open only falls; where it is worth much, something longer is missed.
+    assert all(are_exact) or alpha > 0.0
+    assert not all(are_exact) or alpha < 2.0
 
 
 @pytest.mark.parametrize(("normalisation", "alpha"), NORMALISATIONS)

@@ -46,9 +46,24 @@ def test_of_equal_ones_the_earlier_is_better() -> None:
     assert selection(choose="best", patience=1).is_over(equal)
 
 
-@pytest.mark.parametrize(("patience", "is_over"), [(0, False), (1, True), (2, True), (3, False)])
-def test_the_training_is_over_after_so_many_validations_without_a_better_one(patience: int, is_over: bool) -> None:
-    assert selection(choose="best", patience=patience).is_over(LOSSES) is is_over
+@pytest.mark.parametrize(("metric", "values", "num_worse"), [("loss", LOSSES, 2), ("bleu", SCORES, 3)])
+def test_the_training_is_over_after_so_many_validations_without_a_better_one(
+    metric: str, values: History, num_worse: int
+) -> None:
+    """The loss is best at the second of four validations, BLEU at the first."""
+    for patience in range(1, 6):
+        is_over = selection(choose="best", metric=metric, patience=patience).is_over(values)
+        assert is_over is (patience <= num_worse)
+    assert not selection(choose="best", metric=metric, patience=0).is_over(values)
+
+
+def test_each_metric_ends_the_training_by_its_own_values() -> None:
+    """The loss falls to the end while BLEU is best at the first validation."""
+    both = History()
+    for update in (10.0, 20.0, 30.0):
+        both.append({"update": update, "valid/total": 40.0 - update, "valid/bleu": 50.0 - update})
+    assert selection(choose="best", metric="bleu", patience=2).is_over(both)
+    assert not selection(choose="best", metric="loss", patience=1).is_over(both)
 
 
 def test_before_the_first_validation_nothing_is_chosen_and_nothing_is_over() -> None:
