@@ -176,8 +176,8 @@ def test_the_files_of_a_user_become_a_classifier_for_the_command_line(
 
 
 def test_what_a_training_costs_is_in_its_metrics(workspace: Path) -> None:
-    """Of T tokens in a row, of which the first is read: 3 passes over the one layer, each of 2 T x 3 x 32^2 operations for
-    queries, keys and values, and 4 x 32 T + 2 (32^2 + 2 x 32 x 48) for the first.
+    """Of T tokens in a row, of which the first is read: 3 passes over the one layer, each of 2 T x 3 x 32^2 operations
+    for queries, keys and values, and 4 x 32 T + 2 (32^2 + 2 x 32 x 48) for the first.
     """
     rows = [
         [3 + 1 + len(tokenizer().encode(row.text)) + len(tokenizer().encode(row.second or "")) - 1]
