@@ -21,14 +21,12 @@ import torch
 from torch import nn
 
 from benchmarks.bert_pretraining import SIDES, SIZES, Size, micro_batches, training_module
-from benchmarks.finetune_training import CLASSES, ROWS, SHAPE, examples
+from benchmarks.finetune_training import ROWS, SHAPE, classifier, examples, first_of
 from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser
 from pipeline.config import ByExamples, OptimizerConfig
 from pipeline.data.classification import SequenceExamples
 from pipeline.data.plan import plan_epoch
-from pipeline.models.bert import Bert, Pooler
-from pipeline.models.heads import SequenceClassifier
 from pipeline.objectives.likelihood import class_cross_entropy
 from pipeline.runtime import keep_freed_memory
 from pipeline.stages.base import build_optimizer
@@ -82,17 +80,10 @@ def memory(side: str, num_rows: int, length: int) -> int:
 def one_pass(data: SequenceExamples, count: int) -> float:
     """Seconds of the processor for one pass over some of the pairs, after one step that warms up."""
     keep_freed_memory()
-    torch.manual_seed(1)
-    model = SequenceClassifier(Bert(SHAPE), Pooler(SHAPE.d_model), num_labels=len(CLASSES), dropout=0.1).train()
+    model = classifier(SHAPE).train()
     optimizer = build_optimizer(model, OptimizerConfig(lr=2e-5, clip_norm=CLIP), fused=True)
     batching = ByExamples(kind="examples", examples_per_step=ROWS)
-    some = SequenceExamples(
-        data.input_ids[:count],
-        data.token_type_ids[:count],
-        data.labels[:count],
-        data.pad_id,
-        data.is_shortened[:count],
-    )
+    some = first_of(data, count)
     steps = plan_epoch(some.sizes(0), batching, seed=1, epoch=0)
 
     def update(indices: np.ndarray) -> None:

@@ -19,16 +19,13 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-import torch
-
+from benchmarks.finetune_training import SHAPE, classifier
 from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.sentences import generated_sentences
 from pipeline.artifacts import save_model
 from pipeline.cli_classify import classify_lines, opened
 from pipeline.data.glue import read_glue
-from pipeline.models.bert import Bert, BertConfig, Pooler
-from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
 from pipeline.text.training import train_wordpiece
 
@@ -96,18 +93,7 @@ def texts(glue: Path | None, count: int) -> list[str]:
 def save_classifier(folder: Path, lines: Sequence[str]) -> None:
     """Random weights and a vocabulary learned from the lines, as the stage finetune hands them on."""
     tokenizer = train_wordpiece(lines, vocab_size=8192)
-    config = BertConfig(
-        vocab_size=tokenizer.vocab_size,
-        d_model=384,
-        num_layers=6,
-        num_heads=12,
-        d_ff=1536,
-        max_length=512,
-        dropout=0.1,
-        attention_dropout=0.1,
-    )
-    torch.manual_seed(1)
-    model = SequenceClassifier(Bert(config), Pooler(config.d_model), num_labels=len(LABELS), dropout=0.1)
+    model = classifier(SHAPE.model_copy(update={"vocab_size": tokenizer.vocab_size}))
     save_model(folder, *sequence_classifier_to_huggingface(model, pad_token_id=tokenizer.pad_id, labels=LABELS))
     tokenizer.save(folder)
 

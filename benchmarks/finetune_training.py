@@ -111,6 +111,18 @@ def examples(glue: Path | None) -> SequenceExamples:
     return classification_examples(texts, tokenizer, classes=CLASSES, max_length=LENGTH)
 
 
+def first_of(data: SequenceExamples, count: int) -> SequenceExamples:
+    """So many of the examples."""
+    ids, types, labels = data.input_ids[:count], data.token_type_ids[:count], data.labels[:count]
+    return SequenceExamples(ids, types, labels, data.pad_id, data.is_shortened[:count])
+
+
+def classifier(shape: BertConfig) -> SequenceClassifier:
+    """A classifier of two classes with random weights, the same ones every time."""
+    torch.manual_seed(1)
+    return SequenceClassifier(Bert(shape), Pooler(shape.d_model), num_labels=len(CLASSES), dropout=0.1)
+
+
 def speed(times: Times) -> float:
     """Examples a second after the warm-up."""
     (begin, first), (end, last) = times[WARM_UP - 1], times[-1]
@@ -146,12 +158,8 @@ def ours(data: SequenceExamples, num_steps: int) -> Times:
     config = FinetuneConfig.model_validate(
         {"training": training, "task": task, "start": "random", "max_length": LENGTH, "dropout": 0.1}
     )
-    few = SequenceExamples(
-        data.input_ids[:ROWS], data.token_type_ids[:ROWS], data.labels[:ROWS], data.pad_id, data.is_shortened[:ROWS]
-    )
-    torch.manual_seed(1)
-    model = SequenceClassifier(Bert(SHAPE), Pooler(SHAPE.d_model), num_labels=len(CLASSES), dropout=0.1)
-    module = Timed(model, config.training)
+    few = first_of(data, ROWS)
+    module = Timed(classifier(SHAPE), config.training)
     with scratch_repository():
         path = Path("conf/bench/finetune.yaml")
         path.parent.mkdir()

@@ -97,6 +97,11 @@ class Number:
         return REPORTS / f"{self.id}.json"
 
     @property
+    def all_stages(self) -> tuple[Path, ...]:
+        """Configuration of each stage behind those of the numbers that it needs."""
+        return (*(self.needs.all_stages if self.needs else ()), *self.stages)
+
+    @property
     def runs(self) -> tuple[Path, ...]:
         """The trainings of the last stage: one for each seed, of every task."""
         last = stage_of(self.stages[-1])
@@ -271,13 +276,7 @@ def _kept(number: Number) -> dict[Path, Made]:
 
 def _configuration(number: Number, run: Path) -> str:
     """Stands for the files that a run depends on: its own, those of the stages before it and of the number it needs."""
-    before = [path for path in number.stages if path not in number.runs]
-    needed: list[Path] = []
-    other = number.needs
-    while other is not None:
-        needed = [*other.stages, *needed]
-        other = other.needs
-    return content_hash([*needed, *before, run])
+    return content_hash([path for path in number.all_stages if path not in number.runs or path == run])
 
 
 def above(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -134,6 +134,7 @@ def _reproduce(
         code = _reproduce(number.needs, run, done)
         if code:
             return code
+    sources = _code(number)
     for paths in _by_stage(number).values():
         keys = []
         for path in paths:
@@ -158,7 +159,7 @@ def _reproduce(
                     return code
                 known = read_json(note) | {"done": True, "versions": versions(), "machine": machine()}
                 write_json(note, known)
-            done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), _code(number))
+            done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), sources)
             if path in number.runs:
                 report = write_report(number, done.stages, keeps=bool(only))
                 step = order(report, read_reports())
@@ -186,12 +187,8 @@ def _key(path: Path, before: str) -> str:
 
 def _code(number: Number) -> str:
     """Stands for the code of all stages of a number, and of those that it needs."""
-    sources: set[Path] = set()
-    other: Number | None = number
-    while other is not None:
-        sources.update(*(module_sources(f"pipeline.stages.{stage_of(path)}") for path in other.stages))
-        other = other.needs
-    return content_hash(sorted(sources))
+    names = {stage_of(path) for path in number.all_stages}
+    return content_hash({source for name in names for source in module_sources(f"pipeline.stages.{name}")})
 
 
 def run_stage(path: Path, keep: Callable[[float], None]) -> int:

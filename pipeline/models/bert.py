@@ -93,8 +93,8 @@ class Bert(nn.Module):
         hidden, rows = self._through(below, input_ids, token_type_ids, attention_mask)
         if read is None:
             return rows.pad(last.over_rows(hidden, rows))
-        states = last.over_rows(hidden, rows, ReadTokens.of(rows, read))
-        return Rows.of(read & attention_mask).pad(states)
+        apart = Rows.of(read & attention_mask)
+        return apart.pad(last.over_rows(hidden, rows, ReadTokens.of(rows, apart)))
 
     def first_states(
         self,

@@ -76,13 +76,12 @@ class ReadTokens:
     """The same tokens moved together: as many in a row as it has of them."""
 
     @staticmethod
-    def of(rows: Rows, read: Bool[Tensor, "B T"]) -> "ReadTokens":
-        """The real ones among those that are marked; a GPU has to be waited for."""
-        real = read & rows.mask
-        counts = real.sum(1)
-        lengths = tuple(counts.tolist())
-        every = torch.arange(max(1, *lengths), device=read.device)
-        return ReadTokens(rows.pack(real).nonzero().squeeze(1), Rows(every < counts.unsqueeze(1), lengths))
+    def of(rows: Rows, read: Rows) -> "ReadTokens":
+        """Those of `read`, which stand where they do in `rows`; a GPU has to be waited for."""
+        counts = torch.tensor(read.lengths, device=read.mask.device)
+        every = torch.arange(max(1, *read.lengths), device=read.mask.device)
+        close = Rows(every < counts.unsqueeze(1), read.lengths)
+        return ReadTokens(rows.pack(read.mask).nonzero().squeeze(1), close)
 
     @staticmethod
     def first(rows: Rows) -> "ReadTokens":
