@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -145,14 +145,19 @@ class ByExamples(Config):
     kind: Literal["examples"]
     examples_per_step: PositiveInt
     """Examples in one optimizer step, over all ranks and micro-batches."""
+    groups_per_step: ClassVar[int] = 1
+    """One: a step is sorted by length as a whole."""
 
 
 class ByTokens(Config):
-    """An optimizer step holds examples of similar length up to a number of tokens, padding included."""
+    """An optimizer step holds examples up to a number of tokens, padding included, in groups of similar length."""
 
     kind: Literal["tokens"]
     tokens_per_step: PositiveInt
-    """Largest num_examples x longest_example of one optimizer step, over all ranks and micro-batches."""
+    """Largest num_examples x longest_example of one optimizer step, over all ranks, micro-batches and groups."""
+    groups_per_step: PositiveInt = 1
+    """Groups that a step consists of, each a micro-batch of its own. Examples of one length are alike, and the
+    gradient of one group points where most groups' do not: a step of several randomly chosen ones has less noise."""
 
 
 class Steps(Config):

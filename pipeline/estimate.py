@@ -80,7 +80,7 @@ class Workload:
     tokens: Mapping[str, float]
     """Real tokens of a step by side."""
     activations: float
-    """Bytes that the backward pass of one whole step needs, were it computed at once; 0 where it is not estimated."""
+    """Bytes that the backward pass of one group of a step needs, were it computed at once; 0 without an estimate."""
     num_passes: int = 1
     """How often each token of a step goes through the model; operations and activations are those of all passes."""
 
@@ -216,7 +216,7 @@ def _translation(path: Path, sentence_length: int) -> Workload:
         flops={part: factor * flops for part, flops in forward_flops(config.model, lengths, lengths).items()},
         num_steps=num_steps(path, config.training),
         tokens={f"source ({sentence_length} a sentence)": num_tokens, "target": num_tokens},
-        activations=activations,
+        activations=activations / config.training.batching.groups_per_step,
         num_passes=config.num_passes,
     )
 
@@ -235,7 +235,7 @@ def _gpt(path: Path) -> Workload:
         flops={part: 3 * flops for part, flops in gpt_flops(shape, lengths).items()},
         num_steps=num_steps(path, config.training),
         tokens={"text": num_tokens},
-        activations=num_tokens * (a_token + _kept_scores(shape.vocab_size)),
+        activations=num_tokens * (a_token + _kept_scores(shape.vocab_size)) / config.training.batching.groups_per_step,
     )
 
 
@@ -262,7 +262,7 @@ def _bert(path: Path) -> Workload:
         flops=flops,
         num_steps=steps,
         tokens=tokens,
-        activations=activations,
+        activations=activations / config.training.batching.groups_per_step,
     )
 
 

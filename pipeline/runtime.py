@@ -71,6 +71,10 @@ class RuntimeConfig(Config):
         """How the training state is split: single, ddp, zero1, zero2 or zero3."""
         return f"zero{self.zero_stage}" if self.strategy == "deepspeed" else self.strategy
 
+    def in_groups(self, groups_per_step: int) -> "RuntimeConfig":
+        """The same hardware where each group of an optimizer step is cut on its own, into as many micro-batches."""
+        return self.model_copy(update={"accumulation": self.accumulation * groups_per_step})
+
 
 def weights_suffice() -> bool:
     """Whether PIPELINE_RESUME=weights allows a start from the weights alone, where a checkpoint fits no further."""

@@ -34,7 +34,8 @@ class Cut:
 
 def check_cut(step: Step, place: Cut) -> None:
     """Raises ValueError for a step with too few examples to give each micro-batch of each rank one."""
-    if len(step.indices) < place.parts:
+    fewest = min(len(group) for group in step.groups)
+    if fewest * len(step.groups) < place.parts:
         raise ValueError(
             f"an optimizer step of {len(step.indices)} example(s) cannot be cut into {place.world_size} rank(s) x "
             f"{place.accumulation} micro-batch(es); make training.batching larger, or use a runtime with fewer"

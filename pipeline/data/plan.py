@@ -8,7 +8,7 @@ before its first backward pass.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
+from itertools import accumulate, count
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -28,15 +28,23 @@ class Step:
     """One optimizer step."""
 
     indices: Int[np.ndarray, "N"]
-    """Its examples, from the shortest to the longest."""
+    """Its examples, group by group, in each from the shortest to the longest."""
     targets: Mapping[str, int]
     """Counted targets of the step by the loss term's name."""
+    ends: tuple[int, ...] = ()
+    """Where in `indices` a group ends and the next begins."""
+
+    @property
+    def groups(self) -> list[Int[np.ndarray, "_"]]:
+        """The examples of each group of similar length."""
+        return np.split(self.indices, self.ends)
 
 
 def plan_epoch(sizes: Sizes, batching: ByExamples | ByTokens, *, seed: int, epoch: int) -> tuple[Step, ...]:
     """All steps of one epoch: every example once, similar lengths together, the steps in random order.
 
-    Raises ValueError for a data set without examples and for an example that is longer than a step may be.
+    Raises ValueError for a data set without examples, or with too few for its groups, and for an example that is
+    longer than a group may be.
     """
     if len(sizes.lengths) == 0:
         raise ValueError("no examples; at least one is needed")
@@ -45,16 +53,21 @@ def plan_epoch(sizes: Sizes, batching: ByExamples | ByTokens, *, seed: int, epoc
         case ByExamples():
             groups = _by_examples(sizes, batching.examples_per_step, random)
         case ByTokens():
-            groups = _by_tokens(sizes, batching.tokens_per_step, random)
-    return tuple(_step(groups[i], sizes) for i in random.permutation(len(groups)))
+            groups = _by_tokens(sizes, batching, random)
+    shuffled = [groups[i] for i in random.permutation(len(groups))]
+    size = batching.groups_per_step
+    return tuple(_step(shuffled[i : i + size], sizes) for i in range(0, len(shuffled), size))
 
 
 def cut(step: Step, parts: int) -> list[Int[np.ndarray, "_"]]:
-    """Cuts a step into contiguous parts of equal counts (up to one), so that each part's lengths are similar.
+    """Cuts each group of a step into contiguous parts of equal counts (up to one), each of similar lengths.
 
-    A step with fewer examples than parts leaves the last parts empty.
+    A group with fewer examples than parts leaves its last parts empty. Raises ValueError where groups would be joined.
     """
-    return np.array_split(step.indices, parts)
+    groups = step.groups
+    if parts % len(groups):
+        raise ValueError(f"{parts} part(s) of a step with {len(groups)} groups: a multiple of the groups is needed")
+    return [part for group in groups for part in np.array_split(group, parts // len(groups))]
 
 
 @dataclass(frozen=True)
@@ -119,15 +132,16 @@ def one_pass(sizes: Sizes, *, tokens_per_batch: int) -> tuple[Step, ...]:
 
 
 def padding_share(steps: tuple[Step, ...], sizes: Sizes) -> float:
-    """Share of padding among the tokens of the steps, were each computed at once."""
-    lengths = [sizes.lengths[step.indices] for step in steps]
+    """Share of padding among the tokens of the steps, were each group computed at once."""
+    lengths = [sizes.lengths[group] for step in steps for group in step.groups]
     padded = sum(len(group) * int(group.max()) for group in lengths)
     return 1.0 - sum(int(group.sum()) for group in lengths) / padded
 
 
-def _step(indices: Int[np.ndarray, "N"], sizes: Sizes) -> Step:
-    indices = _ascending(indices, sizes)
-    return Step(indices, {name: int(counts[indices].sum()) for name, counts in sizes.num_targets.items()})
+def _step(groups: list[Int[np.ndarray, "_"]], sizes: Sizes) -> Step:
+    indices = np.concatenate([_ascending(group, sizes) for group in groups])
+    targets = {name: int(counts[indices].sum()) for name, counts in sizes.num_targets.items()}
+    return Step(indices, targets, tuple(accumulate(len(group) for group in groups[:-1])))
 
 
 def _ascending(indices: Int[np.ndarray, "M"], sizes: Sizes) -> Int[np.ndarray, "M"]:
@@ -150,22 +164,37 @@ def _by_examples(sizes: Sizes, examples_per_step: int, random: np.random.Generat
     return _balance_the_end(groups, most=examples_per_step)
 
 
-def _by_tokens(sizes: Sizes, tokens_per_step: int, random: np.random.Generator) -> list[Int[np.ndarray, "_"]]:
+def _by_tokens(sizes: Sizes, batching: ByTokens, random: np.random.Generator) -> list[Int[np.ndarray, "_"]]:
     lengths = sizes.lengths
     longest = int(lengths.max())
-    if longest > tokens_per_step:
+    most = batching.tokens_per_step // batching.groups_per_step
+    if longest > most:
+        holder = "a step" if batching.groups_per_step == 1 else f"each of its {batching.groups_per_step} groups"
         raise ValueError(
             f"batching.tokens_per_step: example {int(lengths.argmax())} has {longest} tokens, "
-            f"a step holds at most {tokens_per_step}"
+            f"{holder} holds at most {most}"
         )
     order = _ascending(random.permutation(len(lengths)), sizes)
     groups, begin = [], 0
     for end, length in enumerate(lengths[order].tolist()):
-        if (end - begin + 1) * length > tokens_per_step:
+        if (end - begin + 1) * length > most:
             groups.append(order[begin:end])
             begin = end
     groups.append(order[begin:])
-    return _balance_the_end(groups, most=tokens_per_step // longest)
+    return _fill_up(_balance_the_end(groups, most=most // longest), batching.groups_per_step)
+
+
+def _fill_up(groups: list[Int[np.ndarray, "_"]], size: int) -> list[Int[np.ndarray, "_"]]:
+    """Halves the groups of most examples until their number is a multiple of `size`: every step has that many."""
+    while len(groups) % size:
+        largest = max(range(len(groups)), key=lambda i: len(groups[i]))
+        if len(groups[largest]) == 1:
+            raise ValueError(
+                f"batching.groups_per_step: {len(groups)} example(s), each a group of its own, make no steps of {size} "
+                "groups; make tokens_per_step larger, or groups_per_step smaller"
+            )
+        groups[largest : largest + 1] = np.array_split(groups[largest], 2)
+    return groups
 
 
 def _balance_the_end(groups: list[Int[np.ndarray, "_"]], *, most: int) -> list[Int[np.ndarray, "_"]]:

@@ -66,7 +66,8 @@ def fit(
     Continues from the newest valid checkpoint of the same configuration, code and inputs. Returns on rank 0 only:
     the other ranks end here, and a stop request ends the process with 128 + signal after saving.
     """
-    config, runtime = module.training_config, run.runtime
+    config = module.training_config
+    runtime = run.runtime.in_groups(config.batching.groups_per_step)
     plan = TrainingPlan(train, config.batching, config.duration, seed=config.seed, later=tuple(later))
     place = place_of(runtime)
     first = _first_epoch(train, config, name="training", seed=config.seed)
@@ -171,7 +172,8 @@ def train_module(
     callbacks: Sequence[Callback],
 ) -> None:
     """The Lightning side of `fit`, for stages that bring a loader of their own and set `module.num_steps`."""
-    config, runtime = module.training_config, run.runtime
+    config = module.training_config
+    runtime = run.runtime.in_groups(config.batching.groups_per_step)
     module.loss_scale = gradient_scale(runtime)
     random, seed, resumed = {}, config.seed, None
     trained = TrainedWeights(runtime)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Annotated
 
@@ -277,12 +277,12 @@ def training_flops(
 
 
 def padding_share(examples: TranslationExamples, training: TrainingConfig) -> float:
-    """Share of padding among the source and target tokens of the first epoch, were each step computed at once."""
+    """Share of padding among the source and target tokens of the first epoch, were each group computed at once."""
     plan = TrainingPlan(examples, training.batching, training.duration, seed=training.seed)
     real = padded = 0
     for step in plan.epoch(0):
-        for side in (examples.src, examples.tgt):
-            lengths = side.lengths[step.indices]
+        for group, side in product(step.groups, (examples.src, examples.tgt)):
+            lengths = side.lengths[group]
             real += int(lengths.sum())
             padded += len(lengths) * int(lengths.max())
     return 1.0 - real / padded

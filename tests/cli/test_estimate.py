@@ -158,6 +158,15 @@ def test_two_passes_of_each_batch_cost_twice(tmp_path: Path, capsys: pytest.Capt
     assert "passes," not in capsys.readouterr().out
 
 
+def test_groups_of_a_step_need_the_memory_of_one(tmp_path: Path) -> None:
+    batching = next(line.strip() for line in BASE.read_text().splitlines() if "tokens_per_step" in line)
+    inside = batching.removesuffix("}")
+    grouped = changed(tmp_path, BASE, (inside, f"{inside}, groups_per_step: 4"))
+    one, four = (workload(path, sentence_length=30) for path in (BASE, grouped))
+    assert four.activations == pytest.approx(one.activations / 4)
+    assert (four.flops, four.tokens) == (one.flops, one.tokens)
+
+
 def test_a_duration_in_epochs_has_no_estimate(tmp_path: Path) -> None:
     path = changed(tmp_path, BASE, ("{kind: steps, num_steps: 100000}", "{kind: epochs, num_epochs: 3}"))
     with pytest.raises(ValueError, match=r"training\.duration: an estimate needs steps"):

@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import ByExamples, ByTokens, Epochs, Steps
 from pipeline.data.batches import MicroBatch
 from pipeline.data.loaders import Cut, TrainingLoader, check_cut, validation_batches
-from pipeline.data.plan import Phase, TrainingPlan
+from pipeline.data.plan import Phase, Step, TrainingPlan
 from tests.core.examples import Numbers, Rows
 
 BATCHING = ByExamples(kind="examples", examples_per_step=8)
@@ -45,6 +45,21 @@ def test_the_ranks_together_see_each_step_once_with_its_targets(world_size: int,
         )
 
 
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 2), (1, 4), (2, 2), (3, 4)])
+def test_a_group_is_cut_over_the_ranks_whose_parts_have_like_lengths(world_size: int, accumulation: int) -> None:
+    """Two groups of ten examples of one length each: no micro-batch mixes them, and all ranks are in the same one."""
+    batching = ByTokens(kind="tokens", tokens_per_step=400, groups_per_step=2)
+    plan = TrainingPlan(Numbers([10] * 60 + [20] * 60), batching, Epochs(kind="epochs", num_epochs=1), seed=4)
+    ranks = [
+        list(TrainingLoader(plan, Cut(r, world_size, accumulation), start=0, prefetch=0)) for r in range(world_size)
+    ]
+    for update, (_, step) in enumerate(plan.steps(0)):
+        mine = [[micro for micro in rank if micro.update == update] for rank in ranks]
+        assert sorted(i for rank in mine for micro in rank for i in micro.indices) == sorted(step.indices.tolist())
+        for together in zip(*mine, strict=True):
+            assert len({i < 60 for micro in together for i in micro.indices.tolist()}) == 1
+
+
 @pytest.mark.parametrize("prefetch", [1, 3, 1000])
 def test_working_ahead_changes_nothing(prefetch: int) -> None:
     [plainly], [ahead] = load(1, 2), load(1, 2, prefetch=prefetch)
@@ -76,6 +91,9 @@ def test_a_step_with_fewer_examples_than_parts_is_refused() -> None:
     [(_, step), *_] = make_plan().steps(0)
     with pytest.raises(ValueError, match=r"8 example\(s\) cannot be cut into 3 rank\(s\) x 3 micro-batch\(es\)"):
         check_cut(step, Cut(0, 3, 3))
+    # 10 examples would do for 4 parts, the group of one does not for its 2.
+    with pytest.raises(ValueError, match=r"10 example\(s\) cannot be cut into 2 rank\(s\) x 2 micro-batch\(es\)"):
+        check_cut(Step(np.arange(10), {}, (9,)), Cut(0, 2, 2))
 
 
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (2, 1), (3, 2), (8, 1)])

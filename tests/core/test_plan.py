@@ -42,6 +42,40 @@ def test_an_epoch_has_every_example_once_in_steps_within_their_budget(
         assert step.targets == {"loss": int(sizes.num_targets["loss"][step.indices].sum())}
 
 
+@given(st.lists(st.integers(1, 25), min_size=8, max_size=90), st.integers(2, 4), st.integers(0, 3))
+@example([1, 1, 1, 40, 40, 40], 3, 0)
+@example([7] * 9, 4, 0)
+def test_every_step_has_its_groups_each_sorted_and_within_its_share(
+    lengths: list[int], groups_per_step: int, seed: int
+) -> None:
+    sizes = Numbers(lengths).sizes(0)
+    batching = ByTokens(kind="tokens", tokens_per_step=50 * groups_per_step + 1, groups_per_step=groups_per_step)
+    steps = plan_epoch(sizes, batching, seed=seed, epoch=0)
+    assert sorted(chain(*indices(steps))) == list(range(len(lengths)))
+    for step in steps:
+        assert len(step.groups) == groups_per_step
+        assert np.concatenate(step.groups).tolist() == step.indices.tolist()
+        for group in step.groups:
+            widths = sizes.lengths[group]
+            assert 0 < len(widths) * widths.max() <= 50
+            assert widths.tolist() == sorted(widths.tolist())
+        assert step.targets == {"loss": int(sizes.num_targets["loss"][step.indices].sum())}
+
+
+def test_a_step_of_groups_mixes_lengths_where_a_step_in_one_piece_has_one() -> None:
+    """1,000 examples of 10 tokens and 1,000 of 20, in random pairs of groups of 100 tokens."""
+    sizes = Numbers([10, 20] * 1000).sizes(0)
+
+    def share_mixed(groups_per_step: int) -> float:
+        batching = ByTokens(kind="tokens", tokens_per_step=200, groups_per_step=groups_per_step)
+        steps = plan_epoch(sizes, batching, seed=0, epoch=0)
+        return float(np.mean([len(set(sizes.lengths[step.indices])) == 2 for step in steps]))
+
+    assert share_mixed(1) == 0.0
+    # Of 100 groups of short and 200 of long examples in random pairs 2 x 1/3 x 2/3 have both.
+    assert share_mixed(2) == pytest.approx(4 / 9, abs=0.1)
+
+
 @given(LENGTHS, BATCHINGS)
 def test_the_plan_is_a_function_of_seed_and_epoch(lengths: list[int], batching: ByTokens | ByExamples) -> None:
     sizes = Numbers(lengths).sizes(0)
@@ -79,6 +113,8 @@ def test_padding_share_by_hand() -> None:
     sizes = Numbers([2, 4, 3]).sizes(0)
     steps = (Step(np.array([0, 1]), {}), Step(np.array([2]), {}))
     assert padding_share(steps, sizes) == pytest.approx(2 / 11)
+    # In groups of their own the rows of 4 and of 2 and 3 are 4 + 2 x 3 tokens for 9.
+    assert padding_share((Step(np.array([1, 0, 2]), {}, (1,)),), sizes) == pytest.approx(1 / 10)
 
 
 def _tokens(number: int) -> ByTokens:
@@ -96,6 +132,14 @@ def test_a_cut_keeps_the_order_and_gives_parts_of_equal_size_up_to_one(num_examp
     assert len(pieces) == parts
     assert np.concatenate(pieces).tolist() == list(range(num_examples))
     assert max(map(len, pieces)) - min(map(len, pieces)) <= 1
+
+
+def test_a_cut_cuts_each_group_on_its_own_and_joins_none() -> None:
+    step = Step(np.arange(10), {}, (3, 4))
+    assert [part.tolist() for part in cut(step, 3)] == [[0, 1, 2], [3], [4, 5, 6, 7, 8, 9]]
+    assert [part.tolist() for part in cut(step, 6)] == [[0, 1], [2], [3], [], [4, 5, 6], [7, 8, 9]]
+    with pytest.raises(ValueError, match=r"4 part\(s\) of a step with 3 groups"):
+        cut(step, 4)
 
 
 @pytest.mark.parametrize("duration", [Epochs(kind="epochs", num_epochs=3), Steps(kind="steps", num_steps=17)])
@@ -116,6 +160,15 @@ def test_a_data_set_without_examples_is_refused() -> None:
 def test_an_example_that_fits_into_no_step_is_named() -> None:
     with pytest.raises(ValueError, match="tokens_per_step: example 2 has 90 tokens, a step holds at most 80"):
         plan_epoch(Numbers([5, 6, 90, 7]).sizes(0), _tokens(80), seed=0, epoch=0)
+    grouped = ByTokens(kind="tokens", tokens_per_step=160, groups_per_step=2)
+    with pytest.raises(ValueError, match="example 2 has 90 tokens, each of its 2 groups holds at most 80"):
+        plan_epoch(Numbers([5, 6, 90, 7]).sizes(0), grouped, seed=0, epoch=0)
+
+
+def test_fewer_examples_than_groups_are_refused() -> None:
+    grouped = ByTokens(kind="tokens", tokens_per_step=160, groups_per_step=4)
+    with pytest.raises(ValueError, match=r"3 example\(s\), each a group of its own, make no steps of 4 groups"):
+        plan_epoch(Numbers([5, 6, 7]).sizes(0), grouped, seed=0, epoch=0)
 
 
 def test_later_data_sets_take_over_at_their_step_with_a_new_epoch_and_every_start_gives_the_rest() -> None:

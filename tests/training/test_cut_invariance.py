@@ -10,7 +10,7 @@ from pipeline.config import ByTokens
 from pipeline.data.plan import cut, plan_epoch
 from tests.training.conftest import TOY, NewToy
 from tests.training.harness import Workspace, change_yaml
-from tests.training.toy_stage import Walks
+from tests.training.toy_stage import Toy, ToyConfig, Walks
 
 
 def run_with(workspace: Workspace, runtime: str, *, accumulation: int, precision: str = "32-true") -> Workspace:
@@ -45,6 +45,37 @@ def test_losses_gradient_norms_and_weights_are_the_same_for_every_cut(
     cut = run_with(new_toy(), runtime, accumulation=accumulation)
     assert_close(cut.curve(), alone.curve(), rtol=1e-5, atol=1e-6)
     assert_close(cut.weights(), alone.weights(), rtol=1e-5, atol=1e-5)
+
+
+IN_GROUPS = TOY["training"] | {"batching": {"kind": "tokens", "tokens_per_step": 200, "groups_per_step": 3}}  # type: ignore[operator]
+
+
+@pytest.fixture(scope="module")
+def in_groups(new_toy: NewToy) -> Workspace:
+    """One process, every step in three groups of similar length."""
+    return run_with(new_toy(training=IN_GROUPS), "cpu", accumulation=1)
+
+
+def test_a_step_in_groups_has_the_gradient_of_all_its_examples(in_groups: Workspace) -> None:
+    """By hand: both losses, each summed over the whole step and divided by its targets there."""
+    config = ToyConfig.model_validate({"training": IN_GROUPS, "dropout": 0.0})
+    module, examples = Toy(config), Walks(203, seed=1)
+    step = plan_epoch(examples.sizes(0), config.training.batching, seed=3, epoch=0)[0]
+    assert len({int(examples.sizes(0).lengths[i]) for i in step.indices}) > 3
+    terms = module.objective(examples.collate(step.indices, 0))
+    sum((term.weight * term.loss_sum / step.targets[term.name] for term in terms), torch.tensor(0.0)).backward()  # type: ignore[no-untyped-call]
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+    assert in_groups.curve()[0]["grad_norm"] == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.parametrize(("runtime", "accumulation"), [("cpu", 2), ("ddp_cpu", 1), ("zero2_cpu", 1)])
+def test_groups_are_cut_without_a_change(
+    in_groups: Workspace, new_toy: NewToy, runtime: str, accumulation: int
+) -> None:
+    cut = run_with(new_toy(training=IN_GROUPS), runtime, accumulation=accumulation)
+    assert_close(cut.curve(), in_groups.curve(), rtol=1e-5, atol=1e-6)
+    assert_close(cut.weights(), in_groups.weights(), rtol=1e-5, atol=1e-5)
 
 
 def test_the_compared_runs_clip_some_steps_and_have_unequal_target_counts(alone: Workspace) -> None:
