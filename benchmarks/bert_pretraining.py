@@ -26,6 +26,7 @@ from torch.testing import assert_close
 from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.peak import clock_of, matrix_peak
+from benchmarks.shared.steps import stage_step, whole_steps
 from pipeline.config import ByExamples, OptimizerConfig, ScheduleConfig, Steps, TrainingConfig
 from pipeline.data.batches import MaskedBatch, MicroBatch
 from pipeline.data.masking import MaskedExamples, Vocabulary
@@ -35,7 +36,6 @@ from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.flops import bert_flops
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.runtime import keep_freed_memory
-from pipeline.stages.base import build_optimizer
 from pipeline.stages.pretrain_bert import BertPretraining
 
 LENGTH, MASK_SHARE, SHORT_SHARE = 128, 0.15, 0.1
@@ -163,18 +163,7 @@ def micro_batches(chosen: Size, count: int, *, length: int = LENGTH) -> list[Mic
         seed=1,
     )
     batching = ByExamples(kind="examples", examples_per_step=chosen.num_rows)
-    plan = TrainingPlan(examples, batching, Steps(kind="steps", num_steps=count), seed=1)
-    return [
-        MicroBatch(
-            batch=examples.collate(step.indices, epoch),
-            step_targets=step.targets,
-            update=update,
-            epoch=epoch,
-            is_last=True,
-            indices=step.indices,
-        )
-        for update, (epoch, step) in enumerate(plan.steps(0))
-    ]
+    return list(whole_steps(TrainingPlan(examples, batching, Steps(kind="steps", num_steps=count), seed=1)))
 
 
 def training_module(chosen: Size) -> BertPretraining:
@@ -195,15 +184,7 @@ def training_module(chosen: Size) -> BertPretraining:
 def our_step(module: BertPretraining) -> TakeStep:
     """Objective, backward pass, clipping and optimizer of the stage, in a process as the stage prepares it."""
     keep_freed_memory()
-    optimizer = build_optimizer(module.model, module.training_config.optimizer, fused=True)
-
-    def step(micro: MicroBatch[MaskedBatch]) -> None:
-        torch.autograd.backward(module.training_step(micro, 0))
-        nn.utils.clip_grad_norm_(module.model.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return stage_step(module)
 
 
 def theirs(model: BertForPretraining) -> Any:

@@ -18,10 +18,10 @@ import torch
 
 from benchmarks.shared.options import parser
 from benchmarks.shared.sentences import read_pairs
-from benchmarks.shared.task import SHAPE, TOKENS_PER_STEP, prepare
-from benchmarks.shared.translation_step import stage_step, training_config
-from pipeline.data.batches import MicroBatch, TranslationBatch
-from pipeline.data.plan import Step, plan_epoch
+from benchmarks.shared.steps import stage_step, whole_steps
+from benchmarks.shared.task import SHAPE, TOKENS_PER_STEP, prepare, training_config, training_module
+from pipeline.config import Epochs
+from pipeline.data.plan import TrainingPlan
 from pipeline.data.translation import TokenRows, TranslationExamples
 from pipeline.runtime import keep_freed_memory
 
@@ -76,24 +76,15 @@ def one_token(length: int, vocab_size: int) -> float:
 
 def train(examples: TranslationExamples, vocab_size: int) -> tuple[float, int]:
     """Seconds of one pass after a step that warms up, and its target tokens."""
-    take, config = stage_step(vocab_size), training_config(1)
-
-    def micro(step: Step) -> MicroBatch[TranslationBatch]:
-        return MicroBatch(
-            batch=examples.collate(step.indices, 0),
-            step_targets=step.targets,
-            update=0,
-            epoch=0,
-            is_last=True,
-            indices=step.indices,
-        )
-
-    take(micro(plan_epoch(examples.sizes(0), config.batching, seed=1, epoch=0)[0]))
-    started = process_time()
-    steps = plan_epoch(examples.sizes(0), config.batching, seed=1, epoch=0)
-    for step in steps:
-        take(micro(step))
-    return process_time() - started, sum(step.targets["loss"] for step in steps)
+    config = training_config(Epochs(kind="epochs", num_epochs=1))
+    take = stage_step(training_module(vocab_size, config))
+    plan = TrainingPlan(examples, config.batching, config.duration, seed=config.seed)
+    take(next(whole_steps(plan)))
+    num_targets, started = 0, process_time()
+    for micro in whole_steps(plan):
+        take(micro)
+        num_targets += micro.step_targets["loss"]
+    return process_time() - started, num_targets
 
 
 def draw(path: Path, sizes: Sequence[int], passes: Sequence[float], tokens: Sequence[float]) -> None:

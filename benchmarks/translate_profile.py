@@ -10,20 +10,19 @@ Multi30k has them; without it, sentences are generated.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 
-import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.sentences import read_pairs
-from benchmarks.shared.task import TOKENS_PER_STEP, Task, prepare
-from benchmarks.shared.translation_step import TakeStep, stage_step, training_config
-from pipeline.config import ByTokens
+from benchmarks.shared.steps import stage_step, whole_steps
+from benchmarks.shared.task import prepare, training_config, training_module
+from pipeline.config import Steps
 from pipeline.data.batches import MicroBatch, TranslationBatch
-from pipeline.data.plan import TrainingPlan, padding_share, plan_epoch
+from pipeline.data.plan import TrainingPlan, padding_share
 from pipeline.runtime import keep_freed_memory
 
 WARM_UP = 5
@@ -59,25 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_flush_denormal(True)
     keep_freed_memory()
     task = prepare(read_pairs(options.data), 0)
-    batches = micro_batches(task, WARM_UP + options.steps)
-    take = stage_step(task.tokenizer.vocab_size)
+    training = training_config(Steps(kind="steps", num_steps=WARM_UP + options.steps))
+    plan = TrainingPlan(task.examples, training.batching, training.duration, seed=training.seed)
+    batches = list(whole_steps(plan))
+    take = stage_step(training_module(task.tokenizer.vocab_size, training))
     for micro in batches[:WARM_UP]:
         take(micro)
     seconds = timed(take, batches[WARM_UP:])
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         timed(take, batches[WARM_UP:])
     kernels = {event.key.removeprefix("aten::"): event.self_cpu_time_total / 1e6 for event in seen.key_averages()}
-    report(task, shares(kernels, seconds), seconds / options.steps, options.threads)
+    report(plan, shares(kernels, seconds), seconds / options.steps, options.threads)
 
 
-def report(task: Task, found: Mapping[str, float], seconds: float, threads: int) -> None:
+def report(plan: TrainingPlan[TranslationBatch], found: Mapping[str, float], seconds: float, threads: int) -> None:
     """Prints the time of a step, its shares and the padding."""
     print(f"{threads} thread(s), {1e3 * seconds:.0f} ms a step")
     for kind, share in found.items():
         print(f"{kind:>26} {100 * share:5.1f}%")
-    sizes = task.examples.sizes(0)
-    steps = plan_epoch(sizes, ByTokens(kind="tokens", tokens_per_step=TOKENS_PER_STEP), seed=1, epoch=0)
-    print(f"padding: {100 * padding_share(steps, sizes):.1f}% of the tokens")
+    print(f"padding: {100 * padding_share(plan.epoch(0), plan.examples.sizes(0)):.1f}% of the tokens")
 
 
 def shares(kernels: Mapping[str, float], seconds: float) -> dict[str, float]:
@@ -92,29 +91,14 @@ def shares(kernels: Mapping[str, float], seconds: float) -> dict[str, float]:
     return {**largest_first, "between kernels": max(0.0, 1.0 - sum(found.values()))}
 
 
-def timed(take: TakeStep, batches: Sequence[MicroBatch[TranslationBatch]]) -> float:
+def timed(
+    take: Callable[[MicroBatch[TranslationBatch]], None], batches: Sequence[MicroBatch[TranslationBatch]]
+) -> float:
     """Seconds of a step on each batch, together."""
     started = perf_counter()
     for micro in batches:
         take(micro)
     return perf_counter() - started
-
-
-def micro_batches(task: Task, count: int) -> list[MicroBatch[TranslationBatch]]:
-    """The first optimizer steps of the stage's plan."""
-    config = training_config(count)
-    plan = TrainingPlan(task.examples, config.batching, config.duration, seed=config.seed)
-    return [
-        MicroBatch(
-            batch=task.examples.collate(step.indices, epoch),
-            step_targets=step.targets,
-            update=update,
-            epoch=epoch,
-            is_last=True,
-            indices=np.asarray(step.indices),
-        )
-        for update, (epoch, step) in enumerate(plan.steps(0))
-    ]
 
 
 if __name__ == "__main__":

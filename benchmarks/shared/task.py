@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
+from pipeline.config import ByTokens, Epochs, OptimizerConfig, ScheduleConfig, Steps, TrainingConfig
 from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, translation_examples
-from pipeline.models.seq2seq import TransformerConfig
+from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
+from pipeline.stages.translate import TranslationTraining
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_translation_bpe
 
@@ -50,3 +54,22 @@ def model_config(vocab_size: int) -> TransformerConfig:
         max_length=128,
         dropout=DROPOUT,
     )
+
+
+def training_config(duration: Steps | Epochs) -> TrainingConfig:
+    """How all three train."""
+    return TrainingConfig(
+        seed=1,
+        batching=ByTokens(kind="tokens", tokens_per_step=TOKENS_PER_STEP),
+        duration=duration,
+        optimizer=OptimizerConfig(lr=LR, betas=(0.9, 0.98), clip_norm=CLIP),
+        schedule=ScheduleConfig(kind="constant"),
+        validate_every=1,
+        checkpoint_every=1,
+    )
+
+
+def training_module(vocab_size: int, training: TrainingConfig) -> TranslationTraining:
+    """The module of our stage with random weights."""
+    torch.manual_seed(training.seed)
+    return TranslationTraining(Seq2Seq(model_config(vocab_size)), training, label_smoothing=SMOOTHING)
