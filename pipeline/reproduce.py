@@ -221,10 +221,13 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, int | str]:
-    """What the seconds were measured on: the processor, how many, and the threads that a process may use of them."""
+    """What the seconds were measured on: the processor, how many, the threads that a process may use of them, and the
+    runtime that was asked for.
+    """
     cpus = os.cpu_count() or 1
     threads = min(cpus, int(os.environ.get("OMP_NUM_THREADS", cpus)))
-    return {"processor": _processor(), "cpus": cpus, "threads": threads}
+    runtime = os.environ.get("PIPELINE_RUNTIME") or "not set"
+    return {"processor": _processor(), "cpus": cpus, "threads": threads, "runtime": runtime}
 
 
 def _processor() -> str:

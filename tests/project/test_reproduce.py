@@ -165,16 +165,18 @@ def test_the_versions_are_those_that_a_figure_was_measured_with(folder: Path, mo
     assert report["versions"] == {"torch": "1"}
 
 
-def test_the_threads_that_a_time_was_measured_with_are_in_the_report(
+def test_the_threads_and_the_runtime_that_a_time_was_measured_with_are_in_the_report(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    for limit, expected in (("3", 3), ("99", 8)):
+    for limit, expected, runtime in (("3", 3, ""), ("99", 8, "ddp_cpu")):
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
+        monkeypatch.setenv("PIPELINE_RUNTIME", runtime)
         write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": limit})
         reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
         found = read_reports()[0]["machine"]
-        assert found.pop("processor") and found == {"cpus": 8, "threads": expected}
+        assert found.pop("processor")
+        assert found == {"cpus": 8, "threads": expected, "runtime": runtime or "not set"}
 
 
 def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
