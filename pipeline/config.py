@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -145,8 +145,11 @@ class ByExamples(Config):
     kind: Literal["examples"]
     examples_per_step: PositiveInt
     """Examples in one optimizer step, over all ranks and micro-batches."""
-    groups_per_step: ClassVar[int] = 1
-    """One: a step is sorted by length as a whole."""
+
+    @property
+    def groups_per_step(self) -> int:
+        """One: a step is sorted by length as a whole."""
+        return 1
 
 
 class ByTokens(Config):
