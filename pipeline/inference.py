@@ -22,7 +22,7 @@ from pipeline.kinds import kind_of
 from pipeline.models.bilm import BidirectionalLM
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
-from pipeline.models.huggingface.bert import bert_from_huggingface, token_classifier_from_huggingface
+from pipeline.models.huggingface.bert import masked_words_from_huggingface, token_classifier_from_huggingface
 from pipeline.models.huggingface.labels import output_names
 from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface, text_classifier_from_huggingface
 from pipeline.stages.answering import Answerer, open_answerer
@@ -213,7 +213,10 @@ def open_model(folder: Path) -> Model:
 
 
 def _open_gap_filler(folder: Path, found: ModelFolder) -> GapFiller:
-    model = bert_from_huggingface(found.config, found.state)
+    try:
+        model = masked_words_from_huggingface(found.config, found.state)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     tokenizer = load_tokenizer(folder)
     tokenizer.check_fits(model.config.vocab_size, folder)
     return GapFiller(model, tokenizer)
@@ -227,7 +230,10 @@ def _open_both_ways(folder: Path, found: ModelFolder) -> BothWaysScorer:
 
 
 def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
-    model = text_classifier_from_huggingface(found.config, found.state)
+    try:
+        model = text_classifier_from_huggingface(found.config, found.state)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
     tokenizer = load_tokenizer(folder)
     tokenizer.check_fits(model.encoder.config.vocab_size, folder)
     return Classifier(model, tokenizer, labels=output_names(found.config))

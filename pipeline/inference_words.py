@@ -9,7 +9,7 @@ import torch
 
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.evaluation.word_similarity import WordVectors
-from pipeline.models.bert import BertForPretraining
+from pipeline.models.bert import BertForMaskedWords
 from pipeline.stages.word_folder import OpenedWords
 from pipeline.text.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ class Filled:
 class GapFiller:
     """A pretrained BERT that fills the gaps of texts, written as the mask of its tokenizer, [MASK]."""
 
-    def __init__(self, model: BertForPretraining, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: BertForMaskedWords, tokenizer: Tokenizer) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
 
@@ -64,13 +64,14 @@ class GapFiller:
 
     def _encode(self, text: str) -> np.ndarray:
         """[CLS] text [SEP]: no text spells a special token, so the gaps are put between what stands around them."""
-        mask, longest = self.tokenizer.special["mask"], self.model.config.max_length
+        gap, longest = self.tokenizer.id_of("mask"), self.model.config.max_length
+        mask = self.tokenizer.special["mask"]
         first, *others = self.tokenizer.encode_batch(text.split(mask))
         if not others:
             raise ValueError(f"expected a text with {mask} in it, found {text[:60]!r}")
         ids = [self.tokenizer.id_of("cls"), *first]
         for part in others:
-            ids += [self.tokenizer.id_of("mask"), *part]
+            ids += [gap, *part]
         ids.append(self.tokenizer.id_of("sep"))
         if len(ids) > longest:
             raise ValueError(f"text of {len(ids) - 2} tokens, the model reads at most {longest - 2}: {text[:60]!r}...")

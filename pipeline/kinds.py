@@ -17,7 +17,7 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
             return "gpt"
         case ("GPT2ForSequenceClassification", _):
             return "reward" if config.get("id2label") in _REWARDS else "classifier"
-        case ("BertForPreTraining", _):
+        case ("BertForPreTraining" | "BertForMaskedLM", _):
             return "bert"
         case ("BertForSequenceClassification", _):
             return "classifier"
@@ -35,7 +35,7 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
             return "word_vectors"
     raise ValueError(
         f"{folder}: expected a model folder of GPT2LMHeadModel, GPT2ForSequenceClassification, BertForPreTraining, "
-        f"BertForSequenceClassification, BertForTokenClassification, BertForQuestionAnswering, a recurrent classifier, "
-        f"a bidirectional language model, a translation model or word vectors, found architectures "
-        f"{config.get('architectures')}"
+        f"BertForMaskedLM, BertForSequenceClassification, BertForTokenClassification, BertForQuestionAnswering, a "
+        f"recurrent classifier, a bidirectional language model, a translation model or word vectors, found "
+        f"architectures {config.get('architectures')}"
     )

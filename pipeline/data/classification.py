@@ -90,7 +90,7 @@ def unlabelled_examples(texts: Sequence[LabelledText], tokenizer: Tokenizer, *, 
 
 def text_marks(tokenizer: Tokenizer) -> tuple[Role, Role]:
     """The roles of the tokens before the first text and behind each text."""
-    return ("cls", "sep") if "cls" in tokenizer.special else ("bos", "eos")
+    return ("cls", "sep") if "cls" in tokenizer.special or tokenizer.is_wordpiece else ("bos", "eos")
 
 
 def _finite_number(text: LabelledText) -> float:

@@ -43,13 +43,15 @@ class HubModelSource(Config):
     """Name of the model, owner/name."""
     revision: Annotated[str, Field(min_length=1)]
     """Commit of the model, so that the weights do not change."""
-    files: Annotated[tuple[str, ...], Field(min_length=1)] = (
-        "config.json",
-        "model.safetensors",
+    files: Annotated[tuple[str, ...], Field(min_length=1)] = ("config.json", "model.safetensors")
+    """Patterns of its files; for each there has to be one."""
+    optional_files: tuple[str, ...] = (
         "tokenizer.json",
         "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.txt",
     )
-    """Patterns of its files; only these are downloaded."""
+    """Patterns of files that are taken too where the model has them; nothing else is downloaded."""
     licence: str
     """Licence of the weights, for the data card."""
 
@@ -218,9 +220,8 @@ def _load_model(source: HubModelSource, folder: Path) -> str:
     import huggingface_hub
 
     try:
-        found = Path(
-            huggingface_hub.snapshot_download(source.model, revision=source.revision, allow_patterns=list(source.files))
-        )
+        wanted = [*source.files, *source.optional_files]
+        found = Path(huggingface_hub.snapshot_download(source.model, revision=source.revision, allow_patterns=wanted))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"hub model {source.model} at {source.revision} is not to be had: {reason}") from error

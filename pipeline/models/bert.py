@@ -189,3 +189,29 @@ class BertForPretraining(nn.Module):
         """Scores of class 0, the second segment follows the first, and class 1, it does not."""
         scores: Tensor = self.next_sentence(self.pooler(hidden))
         return scores
+
+
+class BertForMaskedWords(nn.Module):
+    """BERT with its head of masked words alone."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Bert(config)
+        self.masked_word = MaskedWordHead(config, self.encoder.token_embedding)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+        read: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Hidden states, which the method below reads; `read` as in the encoder."""
+        hidden: Tensor = self.encoder(input_ids, token_type_ids, attention_mask, read)
+        return hidden
+
+    def mlm_logits(self, masked_hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """Scores of the original tokens from hidden states gathered at the masked positions."""
+        scores: Tensor = self.masked_word(masked_hidden)
+        return scores

@@ -5,6 +5,7 @@ network that stands beside BERT (finetune_networks.py). What is learned is a tas
 from the stage that pretrains the network, or from any BERT or GPT-2 in the layout of Hugging Face.
 """
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
 
@@ -49,6 +50,8 @@ from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+
+log = logging.getLogger(__name__)
 
 POLARITIES = ("negative", "positive")
 """The classes of polarity, in the order of their numbers."""
@@ -305,13 +308,25 @@ def build_network(folder: Path, config: FinetuneConfig, tokenizer: Tokenizer) ->
 
 
 def build_encoder(folder: Path, config: FinetuneConfig) -> tuple[Bert, Pooler]:
-    """The pretrained encoder with its pooler, or the same networks from random weights."""
+    """The pretrained encoder with its pooler, or the same networks from random weights.
+
+    A folder without a pooler gets one from the seed, as in `transformers`; ValueError names a folder that does not fit.
+    """
     found = load_model(folder)
     dropouts = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.attention_dropout}
-    encoder, pooler = bert_encoder_from_huggingface({**found.config, **dropouts}, found.state)
+    try:
+        encoder, pooler = bert_encoder_from_huggingface({**found.config, **dropouts}, found.state)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    shape = encoder.config
+    check_length(config.max_length, shape.max_length, folder)
     if config.start == "random":
-        encoder, pooler = Bert(encoder.config), Pooler(encoder.config.d_model, initial_std=encoder.config.initial_std)
-    check_length(config.max_length, encoder.config.max_length, folder)
+        return Bert(shape), Pooler(shape.d_model, initial_std=shape.initial_std)
+    if pooler is None:
+        pooler = Pooler(shape.d_model, initial_std=shape.initial_std)
+        # Neither the network of tags nor that of questions reads it.
+        if not isinstance(config.task, TaggingTaskConfig | QuestionsTask):
+            log.warning("%s: the weights have no pooler (bert.pooler.dense): it begins from the seed", folder)
     return encoder, pooler
 
 

@@ -6,26 +6,30 @@ asks for a role does. How each kind is trained stands in training.py.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
 
-from pipeline.artifacts import read_json, write_json
+from pipeline.artifacts import CONFIG, read_json, write_json
+from pipeline.text.wordpiece import BERT_TOKENS, read_pieces, wordpiece_backend
 
 Role = Literal["pad", "bos", "eos", "unk", "cls", "sep", "mask", "user", "assistant", "system"]
 
 TOKENIZER = "tokenizer.json"
 VOCABULARY = "vocab.txt"
-"""The pieces of a WordPiece tokenizer, which the models of 2018 have in place of it."""
+"""The pieces of a WordPiece tokenizer, which many a published BERT has in place of it."""
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 
 CHAT_ROLES: Mapping[Role, str] = {"user": "<user>", "assistant": "<assistant>", "system": "<system>"}
 _HUGGING_FACE_ROLES: tuple[Role, ...] = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
+_UNNAMED: Mapping[Role, str] = dict(BERT_TOKENS.items())
+"""The special tokens of a WordPiece folder that names none."""
+_BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast")
 _BIND_NOTHING = 1_000_000_000
 """A model_max_length that limits nothing: the length is the model's affair."""
 
@@ -48,6 +52,8 @@ class Tokenizer:
     """The special token of each role that this tokenizer has."""
     chat_template: str = ""
     """Jinja template of conversations for `transformers`; empty where the tokenizer is not for chat."""
+    folder: Path | None = field(default=None, compare=False)
+    """Where it was opened, for messages."""
 
     def __post_init__(self) -> None:
         # What a foreign tokenizer.json bakes in would shorten and pad silently, and let text spell special tokens.
@@ -73,10 +79,21 @@ class Tokenizer:
         """Ids of all special tokens."""
         return frozenset(i for i, token in self.backend.get_added_tokens_decoder().items() if token.special)
 
+    @property
+    def is_wordpiece(self) -> bool:
+        """Whether its pieces are those of BERT, which begins a text with cls, and not with bos."""
+        return isinstance(self.backend.model, tokenizers.models.WordPiece)
+
     def id_of(self, role: Role) -> int:
-        """Id of the special token with a role; ValueError when the tokenizer has none."""
+        """Id of the special token with a role; ValueError when the tokenizer has none says where it was looked for."""
         if role not in self.special:
-            raise ValueError(f"the tokenizer has no '{role}' token; it has {sorted(self.special)}")
+            where = "" if self.folder is None else f"{self.folder}: "
+            places = f"{role}_token in {TOKENIZER_CONFIG} and {SPECIAL_TOKENS_MAP}"
+            if self.is_wordpiece and role in _UNNAMED:
+                places += f", {_UNNAMED[role]} in the vocabulary"
+            raise ValueError(
+                f"{where}the tokenizer has no '{role}' token; it has {sorted(self.special)}; looked for {places}"
+            )
         found = self.backend.token_to_id(self.special[role])
         assert found is not None, "checked when the tokenizer was made"
         return found
@@ -151,14 +168,13 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Reads a folder with a tokenizer.json, ours or another's; padding and truncation in it are switched off.
+    """Reads a folder, ours or another's, with a tokenizer.json, or with the vocab.txt of a BERT alone.
+
+    What a WordPiece folder does not say is as in `BertTokenizer`: the names of the special tokens that its vocabulary
+    has, and beside a vocab.txt that it is lower-cased. Padding and truncation of a tokenizer.json are switched off.
 
     Raises ValueError that names the folder for a missing or damaged file, and when pad and eos are one token.
     """
-    content = read_json(folder / TOKENIZER)
-    # The library reports damage as a bare Exception, so the shape of the file is checked first.
-    if not isinstance(content, dict) or "model" not in content:
-        raise ValueError(f"{folder / TOKENIZER}: expected a tokenizer with a 'model', found {str(content)[:80]!r}")
     settings: dict[str, Any] = {}
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         if (folder / name).is_file():
@@ -168,10 +184,71 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         value = settings.get(f"{role}_token")
         if value is not None:
             special[role] = value["content"] if isinstance(value, dict) else value
-    added = {token["content"] for token in content.get("added_tokens", [])}
+    if (folder / TOKENIZER).is_file():
+        backend = _read_backend(folder / TOKENIZER)
+    elif (folder / VOCABULARY).is_file():
+        backend = _read_vocabulary(folder, settings, special)
+    else:
+        raise ValueError(f"{folder}: no tokenizer in this folder: neither {TOKENIZER} nor {VOCABULARY}")
+    if isinstance(backend.model, tokenizers.models.WordPiece):
+        _normalise_as_told(backend, settings, folder / TOKENIZER_CONFIG)
+        # A name of null says that there is no such token.
+        unnamed = {role: token for role, token in _UNNAMED.items() if f"{role}_token" not in settings}
+        known = {role: token for role, token in unnamed.items() if backend.token_to_id(token) is not None}
+        special |= known
+        _make_special(backend, known.values())
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
     special |= {role: token for role, token in CHAT_ROLES.items() if token in added}
     try:
-        backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-        return Tokenizer(backend=backend, special=special, chat_template=settings.get("chat_template") or "")
+        return Tokenizer(backend, special, chat_template=settings.get("chat_template") or "", folder=folder)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+
+
+def _read_backend(path: Path) -> tokenizers.Tokenizer:
+    content = read_json(path)
+    # The library reports damage as a bare Exception, so the shape of the file is checked first.
+    if not isinstance(content, dict) or "model" not in content:
+        raise ValueError(f"{path}: expected a tokenizer with a 'model', found {str(content)[:80]!r}")
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(content))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_vocabulary(folder: Path, settings: Mapping[str, Any], special: Mapping[Role, str]) -> tokenizers.Tokenizer:
+    """The WordPiece of a vocab.txt by the settings beside it; ValueError for the vocab.txt of another tokenizer."""
+    model = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    for file, values in ((TOKENIZER_CONFIG, settings), (CONFIG, model)):
+        found = values.get("tokenizer_class") or _BERT_TOKENIZERS[0]
+        if found not in _BERT_TOKENIZERS:
+            raise ValueError(
+                f"{folder / file}: tokenizer_class is {found!r}; a folder with {VOCABULARY} and no {TOKENIZER} is read "
+                f"for {' or '.join(_BERT_TOKENIZERS)} alone"
+            )
+    tokens = {role: special.get(role, token) for role, token in BERT_TOKENS.items()}
+    return wordpiece_backend(read_pieces(folder / VOCABULARY, tokens), lower_case=True, tokens=tokens)
+
+
+def _normalise_as_told(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], path: Path) -> None:
+    """Changes what `path` says otherwise of lower-casing, accents and Chinese, as `BertTokenizer` lets it decide."""
+    normalizer = backend.normalizer
+    is_bert = (settings.get("tokenizer_class") or _BERT_TOKENIZERS[0]) in _BERT_TOKENIZERS
+    if not isinstance(normalizer, tokenizers.normalizers.BertNormalizer) or not is_bert:
+        return
+    told = {key: settings.get(key) for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars")}
+    for key, value in told.items():
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"{path}: {key} is {value!r}, allowed are true and false")
+    if told["do_lower_case"] is not None:
+        normalizer.lowercase = told["do_lower_case"]
+    if told["strip_accents"] is not None:
+        normalizer.strip_accents = told["strip_accents"]
+    if told["tokenize_chinese_chars"] is not None:
+        normalizer.handle_chinese_chars = told["tokenize_chinese_chars"]
+
+
+def _make_special(backend: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
+    """Marks tokens of the vocabulary as special where the file does not: they are no text when ids are decoded."""
+    already = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    backend.add_special_tokens([tokenizers.AddedToken(one, special=True) for one in tokens if one not in already])

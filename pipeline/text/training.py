@@ -6,7 +6,7 @@ joint BPE (Sennrich et al. 2016) for translation: both languages in one vocabula
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -24,8 +24,8 @@ from tokenizers import (
 )
 
 from pipeline.text.chat import CHAT_TEMPLATE
-from pipeline.text.lines import numbered_lines
 from pipeline.text.tokenizer import Role, Tokenizer
+from pipeline.text.wordpiece import BERT_TOKENS, CONTINUES, read_pieces, wordpiece_backend
 
 Texts = TypeVar("Texts", bound=Iterable[str])
 
@@ -37,8 +37,7 @@ _BYTE_BPE: dict[Role, str] = {
     "assistant": "<assistant>",
     "system": "<system>",
 }
-_WORDPIECE: dict[Role, str] = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-_CONTINUES = "##"
+_WORDPIECE: dict[Role, str] = dict(BERT_TOKENS.items())
 _MAX_ALPHABET = 1000
 """Characters that get a piece of their own, the most frequent first; the others are unknown."""
 _WORDS = r"▁?[\p{L}\p{M}]+|▁?\p{N}+|▁?[^▁\p{L}\p{M}\p{N}]+|▁"
@@ -80,10 +79,10 @@ def train_wordpiece(texts: Iterable[str], *, vocab_size: int, lower_case: bool =
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         # The library numbers continuing characters in the order of a randomised hash map; named here, in ours.
-        special_tokens=[*_WORDPIECE.values(), *(_CONTINUES + character for character in alphabet)],
+        special_tokens=[*_WORDPIECE.values(), *(CONTINUES + character for character in alphabet)],
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
-        continuing_subword_prefix=_CONTINUES,
+        continuing_subword_prefix=CONTINUES,
         show_progress=False,
     )
     counting.train_from_iterator((normalise(text) for text in texts), trainer)
@@ -91,38 +90,12 @@ def train_wordpiece(texts: Iterable[str], *, vocab_size: int, lower_case: bool =
 
 
 def read_wordpiece(file: Path, *, lower_case: bool) -> Tokenizer:
-    """WordPiece with the pieces of a vocab.txt, one a line, whose ids are the numbers of the lines from 0.
-
-    ValueError names the file, and the line of a piece that is empty or stands twice, or the special token that is not
-    there.
-    """
-    ids: dict[str, int] = {}
-    with file.open("rb") as stream:
-        for number, piece in numbered_lines(stream, lambda number, error: f"{file}: line {number}: {error}"):
-            if not piece or piece in ids:
-                found = f"{piece!r} also stands in line {ids[piece] + 1}" if piece else "it is empty"
-                raise ValueError(f"{file}: line {number}: {found}; expected one piece a line")
-            ids[piece] = number - 1
-    missing = [token for token in _WORDPIECE.values() if token not in ids]
-    if missing:
-        raise ValueError(f"{file}: no {' and no '.join(missing)}; a vocabulary of BERT has {list(_WORDPIECE.values())}")
-    return _wordpiece(ids, lower_case=lower_case)
+    """WordPiece with the pieces of a vocab.txt; ValueError names the file and what is wrong with it."""
+    return _wordpiece(read_pieces(file), lower_case=lower_case)
 
 
-def _wordpiece(ids: dict[str, int], *, lower_case: bool) -> Tokenizer:
-    """BERT's tokenizer with these pieces."""
-    backend = tokenizers.Tokenizer(models.WordPiece(ids, unk_token=_WORDPIECE["unk"]))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(prefix=_CONTINUES)
-    backend.add_special_tokens([AddedToken(token, special=True) for token in _WORDPIECE.values()])
-    cls, sep = (_WORDPIECE[role] for role in ("cls", "sep"))
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B:1 {sep}:1",
-        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
-    )
-    return Tokenizer(backend=backend, special=_WORDPIECE)
+def _wordpiece(ids: Mapping[str, int], *, lower_case: bool) -> Tokenizer:
+    return Tokenizer(backend=wordpiece_backend(ids, lower_case=lower_case), special=_WORDPIECE)
 
 
 def train_translation_bpe(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:

@@ -337,13 +337,37 @@ def test_the_files_of_a_hub_model_are_copied_and_noted_at_their_commit(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     model = "kind: hub_model, model: own/bert, revision: main, licence: MIT"
-    fetch.main(configure(project, "fetch", f'sources: {{b: {{{model}, files: [config.json, "sub/*.txt"]}}}}'))
+    files = 'files: [config.json, "sub/*.txt"], optional_files: []'
+    fetch.main(configure(project, "fetch", f"sources: {{b: {{{model}, {files}}}}}"))
     assert asked == [("own/bert", "main", ["config.json", "sub/*.txt"])]
     card = json.loads(Path("data/own/raw/b/card.json").read_text())
     assert (card["model"], card["version"], card["commit"]) == ("own/bert", "main", "0123abcd")
     assert card["files"].keys() == {"config.json", "sub/vocab.txt"}
     with pytest.raises(ValueError, match=r"hub model own/bert at main: no file fits model.safetensors"):
         fetch.main(configure(project, "fetch", f"sources: {{b: {{{model}, files: [config.json, model.safetensors]}}}}"))
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [("tokenizer.json", "tokenizer_config.json"), ("vocab.txt", "special_tokens_map.json"), ("vocab.txt",)]
+)
+def test_of_a_hub_model_come_the_weights_and_whatever_it_has_of_a_tokenizer(
+    tokenizer: tuple[str, ...], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_the_hub = ("config.json", "model.safetensors", "pytorch_model.bin", "README.md", *tokenizer)
+
+    def snapshot(name: str, *, revision: str, allow_patterns: list[str]) -> str:
+        download = project / "models--own--bert/snapshots/0123abcd"
+        download.mkdir(parents=True, exist_ok=True)
+        for file in on_the_hub:
+            if file in allow_patterns:
+                (download / file).write_text("{}")
+        return str(download)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    model = "kind: hub_model, model: own/bert, revision: main, licence: MIT"
+    fetch.main(configure(project, "fetch", f"sources: {{b: {{{model}}}}}"))
+    card = json.loads(Path("data/own/raw/b/card.json").read_text())
+    assert card["files"].keys() == {"config.json", "model.safetensors", *tokenizer}
 
 
 def test_a_hub_model_that_is_not_to_be_had_is_named(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,15 @@ from torch import Tensor
 from torch.testing import assert_close
 from transformers import BertConfig as TheirConfig
 from transformers import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForNextSentencePrediction,
     BertForPreTraining,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
+    BertPreTrainedModel,
 )
 
 from pipeline.models.bert import BertConfig, BertForPretraining
@@ -24,6 +28,7 @@ from pipeline.models.huggingface.bert import (
     bert_encoder_from_huggingface,
     bert_from_huggingface,
     bert_to_huggingface,
+    masked_words_from_huggingface,
     sequence_classifier_from_huggingface,
     sequence_classifier_to_huggingface,
     span_head_from_huggingface,
@@ -138,17 +143,69 @@ def test_files_with_the_names_of_2018_open_too() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("theirs", [BertModel, BertForPreTraining])
-def test_we_open_the_encoder_alone(theirs: type[BertModel | BertForPreTraining], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("theirs", "has_pooler"),
+    [
+        (BertModel, True),
+        (BertForPreTraining, True),
+        (BertForNextSentencePrediction, True),
+        (BertForSequenceClassification, True),
+        (BertForMultipleChoice, True),
+        (BertForMaskedLM, False),
+        (BertForTokenClassification, False),
+        (BertForQuestionAnswering, False),
+    ],
+)
+def test_we_open_the_encoder_of_every_class_and_its_pooler_if_it_has_one(
+    theirs: type[BertPreTrainedModel], has_pooler: bool, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     model: Any = theirs(their_config())
     spread(model.eval())
     encoder, pooler = bert_encoder_from_huggingface(*save_theirs(tmp_path, model))
-    body = model if isinstance(model, BertModel) else model.bert
-    expected = body(**their_inputs())
+    expected = model.base_model(**their_inputs())
     hidden = encoder.eval()(*inputs())
     assert_same(hidden[inputs()[2]], expected.last_hidden_state[inputs()[2]])
-    assert_same(pooler(hidden), expected.pooler_output)
+    assert (pooler is not None) == has_pooler
+    if pooler is not None:
+        assert_same(pooler(hidden), expected.pooler_output)
+
+
+def test_the_encoder_of_a_decoder_that_is_not_tied_opens_and_a_head_of_no_class_is_named(tmp_path: Path) -> None:
+    config, state = save_theirs(tmp_path, BertForMaskedLM(their_config()))
+    untied = {**state, "cls.predictions.decoder.weight": torch.ones(37, 24)}
+    encoder, _ = bert_encoder_from_huggingface({**config, "tie_word_embeddings": False}, untied)
+    assert torch.equal(encoder.token_embedding.weight, state["bert.embeddings.word_embeddings.weight"])
+    with pytest.raises(ValueError, match=r"the weights do not fit the configuration: unexpected crf\.transitions$"):
+        bert_encoder_from_huggingface(config, {**state, "crf.transitions": torch.ones(3, 3)})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("theirs", [BertForMaskedLM, BertForPreTraining])
+def test_masked_words_are_scored_as_by_their_class_with_and_without_the_other_head(
+    theirs: type[BertPreTrainedModel], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model: Any = theirs(their_config())
+    spread(model.eval())
+    ours = masked_words_from_huggingface(*save_theirs(tmp_path, model)).eval()
+    expected, mask = model(**their_inputs()), inputs()[2]
+    expected = expected.logits if theirs is BertForMaskedLM else expected.prediction_logits
+    assert_same(ours.mlm_logits(ours(*inputs()))[mask], expected[mask])
+
+
+def test_what_a_head_of_masked_words_lacks_is_named(tmp_path: Path) -> None:
+    config, state = save_theirs(tmp_path, BertForMaskedLM(their_config()))
+    state.pop("cls.predictions.decoder.bias", None)
+    for missing in ("transform.dense.weight", "transform.LayerNorm.bias", "bias"):
+        name = f"cls.predictions.{missing}"
+        with pytest.raises(ValueError, match=rf"the weights do not fit the configuration: missing {name} \([\d, ]+\)$"):
+            masked_words_from_huggingface(config, {key: tensor for key, tensor in state.items() if key != name})
+    untied = {**state, "cls.predictions.decoder.weight": torch.ones(37, 24)}
+    with pytest.raises(ValueError, match=r"decoder\.weight differs from bert\.embeddings\.word_embeddings\.weight"):
+        masked_words_from_huggingface(config, untied)
+    with pytest.raises(ValueError, match="tie_word_embeddings is False, only True is supported"):
+        masked_words_from_huggingface({**config, "tie_word_embeddings": False}, untied)
 
 
 @torch.no_grad()
@@ -177,6 +234,28 @@ def test_token_classifiers_agree_in_both_directions(tmp_path: Path) -> None:
     spread(theirs)
     again = token_classifier_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
     assert_same(again(*inputs())[mask], theirs(**their_inputs()).logits[mask])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("theirs", [BertForTokenClassification, BertForQuestionAnswering])
+def test_files_of_taggers_and_span_finders_may_carry_the_pooler_along(
+    theirs: type[BertPreTrainedModel], tmp_path: Path
+) -> None:
+    """As those of dslim/bert-base-NER do."""
+    torch.manual_seed(0)
+    model: Any = theirs(their_config())
+    model.bert = BertModel(their_config(), add_pooling_layer=True)
+    spread(model.eval())
+    config, state = save_theirs(tmp_path, model)
+    assert "bert.pooler.dense.weight" in state
+    expected, mask = model(**their_inputs()), inputs()[2]
+    if theirs is BertForTokenClassification:
+        tags = token_classifier_from_huggingface(config, state).eval()(*inputs())
+        assert_same(tags[mask], expected.logits[mask])
+    else:
+        assert_same(
+            span_head_from_huggingface(config, state).eval()(*inputs()).start[mask], expected.start_logits[mask]
+        )
 
 
 @torch.no_grad()

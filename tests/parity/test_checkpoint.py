@@ -73,6 +73,7 @@ def parts(folder: Path) -> tuple[Bert, Pooler]:
     """Its encoder and pooler in our classes."""
     found = load_model(folder)
     encoder, pooler = bert_encoder_from_huggingface(found.config, found.state)
+    assert pooler is not None
     return encoder.eval(), pooler.eval()
 
 

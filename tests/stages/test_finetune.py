@@ -188,6 +188,7 @@ def test_pretrained_starts_from_the_weights_of_the_folder_and_random_from_the_sa
     folder = write_start(tmp_path, pretrained())
     found = load_model(folder)
     encoder, pooler = bert_encoder_from_huggingface(found.config, found.state)
+    assert pooler is not None
     config = FinetuneConfig.model_validate(CONFIG | {"task": POLARITY, "dropout": 0.25})
     tuned = build_model(folder, config, num_labels=2)
     for part, wanted in ((tuned.encoder, encoder), (tuned.pooler, pooler)):

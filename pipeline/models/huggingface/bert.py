@@ -1,4 +1,4 @@
-"""BERT and its heads to and from `BertForPreTraining`, `BertModel` and the task classes.
+"""BERT and its heads to and from `BertForPreTraining`, `BertForMaskedLM`, `BertModel` and the task classes.
 
 `x_to_huggingface(model, ...)` gives what config.json and model.safetensors hold, tied parameters once;
 `x_from_huggingface(config, state)` builds our model from that.
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.models.bert import NORM_EPS, Bert, BertConfig, BertForPretraining, Pooler
+from pipeline.models.bert import NORM_EPS, Bert, BertConfig, BertForMaskedWords, BertForPretraining, Pooler
 from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.huggingface.labels import from_label_settings, label_settings, sequence_label_settings
 from pipeline.models.huggingface.names import (
@@ -25,6 +25,16 @@ from pipeline.models.huggingface.names import (
     without_copies,
 )
 
+_HEADS = ("cls.", "classifier.", "qa_outputs.")
+"""What stands on the encoder in the classes of Hugging Face."""
+_POOLER = "bert.pooler."
+_TIED = {"tie_word_embeddings": True}
+_COPIES = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+"""Tied parameters that a file may hold twice."""
+
 
 def bert_to_huggingface(model: BertForPretraining, *, pad_token_id: int) -> Exported:
     """A `BertForPreTraining`; label 0 of its second head is "the second segment follows the first"."""
@@ -33,18 +43,36 @@ def bert_to_huggingface(model: BertForPretraining, *, pad_token_id: int) -> Expo
 
 def bert_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> BertForPretraining:
     """Our BERT with both heads from a `BertForPreTraining`; ValueError names what does not fit."""
+    require(config, _TIED)
     model = BertForPretraining(_from_config(config))
-    fill(model, _pretraining_names(model.config), _clean(state))
+    fill(model, _pretraining_names(model.config), without_copies(_clean(state), _COPIES))
     return model
 
 
-def bert_encoder_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Bert, Pooler]:
-    """Encoder and pooler from a `BertModel`, or from a `BertForPreTraining`, whose heads are left behind."""
+def masked_words_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> BertForMaskedWords:
+    """Encoder and masked-word head from a `BertForMaskedLM`, or from a `BertForPreTraining` without its other head.
+
+    ValueError names what is missing of them, and a decoder that is not the token embeddings.
+    """
+    require(config, _TIED)
+    model = BertForMaskedWords(_from_config(config))
+    used = _without(_clean(state), _POOLER, "cls.seq_relationship.")
+    fill(model, _masked_word_names(model.config), without_copies(used, _COPIES))
+    return model
+
+
+def bert_encoder_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> tuple[Bert, Pooler | None]:
+    """Encoder and pooler from a `BertModel` or any class that has a head on one; the head is left behind.
+
+    There is no pooler in a `BertForMaskedLM`, nor in most files of taggers and span finders.
+    """
     encoder = Bert(_from_config(config))
     pooler = Pooler(encoder.config.d_model)
-    body = {name: tensor for name, tensor in _clean(state).items() if not name.startswith("cls.")}
-    head = {name: body.pop(name) for name in list(body) if name.startswith("bert.pooler.")}
+    body = _without(_clean(state), *_HEADS)
+    head = {name: body.pop(name) for name in list(body) if name.startswith(_POOLER)}
     fill(encoder, _encoder_names(encoder.config, ours=""), body)
+    if not head:
+        return encoder, None
     fill(pooler, linear("dense", "bert.pooler.dense"), head)
     return encoder, pooler
 
@@ -80,7 +108,8 @@ def token_classifier_from_huggingface(config: Mapping[str, Any], state: Mapping[
     ours = _from_config(config)
     num_labels, dropout = from_label_settings(config)
     model = TokenClassifier(Bert(ours), num_labels=num_labels, dropout=dropout)
-    fill(model, _token_names(ours), _clean(state))
+    # Older files carry the pooler of the encoder along, which this head does not look at.
+    fill(model, _token_names(ours), _without(_clean(state), _POOLER))
     return model
 
 
@@ -93,9 +122,7 @@ def span_head_to_huggingface(model: SpanHead, *, pad_token_id: int) -> Exported:
 def span_head_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> SpanHead:
     """Our span finder from a `BertForQuestionAnswering`; ValueError names what does not fit."""
     model = SpanHead(Bert(_from_config(config)))
-    # Older files carry the pooler of the encoder along, which this head does not look at.
-    used = {name: tensor for name, tensor in _clean(state).items() if not name.startswith("bert.pooler.")}
-    fill(model, _span_names(model.encoder.config), used)
+    fill(model, _span_names(model.encoder.config), _without(_clean(state), _POOLER))
     return model
 
 
@@ -121,12 +148,18 @@ def _encoder_names(config: BertConfig, *, ours: str = "encoder.") -> list[Name]:
 
 def _pretraining_names(config: BertConfig) -> list[Name]:
     return [
-        *_encoder_names(config),
+        *_masked_word_names(config),
         *linear("pooler.dense", "bert.pooler.dense"),
+        *linear("next_sentence", "cls.seq_relationship"),
+    ]
+
+
+def _masked_word_names(config: BertConfig) -> list[Name]:
+    return [
+        *_encoder_names(config),
         *linear("masked_word.dense", "cls.predictions.transform.dense"),
         *linear("masked_word.norm", "cls.predictions.transform.LayerNorm"),
         Name("masked_word.decoder.bias", ("cls.predictions.bias",)),
-        *linear("next_sentence", "cls.seq_relationship"),
     ]
 
 
@@ -144,18 +177,18 @@ def _span_names(config: BertConfig) -> list[Name]:
 
 
 def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Today's names for those of older files and of a bare BertModel; without buffers and tied copies."""
+    """Today's names for those of older files and of a bare BertModel; without buffers."""
     renamed = {}
     for name, tensor in state.items():
         name = re.sub(r"^(embeddings|encoder|pooler)\.", r"bert.\1.", name)
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         renamed[re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)] = tensor
     renamed.pop("bert.embeddings.position_ids", None)
-    copies = {
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    }
-    return without_copies(renamed, copies)
+    return renamed
+
+
+def _without(state: Mapping[str, Tensor], *prefixes: str) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefixes)}
 
 
 def _to_config(config: BertConfig, architecture: str, pad_token_id: int) -> dict[str, Any]:
@@ -190,7 +223,6 @@ def _from_config(config: Mapping[str, Any]) -> BertConfig:
             "model_type": "bert",
             "layer_norm_eps": NORM_EPS,
             "position_embedding_type": "absolute",
-            "tie_word_embeddings": True,
             "is_decoder": False,
         },
     )
