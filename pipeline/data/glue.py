@@ -43,7 +43,10 @@ class GlueTask:
         ("valid", "dev", "validation", ""),
         ("test", "test", "test", ""),
     )
-    """Each split: our name, the official file, the hub's name, and what tells its file of predictions from others."""
+    """Each split: our name, the official file, the hub's name, and what tells its file of predictions from others.
+
+    What the hub has under a name other than the task's stands behind that name and a slash.
+    """
 
     @property
     def is_pair(self) -> bool:
@@ -92,7 +95,7 @@ TASKS: Mapping[GlueName, GlueTask] = {
             ("valid_mismatched", "dev_mismatched", "validation_mismatched", "-mm"),
             ("test", "test_matched", "test_matched", "-m"),
             ("test_mismatched", "test_mismatched", "test_mismatched", "-mm"),
-            (DIAGNOSTIC, "diagnostic", "diagnostic", ""),
+            (DIAGNOSTIC, "diagnostic", "ax/test", ""),
         ),
     ),
     "QNLI": GlueTask(
@@ -117,23 +120,30 @@ class GlueSplit:
     """Rows left out because columns were missing."""
 
 
-def read_glue(folder: Path, name: GlueName) -> dict[str, GlueSplit]:
+def read_glue(folder: Path, name: GlueName, *, diagnostic: Path | None = None) -> dict[str, GlueSplit]:
     """Every split that the folder holds: official TRAIN.tsv files, or JSON lines of the hub's data set.
 
-    Raises ValueError that names the file and the line of a fault, and a folder without train and dev.
+    The folder may hold other tasks too, each in a folder of its name. The diagnostic set stands anywhere below it, as
+    diagnostic/diagnostic.tsv beside MNLI does, or in the folder `diagnostic`, if that is given.
+
+    Raises ValueError that names the file and the line of a fault, and a folder without what has to be there.
     """
     task = TASKS[name]
+    own = folder / name if (folder / name).is_dir() else folder
     found: dict[str, GlueSplit] = {}
     for split, official, hub, _ in task.splits:
-        tables, rows = (_below(folder, f"{official}.tsv"), _below(folder, f"{hub}.jsonl"))
+        place = own
+        if split == DIAGNOSTIC:
+            place, hub = (folder, hub) if diagnostic is None else (diagnostic, hub.rpartition("/")[2])
+        tables, rows = (_below(place, f"{official}.tsv"), _below(place, f"{hub}.jsonl"))
         if tables and rows:
-            raise ValueError(f"{folder}: {split} of {name} is there twice: {tables} and {rows}")
+            raise ValueError(f"{place}: {split} of {name} is there twice: {tables} and {rows}")
         if tables:
             found[split] = _read_table(tables, task, split)
         elif rows:
             found[split] = GlueSplit(tuple(_read_hub(rows, task, split)), 0)
-        elif split in _REQUIRED:
-            raise ValueError(f"{folder}: {name} needs {official}.tsv, or {hub}.jsonl of the hub: found neither")
+        elif split in _REQUIRED or place == diagnostic:
+            raise ValueError(f"{place}: {name} needs {official}.tsv, or {hub}.jsonl of the hub: found neither")
     return found
 
 

@@ -71,7 +71,7 @@ def line(columns: list[str], label: str) -> str:
 
 def official(folder: Path, name: str) -> None:
     """The official files of a task: two rows in each split."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     header, test_header = HEADERS[name]
     columns = header.split("\t") if header else ["source", "label", "mark", "sentence"]
     rows = [line(columns, LABELS[name][0])] * 2
@@ -149,6 +149,35 @@ def test_the_diagnostic_set_is_read_with_its_labels_and_without(tmp_path: Path) 
     file.write_text("Lexical Semantics\tDomain\tPremise\tHypothesis\tLabel\n\tNews\tA cat .\tA dog .\tneutral\n")
     (one,) = read_glue(tmp_path / "MNLI", "MNLI")["diagnostic"].examples
     assert (one.text, one.second, one.label) == ("A cat .", "A dog .", "neutral")
+
+
+def test_the_diagnostic_set_is_found_beside_mnli_and_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    official(tmp_path / "glue/MNLI", "MNLI")
+    (tmp_path / "glue/diagnostic").mkdir()
+    (tmp_path / "glue/diagnostic/diagnostic.tsv").write_text("index\tsentence1\tsentence2\n0\tA cat .\tA dog .\n")
+    beside = read_glue(tmp_path / "glue", "MNLI")
+    assert [one.text for one in beside["diagnostic"].examples] == ["A cat ."]
+    assert [one.text for one in beside["train"].examples] == [TEXTS[0]] * 2
+    (tmp_path / "glue/diagnostic").rename(tmp_path / "apart")
+    assert "diagnostic" not in read_glue(tmp_path / "glue", "MNLI")
+    assert read_glue(tmp_path / "glue", "MNLI", diagnostic=tmp_path / "apart") == beside
+    (tmp_path / "apart/diagnostic.tsv").unlink()
+    row = {"premise": "A cat .", "hypothesis": "A dog .", "label": -1, "idx": 0}
+    (tmp_path / "apart/test.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_glue(tmp_path / "glue", "MNLI", diagnostic=tmp_path / "apart") == beside
+    (tmp_path / "apart/test.jsonl").unlink()
+    message = r"apart: MNLI needs diagnostic.tsv, or test.jsonl of the hub: found neither"
+    with pytest.raises(ValueError, match=message):
+        read_glue(tmp_path / "glue", "MNLI", diagnostic=tmp_path / "apart")
+
+
+def test_the_hubs_diagnostic_set_beside_other_tasks_is_known_by_its_name(tmp_path: Path) -> None:
+    official(tmp_path / "MNLI", "MNLI")
+    for task in ("RTE", "ax"):
+        (tmp_path / task).mkdir()
+        row = {"premise": task, "hypothesis": "A dog .", "label": -1, "idx": 0}
+        (tmp_path / task / "test.jsonl").write_text(json.dumps(row) + "\n")
+    assert [one.text for one in read_glue(tmp_path, "MNLI")["diagnostic"].examples] == ["ax"]
 
 
 def test_rows_of_qqp_without_all_columns_are_left_out_and_counted(tmp_path: Path) -> None:
