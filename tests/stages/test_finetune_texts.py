@@ -95,6 +95,22 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def few_texts(root: Path, name: str, texts: list[str], *, target: str) -> Run:
+    """The stage, ready to learn four texts in two steps; it is scored on the first three."""
+    (root / "own").mkdir(exist_ok=True)
+    for split, count in {"train": 4, "valid": 3}.items():
+        lines = [f"{text}\t{label}" for text, label in zip(texts[:count], (1, 0, 1, 1), strict=False)]
+        (root / f"own/{name}-{split}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    splits = {split: f"own/{name}-{split}.tsv" for split in ("train", "valid")}
+    task = {"kind": "files", "splits": splits, "text": "text", "label": "label", "target": target}
+    config = settings(task=task, encoder="a-bert")
+    config["training"] |= {
+        "batching": {"kind": "examples", "examples_per_step": 2},
+        "duration": {"kind": "steps", "num_steps": 2},
+    }
+    return Run(root, f"finetune/{name}").write_config(config)
+
+
 def metrics(root: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((root / f"metrics/tiny/finetune/{name}.json").read_text())
     return found
@@ -173,6 +189,32 @@ def test_the_files_of_a_user_become_a_classifier_for_the_command_line(
     assert capsys.readouterr().out.startswith("early\t0.")
     model = open_model(Path("models/tiny/finetune/own"))
     assert isinstance(model, Classifier) and model.labels == ("early", "late")
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "target", "note"),
+    [
+        ("short", ["amber", "birch tree", "cedar", "good day"], "classes", "no word stands in two training texts"),
+        (
+            "unspaced",
+            ["这部电影很好看。", "情节非常无聊。", "演员的表演很精彩。", "音乐实在太差了。"],
+            "classes",
+            "no word stands in two training texts",
+        ),
+        ("symbols", ["!", "? ?", ":-)", "1 + 1"], "value", "no word of two letters or more in the training texts"),
+    ],
+)
+def test_texts_without_common_words_are_learned_and_what_becomes_of_the_baseline_is_noted(
+    workspace: Path, name: str, texts: list[str], target: str, note: str
+) -> None:
+    outcome = few_texts(workspace, name, texts, target=target).run("cpu")
+    found = metrics(workspace, name)
+    assert found["notes"]["bag_of_words"].startswith(note) and f"bag of words: {note}" in outcome.log
+    # The three texts that are asked are among the four that are known.
+    known = {"accuracy": 1.0, "f1": 1.0, "matthews": 1.0}
+    constant = {"pearson": 0.0, "spearman": 0.0}
+    assert found["baselines"]["bag_of_words"] == pytest.approx(known if target == "classes" else constant)
+    assert (workspace / f"models/tiny/finetune/{name}/model.safetensors").is_file()
 
 
 def test_what_a_training_costs_is_in_its_metrics(workspace: Path) -> None:
