@@ -30,7 +30,7 @@ from pipeline.models.text_encoders import GPTEncoder, TextEncoder, TextPooler
 from pipeline.objectives.likelihood import class_cross_entropy, squared_error
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
-from pipeline.stages.finetune_task import Evaluation, by_split
+from pipeline.stages.finetune_task import Answers, Evaluation, by_split
 from pipeline.stages.held_out import in_view
 from pipeline.text.tokenizer import Role, Tokenizer
 
@@ -116,11 +116,14 @@ class TextTask:
         """The class for sequence classification of a BERT or a GPT-2, or a layout of our own."""
         return text_classifier_to_huggingface(model, token_ids=self.token_ids, labels=self.target.labels)
 
-    def evaluate(self, model: SequenceClassifier) -> Evaluation:
+    def answer(self, model: SequenceClassifier) -> Answers[np.ndarray]:
+        """Class numbers, or real values, of every held-out text."""
+        return Answers({split: predict(model, self.examples[split]) for split in self.texts if split != "train"})
+
+    def evaluate(self, answers: Answers[np.ndarray]) -> Evaluation:
         """Scores test if its labels are known, otherwise valid; other splits with labels come beside it."""
-        held_out = [split for split in self.texts if split != "train"]
-        found = {split: predict(model, self.examples[split]) for split in held_out}
-        scored = [split for split in held_out if is_labelled(self.texts[split])]
+        found = answers.by_split
+        scored = [split for split in found if is_labelled(self.texts[split])]
         main = "test" if "test" in scored else "valid"
         results = {split: self._score(found[split], split) for split in scored}
         figures = [

@@ -217,6 +217,22 @@ def test_texts_without_common_words_are_learned_and_what_becomes_of_the_baseline
     assert (workspace / f"models/tiny/finetune/{name}/model.safetensors").is_file()
 
 
+def test_a_baseline_that_fails_ends_the_stage_and_does_not_lose_the_model(workspace: Path) -> None:
+    run = few_texts(workspace, "broken", WORDS[:4], target="classes")
+    run.module = "tests.stages.broken_baseline"
+    outcome = run.run("cpu", expect=(2,))
+    assert "the baseline is broken" in outcome.log
+    kept = (workspace / "models/tiny/finetune/broken/model.safetensors").read_bytes()
+    model = open_model(workspace / "models/tiny/finetune/broken")
+    assert isinstance(model, Classifier) and model.labels == ("0", "1")
+    assert not (workspace / "metrics/tiny/finetune/broken.json").exists()
+    # The stage in order takes up what was trained.
+    again = Run(workspace, "finetune/broken").run("cpu")
+    assert "continuing from" in again.log
+    assert metrics(workspace, "broken")["split"] == "valid"
+    assert (workspace / "models/tiny/finetune/broken/model.safetensors").read_bytes() == kept
+
+
 def test_what_a_training_costs_is_in_its_metrics(workspace: Path) -> None:
     """Of T tokens in a row, of which the first is read: 3 passes over the one layer, each of 2 T x 3 x 32^2 operations
     for queries, keys and values, and 4 x 32 T + 2 (32^2 + 2 x 32 x 48) for the first.
