@@ -20,7 +20,7 @@ from pipeline.data.classification import (
     regression_examples,
     unlabelled_examples,
 )
-from pipeline.data.glue import TASKS, GlueName, Score, leaderboard_rows, predictions_file
+from pipeline.data.glue import TASKS, GlueName, Score, index_of, is_asked, leaderboard_rows, predictions_file
 from pipeline.data.plan import one_pass
 from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values, fewest_texts
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
@@ -121,10 +121,13 @@ class TextTask:
         return Answers({split: predict(model, self.examples[split]) for split in self.texts if split != "train"})
 
     def evaluate(self, answers: Answers[np.ndarray]) -> Evaluation:
-        """Scores test if its labels are known, otherwise valid; other splits with labels come beside it."""
+        """Scores test if its labels are known, otherwise valid; other splits with labels come beside it.
+
+        A task of the benchmark is scored on its dev set even so: its test set is what the leaderboard asks for.
+        """
         found = answers.by_split
         scored = [split for split in found if is_labelled(self.texts[split])]
-        main = "test" if "test" in scored else "valid"
+        main = "test" if "test" in scored and not self.target.glue else "valid"
         results = {split: self._score(found[split], split) for split in scored}
         figures = [
             one["score"]["glue"] for split, one in results.items() if self.target.glue and split.startswith(main)
@@ -144,7 +147,9 @@ class TextTask:
                     self.texts[main][:_NUM_SAMPLES], self._answers(found[main][:_NUM_SAMPLES]), strict=True
                 )
             ],
-            predictions=dict(self._file(split, values) for split, values in found.items()),
+            predictions={
+                name: text for split, values in found.items() for name, text in self._files(split, values).items()
+            },
         )
 
     def _score(self, predictions: np.ndarray, split: str) -> dict[str, Any]:
@@ -192,16 +197,18 @@ class TextTask:
             return [self.target.classes[number] for number in predictions]
         return [float(value) for value in predictions]
 
-    def _file(self, split: str, predictions: np.ndarray) -> tuple[str, str]:
-        """Name and text of a file of predictions: what the leaderboard takes of a hidden test set, else a table."""
+    def _files(self, split: str, predictions: np.ndarray) -> dict[str, str]:
+        """Files of predictions: what the leaderboard takes of its test sets, and a table, but not of hidden labels."""
         answers = [str(answer) for answer in self._answers(predictions)]
-        if self.target.glue and not is_labelled(self.texts[split]):
-            return predictions_file(self.target.glue, split), leaderboard_rows(answers, self.target.glue)
-        rows = (
-            f"{i}\t{text.label}\t{answer}\n"
-            for i, (text, answer) in enumerate(zip(self.texts[split], answers, strict=True))
-        )
-        return f"{split}.tsv", "index\tlabel\tprediction\n" + "".join(rows)
+        texts, glue = self.texts[split], self.target.glue
+        indices = [index_of(text.id, split) or str(i) for i, text in enumerate(texts)]
+        files = {}
+        if glue and is_asked(split):
+            files[predictions_file(glue, split)] = leaderboard_rows(indices, answers, glue)
+        if not files or is_labelled(texts):
+            rows = (f"{i}\t{text.label}\t{said}\n" for i, text, said in zip(indices, texts, answers, strict=True))
+            files[f"{split}.tsv"] = "index\tlabel\tprediction\n" + "".join(rows)
+        return files
 
 
 def open_texts(
@@ -257,5 +264,6 @@ def predict(model: SequenceClassifier, data: SequenceExamples) -> np.ndarray:
 def labelled_rows(path: Path, rows: Sequence[Any]) -> list[LabelledText]:
     """Prepared rows as labelled texts that know where they stand."""
     return [
-        LabelledText(text=row.text, second=row.second, label=row.label, where=f"{path}, id {row.id}") for row in rows
+        LabelledText(text=row.text, second=row.second, label=row.label, where=f"{path}, id {row.id}", id=row.id)
+        for row in rows
     ]

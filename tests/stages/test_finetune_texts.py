@@ -27,6 +27,7 @@ from tests.training.harness import Workspace, snapshot
 
 MNLI_CLASSES = ("entailment", "neutral", "contradiction")
 SPLITS = {"train": 480, "valid": 60, "valid_mismatched": 30, "test": 40, "test_mismatched": 30, "diagnostic": 6}
+PARAPHRASES = {"train": 40, "valid": 11, "test": 7}
 
 
 def pairs(split: str, count: int) -> list[Labelled]:
@@ -49,6 +50,16 @@ def similarities(count: int, *, seed: int) -> list[Labelled]:
     return [Labelled(str(i), WORDS[a], WORDS[b], f"{5 * (a + b) / 14:.3f}") for i, (a, b) in enumerate(places)]
 
 
+def paraphrases(split: str, count: int) -> list[Labelled]:
+    """Pairs that say the same where both words are one; the rows of test have numbers of their own."""
+    random = np.random.default_rng(count)
+    found = []
+    for i, (a, b) in enumerate(random.integers(0, 3, (count, 2))):
+        label = "equivalent" if a == b else "not_equivalent"
+        found.append(Labelled(f"{split}-{2 * i + 1 if split == 'test' else i}", WORDS[a], WORDS[b], label))
+    return found
+
+
 def settings(**more: object) -> dict[str, Any]:
     training = CONFIG["training"] | {"duration": {"kind": "epochs", "num_epochs": 16}}
     training |= {"optimizer": {"lr": 0.005, "betas": [0.9, 0.98]}}
@@ -57,7 +68,7 @@ def settings(**more: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the stage ran on MNLI, on STS-B, and on files of a user."""
+    """A workspace in which the stage ran on MNLI, on STS-B, on MRPC, and on files of a user."""
     root = tmp_path_factory.mktemp("glue") / "workspace"
     Workspace(root, snapshot(tmp_path_factory.mktemp("code")), module="", config="conf/tiny/")
     prepared = root / "data/tiny/prepared/tasks"
@@ -69,6 +80,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hidden = [Labelled(row.id, row.text, row.second, "") for row in rows]
         write_records(prepared / f"similarity/{split}.jsonl", hidden if split == "test" else rows)
     write_json(prepared / "similarity" / TASK, {"kind": "glue", "name": "STS-B"})
+    for split, count in PARAPHRASES.items():
+        write_records(prepared / f"MRPC/{split}.jsonl", paraphrases(split, count))
+    write_json(prepared / "MRPC" / TASK, {"kind": "glue", "name": "MRPC"})
     (root / "own").mkdir()
     for split, count in {"train": 200, "valid": 20, "test": 20}.items():
         random = np.random.default_rng(count)
@@ -80,6 +94,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tasks: dict[str, dict[str, object]] = {
         "mnli": {"kind": "glue", "name": "MNLI"},
         "similarity": {"kind": "glue", "name": "STS-B", "folder": "similarity"},
+        "mrpc": {"kind": "glue", "name": "MRPC"},
         "own": {
             "kind": "files",
             "splits": {split: f"own/{split}.tsv" for split in ("train", "valid", "test")},
@@ -151,7 +166,7 @@ def test_the_scores_are_those_of_the_answers_that_are_written(workspace: Path) -
 def test_hidden_test_sets_are_answered_in_the_files_of_the_leaderboard(workspace: Path) -> None:
     folder = workspace / "metrics/tiny/predictions/finetune/mnli"
     assert {path.name for path in folder.iterdir()} == {
-        *("valid.tsv", "valid_mismatched.tsv", "diagnostic.tsv", "MNLI-m.tsv", "MNLI-mm.tsv")
+        *("valid.tsv", "valid_mismatched.tsv", "diagnostic.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv")
     }
     for file, split in (("MNLI-m.tsv", "test"), ("MNLI-mm.tsv", "test_mismatched")):
         head, *rows = table(workspace, "mnli", file)
@@ -163,6 +178,25 @@ def test_hidden_test_sets_are_answered_in_the_files_of_the_leaderboard(workspace
         assert np.mean([row[1] == MNLI_CLASSES[half] for row, half in zip(rows, halves, strict=True)]) > 0.7
     answers = [float(row[1]) for row in table(workspace, "similarity", "STS-B.tsv")[1:]]
     assert len(answers) == 10 and all(0 <= answer <= 5 for answer in answers)
+
+
+def test_a_task_of_the_benchmark_is_scored_on_dev_and_its_test_set_answered_though_the_labels_are_known(
+    workspace: Path,
+) -> None:
+    found = metrics(workspace, "mrpc")
+    assert found["split"] == "valid" and found["num_texts"] == PARAPHRASES
+    assert found["glue"] == pytest.approx(found["score"]["glue"])
+    labels = [one.label for one in paraphrases("valid", PARAPHRASES["valid"])]
+    assert [row[1] for row in table(workspace, "mrpc", "valid.tsv")[1:]] == labels
+    head, *answered = table(workspace, "mrpc", "MRPC.tsv")
+    assert head == ["index", "prediction"]
+    assert [row[0] for row in answered] == [str(2 * i + 1) for i in range(PARAPHRASES["test"])]
+    _, *scored = table(workspace, "mrpc", "test.tsv")
+    numbers = {"equivalent": "1", "not_equivalent": "0"}
+    assert [[index, numbers[said]] for index, _, said in scored] == answered
+    share = np.mean([label == said for _, label, said in scored])
+    assert found["others"].keys() == {"test"}
+    assert found["others"]["test"]["score"]["accuracy"] == pytest.approx(share)
 
 
 def test_a_regression_is_scored_by_correlations_whose_mean_is_the_figure_of_the_benchmark(workspace: Path) -> None:
