@@ -68,7 +68,7 @@ def settings(**more: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the stage ran on MNLI, on STS-B, on MRPC, and on files of a user."""
+    """A workspace in which the stage ran on MNLI, on STS-B, on MRPC, and on two tasks of a user."""
     root = tmp_path_factory.mktemp("glue") / "workspace"
     Workspace(root, snapshot(tmp_path_factory.mktemp("code")), module="", config="conf/tiny/")
     prepared = root / "data/tiny/prepared/tasks"
@@ -102,12 +102,30 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "label": "when",
             "target": "classes",
         },
+        "values": write_values(root),
     }
     (root / "conf/tiny/finetune").mkdir(parents=True)
     for name, task in tasks.items():
         (root / f"conf/tiny/finetune/{name}.yaml").write_text(yaml.safe_dump(settings(task=task, encoder="a-bert")))
         Run(root, f"finetune/{name}").run("cpu")
     return root
+
+
+def values(seed: int, count: int) -> list[tuple[str, float]]:
+    """Three words, and the mean of their places in the list."""
+    places = np.random.default_rng(seed).integers(0, 8, (count, 3))
+    return [(" ".join(WORDS[place] for place in row), round(float(row.mean()), 2)) for row in places]
+
+
+def write_values(root: Path) -> dict[str, object]:
+    """A regression of the user's: a table to train on, JSON lines to be scored on."""
+    lines = [f"{text}\t{value}" for text, value in values(0, 200)]
+    (root / "own/values.tsv").write_text("\n".join(["says\tplace", *lines]) + "\n")
+    for seed, split in enumerate(("valid", "test"), start=1):
+        rows = [json.dumps({"says": text, "place": value}) + "\n" for text, value in values(seed, 30)]
+        (root / f"own/values-{split}.jsonl").write_text("".join(rows))
+    splits = {"train": "own/values.tsv"} | {split: f"own/values-{split}.jsonl" for split in ("valid", "test")}
+    return {"kind": "files", "splits": splits, "text": "says", "label": "place", "target": "value"}
 
 
 def few_texts(root: Path, name: str, texts: list[str], *, target: str) -> Run:
@@ -223,6 +241,23 @@ def test_the_files_of_a_user_become_a_classifier_for_the_command_line(
     assert capsys.readouterr().out.startswith("early\t0.")
     model = open_model(Path("models/tiny/finetune/own"))
     assert isinstance(model, Classifier) and model.labels == ("early", "late")
+
+
+def test_values_in_the_files_of_a_user_become_a_regression(workspace: Path) -> None:
+    found = metrics(workspace, "values")
+    assert found["split"] == "test" and found["num_texts"] == {"train": 200, "valid": 30, "test": 30}
+    assert found["others"].keys() == {"valid"} and found["baselines"].keys() == {"bag_of_words"}
+    assert "glue" not in found and "notes" not in found
+    for seed, (split, part) in enumerate({"valid": found["others"]["valid"], "test": found}.items(), start=1):
+        head, *rows = table(workspace, "values", f"{split}.tsv")
+        assert head == ["index", "label", "prediction"]
+        assert [float(row[1]) for row in rows] == [value for _, value in values(seed, 30)]
+        score = regression_score(*(np.array([float(row[i]) for row in rows]) for i in (2, 1)))
+        assert part["score"]["pearson"] == pytest.approx(score.pearson, abs=1e-5)
+        assert part["score"]["spearman"] == pytest.approx(score.spearman, abs=1e-5)
+    assert found["score"]["pearson"] > 0.9
+    model = open_model(workspace / "models/tiny/finetune/values")
+    assert isinstance(model, Classifier) and model.labels == ("place",)
 
 
 @pytest.mark.parametrize(
