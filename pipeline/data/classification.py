@@ -30,6 +30,8 @@ class LabelledText:
     """The class by its name, or the decimal number of a regression."""
     where: str
     """File and line, for messages."""
+    id: str = ""
+    """Its id among the prepared examples; empty where it has none."""
 
 
 @dataclass(frozen=True)

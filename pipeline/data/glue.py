@@ -4,7 +4,7 @@ The official files are tab-separated without any quoting: a quotation mark is te
 their classes, whatever the files write for them; what the leaderboard wants is what the official files write.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -37,13 +37,16 @@ class GlueTask:
     has_header: bool = True
     """Whether the first line of train and dev names the columns; that of test always does."""
     may_break: bool = False
-    """Whether the official files have rows that lack columns: they are left out and counted."""
+    """Whether the official train and dev files have rows that lack columns: they are left out and counted."""
     splits: tuple[tuple[str, str, str, str], ...] = (
         ("train", "train", "train", ""),
         ("valid", "dev", "validation", ""),
         ("test", "test", "test", ""),
     )
-    """Each split: our name, the official file, the hub's name, and what tells its file of predictions from others."""
+    """Each split: our name, the official file, the hub's name, and what tells its file of predictions from others.
+
+    What the hub has under a name other than the task's stands behind that name and a slash.
+    """
 
     @property
     def is_pair(self) -> bool:
@@ -92,7 +95,7 @@ TASKS: Mapping[GlueName, GlueTask] = {
             ("valid_mismatched", "dev_mismatched", "validation_mismatched", "-mm"),
             ("test", "test_matched", "test_matched", "-m"),
             ("test_mismatched", "test_mismatched", "test_mismatched", "-mm"),
-            (DIAGNOSTIC, "diagnostic", "diagnostic", ""),
+            (DIAGNOSTIC, "diagnostic", "ax/test", ""),
         ),
     ),
     "QNLI": GlueTask(
@@ -106,35 +109,57 @@ assert set(TASKS) == set(get_args(GlueName))
 
 _COLA_COLUMNS = ("source", "label", "mark", "sentence")
 _REQUIRED = ("train", "valid")
+_INDICES = ("index", "id")
+"""What the column is called by which the leaderboard knows a row of a test set; the second name is that of QQP."""
 
 
 @dataclass(frozen=True)
 class GlueSplit:
-    """The examples of one split, in file order; those of a test set have no label, as the leaderboard keeps it."""
+    """The examples of one split, in file order; their label is empty where the leaderboard keeps it.
+
+    The id of an example ends with the number of its row: in what the leaderboard asks for, the file's own.
+    """
 
     examples: tuple[Labelled, ...]
     num_broken: int
     """Rows left out because columns were missing."""
 
 
-def read_glue(folder: Path, name: GlueName) -> dict[str, GlueSplit]:
+def read_glue(folder: Path, name: GlueName, *, diagnostic: Path | None = None) -> dict[str, GlueSplit]:
     """Every split that the folder holds: official TRAIN.tsv files, or JSON lines of the hub's data set.
 
-    Raises ValueError that names the file and the line of a fault, and a folder without train and dev.
+    The folder may hold other tasks too, each in a folder of its name. The diagnostic set stands anywhere below it, as
+    diagnostic/diagnostic.tsv beside MNLI does, or in the folder `diagnostic`, if that is given.
+
+    Raises ValueError that names the file and the line of a fault, and a folder without what has to be there.
     """
     task = TASKS[name]
+    own = folder / name if (folder / name).is_dir() else folder
     found: dict[str, GlueSplit] = {}
     for split, official, hub, _ in task.splits:
-        tables, rows = (_below(folder, f"{official}.tsv"), _below(folder, f"{hub}.jsonl"))
+        place = own
+        if split == DIAGNOSTIC:
+            place, hub = (folder, hub) if diagnostic is None else (diagnostic, hub.rpartition("/")[2])
+        tables, rows = (_below(place, f"{official}.tsv"), _below(place, f"{hub}.jsonl"))
         if tables and rows:
-            raise ValueError(f"{folder}: {split} of {name} is there twice: {tables} and {rows}")
+            raise ValueError(f"{place}: {split} of {name} is there twice: {tables} and {rows}")
         if tables:
             found[split] = _read_table(tables, task, split)
         elif rows:
             found[split] = GlueSplit(tuple(_read_hub(rows, task, split)), 0)
-        elif split in _REQUIRED:
-            raise ValueError(f"{folder}: {name} needs {official}.tsv, or {hub}.jsonl of the hub: found neither")
+        elif split in _REQUIRED or place == diagnostic:
+            raise ValueError(f"{place}: {name} needs {official}.tsv, or {hub}.jsonl of the hub: found neither")
     return found
+
+
+def is_asked(split: str) -> bool:
+    """Whether the leaderboard asks for answers to a split; scores are reported on the others."""
+    return not split.startswith(_REQUIRED)
+
+
+def index_of(example: str, split: str) -> str:
+    """The number of its row, by the id of an example."""
+    return example.removeprefix(f"{split}-")
 
 
 def _below(folder: Path, file: str) -> Path | None:
@@ -157,12 +182,15 @@ def _read_table(path: Path, task: GlueTask, split: str) -> GlueSplit:
         wanted, is_labelled = wanted[:-1], False
     check_columns(path, columns, wanted)
     places = [columns.index(column) for column in wanted]
+    numbered = [columns.index(column) for column in _INDICES if is_asked(split) and column in columns][:1]
     examples: list[Labelled] = []
+    known: set[int] = set()
     num_broken = 0
     for number, line in lines:
         fields = line.split("\t")
-        if len(fields) <= max(places):
-            if not task.may_break:
+        if len(fields) <= max(places + numbered):
+            # Who leaves out a row of a test set answers another one in its stead.
+            if is_asked(split) or not task.may_break:
                 raise ValueError(
                     f"{path}:{number}: expected {len(columns)} columns, found {len(fields)}: {line[:60]!r}"
                 )
@@ -170,10 +198,21 @@ def _read_table(path: Path, task: GlueTask, split: str) -> GlueSplit:
             continue
         values = [fields[place] for place in places]
         label = _class_of(values.pop(), task, f"{path}:{number}") if is_labelled else ""
-        examples.append(_example(values, label, task, f"{split}-{len(examples)}"))
+        index = len(examples)
+        if numbered:
+            index = _new_index(fields[numbered[0]], known, f"{path}:{number}: {columns[numbered[0]]}")
+        examples.append(_example(values, label, task, f"{split}-{index}"))
     if not examples:
         raise ValueError(f"{path}: no examples")
     return GlueSplit(tuple(examples), num_broken)
+
+
+def _new_index(written: str, known: set[int], where: str) -> int:
+    """The number of a row, added to those that are known already."""
+    if not written.isdecimal() or int(written) in known:
+        raise ValueError(f"{where}: expected a whole number that no row before has, found {written!r}")
+    known.add(int(written))
+    return int(written)
 
 
 def _diagnostic_columns(columns: tuple[str, ...], task: GlueTask) -> tuple[str, ...]:
@@ -192,7 +231,8 @@ def _class_of(written: str, task: GlueTask, where: str) -> str:
 
 
 def _read_hub(path: Path, task: GlueTask, split: str) -> Iterator[Labelled]:
-    """Rows of the hub's data set, whose labels are numbers, and -1 where they are hidden."""
+    """Rows of the hub's data set, whose labels are numbers, and -1 where they are hidden; in test of MRPC none is."""
+    known: set[int] = set()
     for number, row in enumerate(read_rows(path), start=1):
         where = f"{path}:{number}"
         texts = []
@@ -205,7 +245,7 @@ def _read_hub(path: Path, task: GlueTask, split: str) -> Iterator[Labelled]:
         label = row.get("label")
         if isinstance(label, bool) or not isinstance(label, int | float):
             raise ValueError(f"{where}: label: expected a number, found {label!r}")
-        if label == -1 and not split.startswith(_REQUIRED):
+        if label == -1 and is_asked(split):
             name = ""
         elif task.classes:
             if label not in range(len(task.classes)):
@@ -213,7 +253,10 @@ def _read_hub(path: Path, task: GlueTask, split: str) -> Iterator[Labelled]:
             name = task.classes[int(label)]
         else:
             name = repr(float(label))
-        yield _example(texts, name, task, f"{split}-{number - 1}")
+        index = number - 1
+        if is_asked(split) and "idx" in row:
+            index = _new_index(str(row["idx"]), known, f"{where}: idx")
+        yield _example(texts, name, task, f"{split}-{index}")
 
 
 def _example(texts: list[str], label: str, task: GlueTask, name: str) -> Labelled:
@@ -228,7 +271,7 @@ def predictions_file(name: GlueName, split: str) -> str:
     return f"{name}{ending}.tsv"
 
 
-def leaderboard_rows(answers: list[str], name: GlueName) -> str:
+def leaderboard_rows(indices: Sequence[str], answers: Sequence[str], name: GlueName) -> str:
     """The answers to a test set as the leaderboard takes them: a header, then index and answer.
 
     `answers` are names of classes; values of the regression go there with three digits, kept within 0 to 5.
@@ -238,4 +281,5 @@ def leaderboard_rows(answers: list[str], name: GlueName) -> str:
         written = [task.written[task.classes.index(answer)] for answer in answers]
     else:
         written = [f"{min(5.0, max(0.0, float(answer))):.3f}" for answer in answers]
-    return "".join(f"{row}\n" for row in ("index\tprediction", *(f"{i}\t{one}" for i, one in enumerate(written))))
+    rows = (f"{index}\t{one}" for index, one in zip(indices, written, strict=True))
+    return "".join(f"{row}\n" for row in ("index\tprediction", *rows))

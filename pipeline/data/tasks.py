@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import write_json
 from pipeline.config import Config
@@ -28,6 +28,15 @@ class GlueSource(Config):
     """Folder below raw/; it may hold other tasks too, each in a folder of its name."""
     name: GlueName
     """The task, by the name of its official folder."""
+    diagnostic: str = ""
+    """Folder below raw/ of the diagnostic set, which MNLI answers too, where it is a source of its own: diagnostic.tsv,
+    or the split test of the hub's `ax`. Empty where it is below `source`, or is left out."""
+
+    @model_validator(mode="after")
+    def _has_the_diagnostic_set(self) -> "GlueSource":
+        if self.diagnostic and self.name != "MNLI":
+            raise ValueError(f"diagnostic: the diagnostic set is answered by MNLI alone, found {self.name}")
+        return self
 
 
 AnyTask = GlueSource | ConllSource | SquadSource
@@ -41,13 +50,11 @@ def prepare_tasks(sources: Mapping[TaskName, AnyTask], raw: Path, out: Path) -> 
 
 
 def _prepare(source: AnyTask, raw: Path, out: Path) -> dict[str, Any]:
-    folder = raw / source.source
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
+    folder = _fetched(raw, source.source)
     match source:
         case GlueSource():
-            own = folder / source.name
-            found = read_glue(own if own.is_dir() else folder, source.name)
+            apart = _fetched(raw, source.diagnostic) if source.diagnostic else None
+            found = read_glue(folder, source.name, diagnostic=apart)
             counts: dict[str, Any] = {}
             for split, part in found.items():
                 counts[split] = {"records": write_records(out / f"{split}.jsonl", part.examples)}
@@ -65,3 +72,11 @@ def _prepare(source: AnyTask, raw: Path, out: Path) -> dict[str, Any]:
             return counts
         case _:
             assert_never(source)
+
+
+def _fetched(raw: Path, source: str) -> Path:
+    """The folder of a source; ValueError when it is not there."""
+    folder = raw / source
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
+    return folder

@@ -165,12 +165,14 @@ def main(path: Path) -> None:
         tokenizer.check_fits(encoder.config.vocab_size, folder)
         module = task.module(task.network(encoder, pooler, dropout=config.dropout), config.training)
         fit(run, module, train=task.train, valid=task.valid)
-        evaluation = task.evaluate(module.model)
+        answers = task.answer(module.model)
         with publish(run.layout.output) as target:
             save_model(target, *task.export(module.model))
-            for name, values in evaluation.settings.items():
+            for name, values in answers.settings.items():
                 write_json(target / name, values)
             tokenizer.save(target)
+        # Behind the model, so that a fault of a baseline, which ends the stage, does not lose what was trained.
+        evaluation = task.evaluate(answers)
         run.finish(
             {
                 **evaluation.metrics,

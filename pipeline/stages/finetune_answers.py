@@ -26,7 +26,7 @@ from pipeline.objectives.likelihood import span_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.answering import SETTINGS, Answered, AnswererSettings, find_answers
 from pipeline.stages.base import StageModule
-from pipeline.stages.finetune_task import Evaluation, by_split
+from pipeline.stages.finetune_task import Answers, Evaluation, by_split
 from pipeline.text.tokenizer import Tokenizer
 
 _NUM_SAMPLES = 20
@@ -108,19 +108,26 @@ class AnswerTask:
         """A `BertForQuestionAnswering`."""
         return span_head_to_huggingface(model, pad_token_id=self.pad_id)
 
-    def evaluate(self, model: SpanHead) -> Evaluation:
-        """Scores test if its answers are known, otherwise valid; the threshold is chosen on valid and never on test."""
+    def answer(self, model: SpanHead) -> Answers[Sequence[Answered]]:
+        """The best span of every held-out question; the threshold is chosen on valid and never on test."""
         held_out = [split for split in self.questions if split != "train"]
         found = {split: find_answers(model, self.examples[split], self.settings, num_best=1) for split in held_out}
         settings = self._with_threshold(found["valid"])
-        found = {
-            split: [replace(one, threshold=settings.highest_no_answer) for one in answered]
-            for split, answered in found.items()
-        }
-        scored = [split for split in held_out if is_labelled(self.questions[split])]
+        return Answers(
+            {
+                split: [replace(one, threshold=settings.highest_no_answer) for one in answered]
+                for split, answered in found.items()
+            },
+            {SETTINGS: settings.model_dump()},
+        )
+
+    def evaluate(self, answers: Answers[Sequence[Answered]]) -> Evaluation:
+        """Scores test if its answers are known, otherwise valid."""
+        found, settings = answers.by_split, AnswererSettings.model_validate(answers.settings[SETTINGS])
+        scored = [split for split in found if is_labelled(self.questions[split])]
         main = "test" if "test" in scored else "valid"
         results = {split: self._score(found[split], split) for split in scored}
-        files = dict(one for split in held_out for one in self._files(split, found[split]).items())
+        files = dict(one for split in found for one in self._files(split, found[split]).items())
         return Evaluation(
             metrics={
                 **by_split(results, main),
@@ -138,7 +145,6 @@ class AnswerTask:
                 )
             ],
             predictions=files,
-            settings={SETTINGS: settings.model_dump()},
         )
 
     def _with_threshold(self, found: Sequence[Answered]) -> AnswererSettings:

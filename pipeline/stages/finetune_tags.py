@@ -23,7 +23,7 @@ from pipeline.models.huggingface.bert import token_classifier_to_huggingface
 from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
-from pipeline.stages.finetune_task import Evaluation, by_split
+from pipeline.stages.finetune_task import Answers, Evaluation, by_split
 from pipeline.stages.tagging import best_tags, predict
 from pipeline.text.tags import iob2_tags, marked
 from pipeline.text.tokenizer import Tokenizer
@@ -86,15 +86,20 @@ class TaggingTask:
         """A `BertForTokenClassification`."""
         return token_classifier_to_huggingface(model, pad_token_id=self.pad_id, labels=self.labels)
 
-    def evaluate(self, model: TokenClassifier) -> Evaluation:
+    def answer(self, model: TokenClassifier) -> Answers[Sequence[Sequence[str]]]:
+        """The tags of every held-out sentence."""
+        held_out = [split for split in self.sentences if split != "train"]
+        return Answers(
+            {split: [best_tags(one, self.labels) for one in predict(model, self.examples[split])] for split in held_out}
+        )
+
+    def evaluate(self, answers: Answers[Sequence[Sequence[str]]]) -> Evaluation:
         """Scores test if there is one, otherwise valid, and the other beside it."""
         known = frequent_tags((one.words, one.tags) for one in self.sentences["train"])
         results, files, samples = {}, {}, []
-        held_out = [split for split in self.sentences if split != "train"]
-        main = "test" if "test" in held_out else "valid"
-        for split in held_out:
+        main = "test" if "test" in answers.by_split else "valid"
+        for split, found in answers.by_split.items():
             sentences = self.sentences[split]
-            found = [best_tags(one, self.labels) for one in predict(model, self.examples[split])]
             results[split] = {
                 "score": _scores(found, sentences),
                 "baselines": {

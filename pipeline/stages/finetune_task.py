@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -10,7 +10,18 @@ from pipeline.config import TrainingConfig
 from pipeline.data.batches import Batch, Examples
 from pipeline.stages.base import StageModule
 
+A = TypeVar("A")
 B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Answers(Generic[A]):
+    """What a fine-tuned model says of every held-out example, and how it is to be asked."""
+
+    by_split: Mapping[str, A]
+    """The answers of each held-out split, in the order of its examples."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """JSON files of the model folder by their names: what is to be known beyond config.json."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +34,6 @@ class Evaluation:
     """Examples with what the model says of them, for people."""
     predictions: Mapping[str, str] = field(default_factory=dict)
     """Files of predictions by their names: what the model says of every example of each held-out split."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """JSON files of the model folder by their names: how the model is to be asked, beyond what config.json says."""
 
 
 def by_split(results: Mapping[str, Mapping[str, Any]], main: str) -> dict[str, Any]:
@@ -55,8 +64,11 @@ class OpenedTask(Protocol[B]):
     def module(self, model: Any, training: TrainingConfig) -> StageModule[B]:
         """The network with its loss."""
 
-    def evaluate(self, model: Any) -> Evaluation:
-        """Scores the held-out splits, each as a whole."""
+    def answer(self, model: Any) -> Answers[Any]:
+        """Asks the model about the held-out splits."""
+
+    def evaluate(self, answers: Answers[Any]) -> Evaluation:
+        """Scores the answers, those of a split as a whole, beside those of what knows less."""
 
     def export(self, model: Any) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
         """config.json and parameters in the layout of the Hugging Face class."""

@@ -1,5 +1,6 @@
 """Fine-tuning on texts and pairs of texts: classes, or a real value (Devlin et al. 2019, section 4.1)."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +20,9 @@ from pipeline.data.classification import (
     regression_examples,
     unlabelled_examples,
 )
-from pipeline.data.glue import TASKS, GlueName, Score, leaderboard_rows, predictions_file
+from pipeline.data.glue import TASKS, GlueName, Score, index_of, is_asked, leaderboard_rows, predictions_file
 from pipeline.data.plan import one_pass
-from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
+from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values, fewest_texts
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
 from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.text_classifiers import text_classifier_to_huggingface
@@ -29,9 +30,11 @@ from pipeline.models.text_encoders import GPTEncoder, TextEncoder, TextPooler
 from pipeline.objectives.likelihood import class_cross_entropy, squared_error
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
-from pipeline.stages.finetune_task import Evaluation, by_split
+from pipeline.stages.finetune_task import Answers, Evaluation, by_split
 from pipeline.stages.held_out import in_view
 from pipeline.text.tokenizer import Role, Tokenizer
+
+_log = logging.getLogger(__name__)
 
 _TOKENS_PER_BATCH = 8192
 _NUM_SAMPLES = 20
@@ -113,12 +116,18 @@ class TextTask:
         """The class for sequence classification of a BERT or a GPT-2, or a layout of our own."""
         return text_classifier_to_huggingface(model, token_ids=self.token_ids, labels=self.target.labels)
 
-    def evaluate(self, model: SequenceClassifier) -> Evaluation:
-        """Scores test if its labels are known, otherwise valid; other splits with labels come beside it."""
-        held_out = [split for split in self.texts if split != "train"]
-        found = {split: predict(model, self.examples[split]) for split in held_out}
-        scored = [split for split in held_out if is_labelled(self.texts[split])]
-        main = "test" if "test" in scored else "valid"
+    def answer(self, model: SequenceClassifier) -> Answers[np.ndarray]:
+        """Class numbers, or real values, of every held-out text."""
+        return Answers({split: predict(model, self.examples[split]) for split in self.texts if split != "train"})
+
+    def evaluate(self, answers: Answers[np.ndarray]) -> Evaluation:
+        """Scores test if its labels are known, otherwise valid; other splits with labels come beside it.
+
+        A task of the benchmark is scored on its dev set even so: its test set is what the leaderboard asks for.
+        """
+        found = answers.by_split
+        scored = [split for split in found if is_labelled(self.texts[split])]
+        main = "test" if "test" in scored and not self.target.glue else "valid"
         results = {split: self._score(found[split], split) for split in scored}
         figures = [
             one["score"]["glue"] for split, one in results.items() if self.target.glue and split.startswith(main)
@@ -128,6 +137,7 @@ class TextTask:
                 **by_split(results, main),
                 # MNLI is scored on two sets, whose mean counts.
                 **({"glue": sum(figures) / len(figures)} if figures else {}),
+                **self._notes(),
             },
             samples=[
                 {"text": text.text}
@@ -137,7 +147,9 @@ class TextTask:
                     self.texts[main][:_NUM_SAMPLES], self._answers(found[main][:_NUM_SAMPLES]), strict=True
                 )
             ],
-            predictions=dict(self._file(split, values) for split, values in found.items()),
+            predictions={
+                name: text for split, values in found.items() for name, text in self._files(split, values).items()
+            },
         )
 
     def _score(self, predictions: np.ndarray, split: str) -> dict[str, Any]:
@@ -157,6 +169,18 @@ class TextTask:
             scores = {name: {**one, "glue": glue_figure(one, reported)} for name, one in scores.items()}
         return {"score": scores.pop("score"), "baselines": scores}
 
+    def _notes(self) -> dict[str, Any]:
+        """What is to be known of the baselines, where their training texts are unusual."""
+        match fewest_texts(self._words("train")):
+            case 0:
+                said = "no word of two letters or more in the training texts: the same answer for every text"
+            case 1:
+                said = "no word stands in two training texts: those of one text count too"
+            case _:
+                return {}
+        _log.warning("bag of words: %s", said)
+        return {"notes": {"bag_of_words": said}}
+
     def _scores(
         self, predictions: Integer[np.ndarray, "N"] | Float[np.ndarray, "N"], labels: np.ndarray
     ) -> dict[str, float]:
@@ -173,16 +197,18 @@ class TextTask:
             return [self.target.classes[number] for number in predictions]
         return [float(value) for value in predictions]
 
-    def _file(self, split: str, predictions: np.ndarray) -> tuple[str, str]:
-        """Name and text of a file of predictions: what the leaderboard takes of a hidden test set, else a table."""
+    def _files(self, split: str, predictions: np.ndarray) -> dict[str, str]:
+        """Files of predictions: what the leaderboard takes of its test sets, and a table, but not of hidden labels."""
         answers = [str(answer) for answer in self._answers(predictions)]
-        if self.target.glue and not is_labelled(self.texts[split]):
-            return predictions_file(self.target.glue, split), leaderboard_rows(answers, self.target.glue)
-        rows = (
-            f"{i}\t{text.label}\t{answer}\n"
-            for i, (text, answer) in enumerate(zip(self.texts[split], answers, strict=True))
-        )
-        return f"{split}.tsv", "index\tlabel\tprediction\n" + "".join(rows)
+        texts, glue = self.texts[split], self.target.glue
+        indices = [index_of(text.id, split) or str(i) for i, text in enumerate(texts)]
+        files = {}
+        if glue and is_asked(split):
+            files[predictions_file(glue, split)] = leaderboard_rows(indices, answers, glue)
+        if not files or is_labelled(texts):
+            rows = (f"{i}\t{text.label}\t{said}\n" for i, text, said in zip(indices, texts, answers, strict=True))
+            files[f"{split}.tsv"] = "index\tlabel\tprediction\n" + "".join(rows)
+        return files
 
 
 def open_texts(
@@ -238,5 +264,6 @@ def predict(model: SequenceClassifier, data: SequenceExamples) -> np.ndarray:
 def labelled_rows(path: Path, rows: Sequence[Any]) -> list[LabelledText]:
     """Prepared rows as labelled texts that know where they stand."""
     return [
-        LabelledText(text=row.text, second=row.second, label=row.label, where=f"{path}, id {row.id}") for row in rows
+        LabelledText(text=row.text, second=row.second, label=row.label, where=f"{path}, id {row.id}", id=row.id)
+        for row in rows
     ]

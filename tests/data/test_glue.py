@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from pipeline.data.glue import TASKS, GlueName, leaderboard_rows, predictions_file, read_glue
+from pipeline.data.glue import TASKS, GlueName, index_of, is_asked, leaderboard_rows, predictions_file, read_glue
 from pipeline.data.sources import GIVEN
 
 # First lines of the official train and dev files, and of the test files, written down by hand.
@@ -57,8 +57,8 @@ TEXTS = ('A "bare quote', "and \" another's")
 NAMES: tuple[GlueName, ...] = get_args(GlueName)
 
 
-def line(columns: list[str], label: str) -> str:
-    """A row with the texts and the label in their columns, and an x in every other."""
+def line(columns: list[str], label: str, index: object = "x") -> str:
+    """A row with the texts, the label and the index in their columns, and an x in every other."""
     first, *second = ([*columns[3:]] if columns == ["source", "label", "mark", "sentence"] else []) or [
         column for column in columns if column in ("sentence", "sentence1", "question1", "question", "#1 String")
     ][:1] + [column for column in columns if column in ("sentence2", "question2", "#2 String")]
@@ -66,12 +66,13 @@ def line(columns: list[str], label: str) -> str:
         first, second = "question", ["sentence"]
     values = {first: TEXTS[0], **dict.fromkeys(second, TEXTS[1])}
     values |= dict.fromkeys(("label", "Quality", "score", "is_duplicate", "gold_label"), label)
+    values |= dict.fromkeys(("index", "id"), str(index))
     return "\t".join(values.get(column, "x") for column in columns)
 
 
 def official(folder: Path, name: str) -> None:
     """The official files of a task: two rows in each split."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     header, test_header = HEADERS[name]
     columns = header.split("\t") if header else ["source", "label", "mark", "sentence"]
     rows = [line(columns, LABELS[name][0])] * 2
@@ -79,7 +80,7 @@ def official(folder: Path, name: str) -> None:
     for split in ("train", *(f"dev{ending}" for ending in endings)):
         (folder / f"{split}.tsv").write_text("\n".join([*([header] if header else []), *rows]))
     for ending in endings:
-        text = "\n".join([test_header, *[line(test_header.split("\t"), "")] * 2]) + "\n"
+        text = "\n".join([test_header, *(line(test_header.split("\t"), "", i) for i in range(2))]) + "\n"
         (folder / f"test{ending}.tsv").write_text(text)
 
 
@@ -118,21 +119,38 @@ def test_rows_of_the_hub_are_the_same_examples_and_minus_one_is_a_hidden_label(n
             assert one.label == LABELS[name][1]
 
 
+def test_labels_that_the_hub_shows_in_a_test_set_are_kept(tmp_path: Path) -> None:
+    """MRPC's, whose test set was published with them before the benchmark was."""
+    for split, labels in {"train": [1, 0], "validation": [1], "test": [0, 1]}.items():
+        rows = [{"sentence1": "a", "sentence2": "b", "label": label, "idx": i} for i, label in enumerate(labels)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [one.label for one in read_glue(tmp_path, "MRPC")["test"].examples] == ["not_equivalent", "equivalent"]
+
+
+def test_the_test_set_of_the_official_folder_of_mrpc_is_hidden_though_its_labels_lie_beside_it(tmp_path: Path) -> None:
+    official(tmp_path / "MRPC", "MRPC")
+    for file in ("msr_paraphrase_train.txt", "msr_paraphrase_test.txt"):
+        (tmp_path / "MRPC" / file).write_text(f"{HEADERS['MRPC'][0]}\n1\t1\t2\tone\ttwo\n")
+    (tmp_path / "MRPC/dev_ids.tsv").write_text("1\t2\n")
+    found = read_glue(tmp_path / "MRPC", "MRPC")
+    assert [(one.id, one.text, one.label) for one in found["test"].examples] == [
+        (f"test-{i}", TEXTS[0], "") for i in range(2)
+    ]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_answer_goes_to_the_leaderboard_as_the_official_files_write_it(name: GlueName) -> None:
     answers = [LABELS[name][1]] * 2 if name != "STS-B" else ["3.8", "5.25", "-0.5"]
-    rows = leaderboard_rows(answers, name).split("\n")
+    indices = [str(3 * i) for i in range(len(answers))]
+    rows = leaderboard_rows(indices, answers, name).split("\n")
     assert rows[0] == "index\tprediction" and rows[-1] == ""
     expected = [LABELS[name][0]] * 2 if name != "STS-B" else ["3.800", "5.000", "0.000"]
-    assert rows[1:-1] == [f"{i}\t{one}" for i, one in enumerate(expected)]
+    assert rows[1:-1] == [f"{i}\t{one}" for i, one in zip(indices, expected, strict=True)]
 
 
 def test_the_files_of_predictions_have_the_names_of_the_leaderboard() -> None:
     found = {
-        predictions_file(name, split)
-        for name in NAMES
-        for split, _, _, _ in TASKS[name].splits
-        if split.startswith("test") or split == "diagnostic"
+        predictions_file(name, split) for name in NAMES for split, _, _, _ in TASKS[name].splits if is_asked(split)
     }
     assert found == {
         *("CoLA.tsv", "SST-2.tsv", "MRPC.tsv", "STS-B.tsv", "QQP.tsv", "MNLI-m.tsv", "MNLI-mm.tsv"),
@@ -149,6 +167,53 @@ def test_the_diagnostic_set_is_read_with_its_labels_and_without(tmp_path: Path) 
     file.write_text("Lexical Semantics\tDomain\tPremise\tHypothesis\tLabel\n\tNews\tA cat .\tA dog .\tneutral\n")
     (one,) = read_glue(tmp_path / "MNLI", "MNLI")["diagnostic"].examples
     assert (one.text, one.second, one.label) == ("A cat .", "A dog .", "neutral")
+
+
+def test_the_diagnostic_set_is_found_beside_mnli_and_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    official(tmp_path / "glue/MNLI", "MNLI")
+    (tmp_path / "glue/diagnostic").mkdir()
+    (tmp_path / "glue/diagnostic/diagnostic.tsv").write_text("index\tsentence1\tsentence2\n0\tA cat .\tA dog .\n")
+    beside = read_glue(tmp_path / "glue", "MNLI")
+    assert [one.text for one in beside["diagnostic"].examples] == ["A cat ."]
+    assert [one.text for one in beside["train"].examples] == [TEXTS[0]] * 2
+    (tmp_path / "glue/diagnostic").rename(tmp_path / "apart")
+    assert "diagnostic" not in read_glue(tmp_path / "glue", "MNLI")
+    assert read_glue(tmp_path / "glue", "MNLI", diagnostic=tmp_path / "apart") == beside
+    (tmp_path / "apart/diagnostic.tsv").unlink()
+    row = {"premise": "A cat .", "hypothesis": "A dog .", "label": -1, "idx": 0}
+    (tmp_path / "apart/test.jsonl").write_text(json.dumps(row) + "\n")
+    assert read_glue(tmp_path / "glue", "MNLI", diagnostic=tmp_path / "apart") == beside
+    (tmp_path / "apart/test.jsonl").unlink()
+    message = r"apart: MNLI needs diagnostic.tsv, or test.jsonl of the hub: found neither"
+    with pytest.raises(ValueError, match=message):
+        read_glue(tmp_path / "glue", "MNLI", diagnostic=tmp_path / "apart")
+
+
+def test_the_hubs_diagnostic_set_beside_other_tasks_is_known_by_its_name(tmp_path: Path) -> None:
+    official(tmp_path / "MNLI", "MNLI")
+    for task in ("RTE", "ax"):
+        (tmp_path / task).mkdir()
+        row = {"premise": task, "hypothesis": "A dog .", "label": -1, "idx": 0}
+        (tmp_path / task / "test.jsonl").write_text(json.dumps(row) + "\n")
+    assert [one.text for one in read_glue(tmp_path, "MNLI")["diagnostic"].examples] == ["ax"]
+
+
+def test_the_rows_of_a_test_set_keep_the_index_of_their_file(tmp_path: Path) -> None:
+    official(tmp_path / "QQP", "QQP")
+    columns = HEADERS["QQP"][1].split("\t")
+    rows = [HEADERS["QQP"][1], *(line(columns, "", index) for index in (4, 0, 7))]
+    (tmp_path / "QQP/test.tsv").write_text("\n".join(rows) + "\n")
+    found = read_glue(tmp_path / "QQP", "QQP")["test"].examples
+    assert [index_of(one.id, "test") for one in found] == ["4", "0", "7"]
+    (tmp_path / "QQP/test.tsv").unlink()
+    hub = [{"question1": "a", "question2": "b", "label": -1, "idx": index} for index in (2, 1)]
+    (tmp_path / "QQP/test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in hub))
+    assert [index_of(one.id, "test") for one in read_glue(tmp_path / "QQP", "QQP")["test"].examples] == ["2", "1"]
+    (tmp_path / "QQP/test.jsonl").write_text("".join(json.dumps(row | {"idx": 1}) + "\n" for row in hub))
+    with pytest.raises(
+        ValueError, match=r"test.jsonl:2: idx: expected a whole number that no row before has, found '1'"
+    ):
+        read_glue(tmp_path / "QQP", "QQP")
 
 
 def test_rows_of_qqp_without_all_columns_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -169,6 +234,24 @@ def test_rows_of_qqp_without_all_columns_are_left_out_and_counted(tmp_path: Path
             "train.tsv",
             f"{HEADERS['RTE'][0]}\n0\ta\tb\tmaybe\n",
             r"train.tsv:2: label 'maybe' is not allowed; al",
+        ),
+        (
+            "QQP",
+            "test.tsv",
+            f"{HEADERS['QQP'][1]}\n0\ta\tb\n1\tA?\n2\ta\tb\n",
+            r"test.tsv:3: expected 3 columns, found 2",
+        ),
+        (
+            "QQP",
+            "test.tsv",
+            f"{HEADERS['QQP'][1]}\n0\ta\tb\n0\ta\tb\n",
+            r"test.tsv:3: id: .* that no row before has, f",
+        ),
+        (
+            "RTE",
+            "test.tsv",
+            f"{HEADERS['RTE'][1]}\nx\ta\tb\n",
+            r"test.tsv:2: index: expected a whole number .* found 'x'",
         ),
         ("CoLA", "train.tsv", "gj04\t2\t\tA sentence.\n", r"train.tsv:1: label '2' is not allowed; allowed are 0, 1"),
         ("SST-2", "train.tsv", "sentence\tlabel\n", r"train.tsv: no examples"),

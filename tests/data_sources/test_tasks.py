@@ -6,10 +6,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts import read_json
+from pipeline.config import load
 from pipeline.data.corpus import PrepareConfig, prepare
+from pipeline.data.glue import TASKS, is_asked
 from pipeline.data.prepared import read_labelled
 from pipeline.data.question_records import read_questions
 from pipeline.data.records import Labelled, read_lines
+from pipeline.data.sources import FetchConfig, HubSource
+from pipeline.data.tasks import GlueSource
+from tests.training.harness import ROOT
 
 SENTENCES = ["it 's a charming and often affecting journey .", "unflinchingly bleak and desperate", "a gem ."]
 
@@ -41,6 +46,37 @@ def test_every_row_is_written_in_order_with_its_label_and_an_empty_text_is_kept(
         Labelled(f"train-{i}", text, None, ("negative", "positive")[i % 2]) for i, text in enumerate(SENTENCES)
     )
     assert [(one.text, one.label) for one in read_labelled(folder / "test.jsonl")] == [(SENTENCES[0], ""), ("", "")]
+
+
+def test_every_task_of_the_number_on_glue_is_prepared_with_all_splits_from_the_rows_of_the_hub(tmp_path: Path) -> None:
+    """One stand-in row for each split that fetch.yaml names, with every key that one of the data sets has."""
+    folder = ROOT / "conf/numbers/glue-bert-base"
+    row = dict.fromkeys(("sentence", "sentence1", "sentence2", "question", "question1", "question2"), "A cat .")
+    row |= dict.fromkeys(("premise", "hypothesis"), "A dog .")
+    for name, source in load(folder / "fetch.yaml", FetchConfig).sources.items():
+        if isinstance(source, HubSource):
+            (tmp_path / "raw" / name).mkdir(parents=True)
+            for split in source.splits:
+                # The labels of MRPC's test set are known on the hub.
+                label = -1 if split.startswith("test") and name != "mrpc" else 1
+                line = json.dumps(row | {"label": label, "idx": 5})
+                (tmp_path / f"raw/{name}/{split}.jsonl").write_text(line + "\n")
+    counts, _ = prepare(load(folder / "prepare.yaml", PrepareConfig), tmp_path / "raw", tmp_path / "out")
+    for name, task in TASKS.items():
+        splits = {split for split, _, _, _ in task.splits}
+        assert counts["tasks"][name] == {split: {"records": 1} for split in splits}
+        for split in filter(is_asked, splits):
+            (one,) = read_labelled(tmp_path / f"out/tasks/{name}/{split}.jsonl")
+            assert (one.id, one.label) == (f"{split}-5", "equivalent" if name == "MRPC" else "")
+
+
+def test_a_diagnostic_set_of_another_task_and_one_that_was_not_fetched_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="diagnostic: the diagnostic set is answered by MNLI alone, found RTE"):
+        GlueSource(kind="glue", source="glue", name="RTE", diagnostic="ax")
+    (tmp_path / "raw/glue").mkdir(parents=True)
+    task = {"kind": "glue", "source": "glue", "name": "MNLI", "diagnostic": "ax"}
+    with pytest.raises(ValueError, match=r"raw/ax: no such source; fetch.yaml has to name it"):
+        prepare(config(tasks={"MNLI": task}), tmp_path / "raw", tmp_path / "out")
 
 
 def test_the_overlap_of_a_held_out_split_with_running_text_and_with_training_is_measured(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
+from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values, fewest_texts
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
 
 # Class 1: 3 true positives, 1 false positive, 2 false negatives, 4 true negatives.
@@ -65,3 +65,30 @@ def test_bag_of_words_knows_word_pairs() -> None:
     train = ["not good", "good", "not bad", "bad", "not good at all", "good then", "not bad at all", "bad then"] * 3
     labels = np.array([0, 1, 1, 0, 0, 1, 1, 0] * 3)
     assert bag_of_words_classes(train, labels, train).tolist() == labels.tolist()
+
+
+def test_where_no_term_stands_in_two_texts_those_of_one_are_learned() -> None:
+    train = ["good film", "bad plot", "fine cast", "dull score"]
+    labels = np.array([1, 0, 1, 0])
+    assert fewest_texts(train) == 1
+    assert bag_of_words_classes(train, labels, ["good", "dull"]).tolist() == [1, 0]
+    good, bad = bag_of_words_values(train, 3.0 * labels, ["good film", "bad plot"])
+    assert good > 1.5 > bad
+    assert fewest_texts([*train, "a good one"]) == 2
+
+
+@pytest.mark.parametrize("train", [["!", "? ?", "a b", "好"], ["", "", "", ""]])
+def test_without_any_term_the_answer_is_the_most_frequent_class_or_the_mean(train: list[str]) -> None:
+    assert fewest_texts(train) == 0
+    assert bag_of_words_classes(train, np.array([2, 0, 2, 1]), ["a film", "!"]).tolist() == [2, 2]
+    assert bag_of_words_values(train, np.array([1.0, 2.0, 2.0, 5.0]), ["a film", "!"]).tolist() == [2.5, 2.5]
+
+
+def test_an_unspaced_sentence_is_one_term() -> None:
+    train = ["这部电影很好看", "情节非常无聊", "演员的表演很精彩", "音乐实在太差了"]
+    assert fewest_texts(train) == 1
+    assert bag_of_words_classes(train, np.array([1, 0, 1, 0]), train).tolist() == [1, 0, 1, 0]
+
+
+def test_one_class_in_training_is_the_answer() -> None:
+    assert bag_of_words_classes(["a good film", "a good plot"], np.array([1, 1]), ["a bad film"]).tolist() == [1]

@@ -222,7 +222,7 @@ def test_a_test_set_without_answers_is_answered_and_not_scored(workspace: Path, 
     write_questions(folder / "test.jsonl", bare)
     settings = QuestionsTask.model_validate(TASK | {"name": "two"})
     task = open_questions(folder, tokenizer(), settings, max_length=20)
-    evaluation = task.evaluate(open_answerer(workspace / "models/tiny/finetune/two").model)
+    evaluation = task.evaluate(task.answer(open_answerer(workspace / "models/tiny/finetune/two").model))
     assert evaluation.metrics["split"] == "valid" and evaluation.metrics["others"] == {}
     assert set(json.loads(evaluation.predictions["test.json"])) == {question.id for question in bare}
 

@@ -27,6 +27,7 @@ from tests.training.harness import Workspace, snapshot
 
 MNLI_CLASSES = ("entailment", "neutral", "contradiction")
 SPLITS = {"train": 480, "valid": 60, "valid_mismatched": 30, "test": 40, "test_mismatched": 30, "diagnostic": 6}
+PARAPHRASES = {"train": 40, "valid": 11, "test": 7}
 
 
 def pairs(split: str, count: int) -> list[Labelled]:
@@ -49,6 +50,16 @@ def similarities(count: int, *, seed: int) -> list[Labelled]:
     return [Labelled(str(i), WORDS[a], WORDS[b], f"{5 * (a + b) / 14:.3f}") for i, (a, b) in enumerate(places)]
 
 
+def paraphrases(split: str, count: int) -> list[Labelled]:
+    """Pairs that say the same where both words are one; the rows of test have numbers of their own."""
+    random = np.random.default_rng(count)
+    found = []
+    for i, (a, b) in enumerate(random.integers(0, 3, (count, 2))):
+        label = "equivalent" if a == b else "not_equivalent"
+        found.append(Labelled(f"{split}-{2 * i + 1 if split == 'test' else i}", WORDS[a], WORDS[b], label))
+    return found
+
+
 def settings(**more: object) -> dict[str, Any]:
     training = CONFIG["training"] | {"duration": {"kind": "epochs", "num_epochs": 16}}
     training |= {"optimizer": {"lr": 0.005, "betas": [0.9, 0.98]}}
@@ -57,7 +68,7 @@ def settings(**more: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace in which the stage ran on MNLI, on STS-B, and on files of a user."""
+    """A workspace in which the stage ran on MNLI, on STS-B, on MRPC, and on two tasks of a user."""
     root = tmp_path_factory.mktemp("glue") / "workspace"
     Workspace(root, snapshot(tmp_path_factory.mktemp("code")), module="", config="conf/tiny/")
     prepared = root / "data/tiny/prepared/tasks"
@@ -69,6 +80,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hidden = [Labelled(row.id, row.text, row.second, "") for row in rows]
         write_records(prepared / f"similarity/{split}.jsonl", hidden if split == "test" else rows)
     write_json(prepared / "similarity" / TASK, {"kind": "glue", "name": "STS-B"})
+    for split, count in PARAPHRASES.items():
+        write_records(prepared / f"MRPC/{split}.jsonl", paraphrases(split, count))
+    write_json(prepared / "MRPC" / TASK, {"kind": "glue", "name": "MRPC"})
     (root / "own").mkdir()
     for split, count in {"train": 200, "valid": 20, "test": 20}.items():
         random = np.random.default_rng(count)
@@ -80,6 +94,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tasks: dict[str, dict[str, object]] = {
         "mnli": {"kind": "glue", "name": "MNLI"},
         "similarity": {"kind": "glue", "name": "STS-B", "folder": "similarity"},
+        "mrpc": {"kind": "glue", "name": "MRPC"},
         "own": {
             "kind": "files",
             "splits": {split: f"own/{split}.tsv" for split in ("train", "valid", "test")},
@@ -87,12 +102,46 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "label": "when",
             "target": "classes",
         },
+        "values": write_values(root),
     }
     (root / "conf/tiny/finetune").mkdir(parents=True)
     for name, task in tasks.items():
         (root / f"conf/tiny/finetune/{name}.yaml").write_text(yaml.safe_dump(settings(task=task, encoder="a-bert")))
         Run(root, f"finetune/{name}").run("cpu")
     return root
+
+
+def values(seed: int, count: int) -> list[tuple[str, float]]:
+    """Three words, and the mean of their places in the list."""
+    places = np.random.default_rng(seed).integers(0, 8, (count, 3))
+    return [(" ".join(WORDS[place] for place in row), round(float(row.mean()), 2)) for row in places]
+
+
+def write_values(root: Path) -> dict[str, object]:
+    """A regression of the user's: a table to train on, JSON lines to be scored on."""
+    lines = [f"{text}\t{value}" for text, value in values(0, 200)]
+    (root / "own/values.tsv").write_text("\n".join(["says\tplace", *lines]) + "\n")
+    for seed, split in enumerate(("valid", "test"), start=1):
+        rows = [json.dumps({"says": text, "place": value}) + "\n" for text, value in values(seed, 30)]
+        (root / f"own/values-{split}.jsonl").write_text("".join(rows))
+    splits = {"train": "own/values.tsv"} | {split: f"own/values-{split}.jsonl" for split in ("valid", "test")}
+    return {"kind": "files", "splits": splits, "text": "says", "label": "place", "target": "value"}
+
+
+def few_texts(root: Path, name: str, texts: list[str], *, target: str) -> Run:
+    """The stage, ready to learn four texts in two steps; it is scored on the first three."""
+    (root / "own").mkdir(exist_ok=True)
+    for split, count in {"train": 4, "valid": 3}.items():
+        lines = [f"{text}\t{label}" for text, label in zip(texts[:count], (1, 0, 1, 1), strict=False)]
+        (root / f"own/{name}-{split}.tsv").write_text("\n".join(["text\tlabel", *lines]) + "\n")
+    splits = {split: f"own/{name}-{split}.tsv" for split in ("train", "valid")}
+    task = {"kind": "files", "splits": splits, "text": "text", "label": "label", "target": target}
+    config = settings(task=task, encoder="a-bert")
+    config["training"] |= {
+        "batching": {"kind": "examples", "examples_per_step": 2},
+        "duration": {"kind": "steps", "num_steps": 2},
+    }
+    return Run(root, f"finetune/{name}").write_config(config)
 
 
 def metrics(root: Path, name: str) -> dict[str, Any]:
@@ -135,7 +184,7 @@ def test_the_scores_are_those_of_the_answers_that_are_written(workspace: Path) -
 def test_hidden_test_sets_are_answered_in_the_files_of_the_leaderboard(workspace: Path) -> None:
     folder = workspace / "metrics/tiny/predictions/finetune/mnli"
     assert {path.name for path in folder.iterdir()} == {
-        *("valid.tsv", "valid_mismatched.tsv", "diagnostic.tsv", "MNLI-m.tsv", "MNLI-mm.tsv")
+        *("valid.tsv", "valid_mismatched.tsv", "diagnostic.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv")
     }
     for file, split in (("MNLI-m.tsv", "test"), ("MNLI-mm.tsv", "test_mismatched")):
         head, *rows = table(workspace, "mnli", file)
@@ -147,6 +196,25 @@ def test_hidden_test_sets_are_answered_in_the_files_of_the_leaderboard(workspace
         assert np.mean([row[1] == MNLI_CLASSES[half] for row, half in zip(rows, halves, strict=True)]) > 0.7
     answers = [float(row[1]) for row in table(workspace, "similarity", "STS-B.tsv")[1:]]
     assert len(answers) == 10 and all(0 <= answer <= 5 for answer in answers)
+
+
+def test_a_task_of_the_benchmark_is_scored_on_dev_and_its_test_set_answered_though_the_labels_are_known(
+    workspace: Path,
+) -> None:
+    found = metrics(workspace, "mrpc")
+    assert found["split"] == "valid" and found["num_texts"] == PARAPHRASES
+    assert found["glue"] == pytest.approx(found["score"]["glue"])
+    labels = [one.label for one in paraphrases("valid", PARAPHRASES["valid"])]
+    assert [row[1] for row in table(workspace, "mrpc", "valid.tsv")[1:]] == labels
+    head, *answered = table(workspace, "mrpc", "MRPC.tsv")
+    assert head == ["index", "prediction"]
+    assert [row[0] for row in answered] == [str(2 * i + 1) for i in range(PARAPHRASES["test"])]
+    _, *scored = table(workspace, "mrpc", "test.tsv")
+    numbers = {"equivalent": "1", "not_equivalent": "0"}
+    assert [[index, numbers[said]] for index, _, said in scored] == answered
+    share = np.mean([label == said for _, label, said in scored])
+    assert found["others"].keys() == {"test"}
+    assert found["others"]["test"]["score"]["accuracy"] == pytest.approx(share)
 
 
 def test_a_regression_is_scored_by_correlations_whose_mean_is_the_figure_of_the_benchmark(workspace: Path) -> None:
@@ -173,6 +241,65 @@ def test_the_files_of_a_user_become_a_classifier_for_the_command_line(
     assert capsys.readouterr().out.startswith("early\t0.")
     model = open_model(Path("models/tiny/finetune/own"))
     assert isinstance(model, Classifier) and model.labels == ("early", "late")
+
+
+def test_values_in_the_files_of_a_user_become_a_regression(workspace: Path) -> None:
+    found = metrics(workspace, "values")
+    assert found["split"] == "test" and found["num_texts"] == {"train": 200, "valid": 30, "test": 30}
+    assert found["others"].keys() == {"valid"} and found["baselines"].keys() == {"bag_of_words"}
+    assert "glue" not in found and "notes" not in found
+    for seed, (split, part) in enumerate({"valid": found["others"]["valid"], "test": found}.items(), start=1):
+        head, *rows = table(workspace, "values", f"{split}.tsv")
+        assert head == ["index", "label", "prediction"]
+        assert [float(row[1]) for row in rows] == [value for _, value in values(seed, 30)]
+        score = regression_score(*(np.array([float(row[i]) for row in rows]) for i in (2, 1)))
+        assert part["score"]["pearson"] == pytest.approx(score.pearson, abs=1e-5)
+        assert part["score"]["spearman"] == pytest.approx(score.spearman, abs=1e-5)
+    assert found["score"]["pearson"] > 0.9
+    model = open_model(workspace / "models/tiny/finetune/values")
+    assert isinstance(model, Classifier) and model.labels == ("place",)
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "target", "note"),
+    [
+        ("short", ["amber", "birch tree", "cedar", "good day"], "classes", "no word stands in two training texts"),
+        (
+            "unspaced",
+            ["这部电影很好看。", "情节非常无聊。", "演员的表演很精彩。", "音乐实在太差了。"],
+            "classes",
+            "no word stands in two training texts",
+        ),
+        ("symbols", ["!", "? ?", ":-)", "1 + 1"], "value", "no word of two letters or more in the training texts"),
+    ],
+)
+def test_texts_without_common_words_are_learned_and_what_becomes_of_the_baseline_is_noted(
+    workspace: Path, name: str, texts: list[str], target: str, note: str
+) -> None:
+    outcome = few_texts(workspace, name, texts, target=target).run("cpu")
+    found = metrics(workspace, name)
+    assert found["notes"]["bag_of_words"].startswith(note) and f"bag of words: {note}" in outcome.log
+    # The three texts that are asked are among the four that are known.
+    known = {"accuracy": 1.0, "f1": 1.0, "matthews": 1.0}
+    constant = {"pearson": 0.0, "spearman": 0.0}
+    assert found["baselines"]["bag_of_words"] == pytest.approx(known if target == "classes" else constant)
+    assert (workspace / f"models/tiny/finetune/{name}/model.safetensors").is_file()
+
+
+def test_a_baseline_that_fails_ends_the_stage_and_does_not_lose_the_model(workspace: Path) -> None:
+    run = few_texts(workspace, "broken", WORDS[:4], target="classes")
+    run.module = "tests.stages.broken_baseline"
+    outcome = run.run("cpu", expect=(2,))
+    assert "the baseline is broken" in outcome.log
+    kept = (workspace / "models/tiny/finetune/broken/model.safetensors").read_bytes()
+    model = open_model(workspace / "models/tiny/finetune/broken")
+    assert isinstance(model, Classifier) and model.labels == ("0", "1")
+    assert not (workspace / "metrics/tiny/finetune/broken.json").exists()
+    # The stage in order takes up what was trained.
+    again = Run(workspace, "finetune/broken").run("cpu")
+    assert "continuing from" in again.log
+    assert metrics(workspace, "broken")["split"] == "valid"
+    assert (workspace / "models/tiny/finetune/broken/model.safetensors").read_bytes() == kept
 
 
 def test_what_a_training_costs_is_in_its_metrics(workspace: Path) -> None:
