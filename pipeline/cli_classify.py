@@ -50,10 +50,9 @@ def note_on(cut: Sequence[int], model: Classifier) -> str:
     """A sentence on the lines that `classify_lines` returned; empty where there were none."""
     if not cut:
         return ""
-    longest = model.model.encoder.config.max_length
     return (
-        f"cut: {len(cut)} line(s) had more than the {longest} tokens that the model reads and were labelled without "
-        f"their ends, first line {cut[0]}"
+        f"cut: {len(cut)} line(s) had more than the {model.max_length} tokens that the model reads and were labelled "
+        f"without their ends, first line {cut[0]}"
     )
 
 

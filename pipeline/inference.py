@@ -32,7 +32,7 @@ from pipeline.stages.handover import open_gpt, open_reward
 from pipeline.stages.translation import Translator, open_translator
 from pipeline.stages.word_folder import open_words
 from pipeline.text.chat import ChatRole, encode_conversation, encode_turn
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.tokenizer import Tokenizer, load_tokenizer, reading_length
 from pipeline.workers import side_by_side
 
 _TOKENS_AT_ONCE = 2048
@@ -106,10 +106,14 @@ class Prediction:
 class Classifier:
     """A network that classifies texts, or predicts one number for each."""
 
-    def __init__(self, model: SequenceClassifier, tokenizer: Tokenizer, *, labels: Sequence[str]) -> None:
+    def __init__(
+        self, model: SequenceClassifier, tokenizer: Tokenizer, *, labels: Sequence[str], max_length: int
+    ) -> None:
+        """`labels` name the outputs; a text is read as far as `max_length` tokens."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
+        self.max_length = max_length
 
     def classify(self, texts: Sequence[str], second: Sequence[str] | None = None) -> list[Prediction]:
         """One prediction for each text, or for each pair where the second texts are given too.
@@ -121,7 +125,7 @@ class Classifier:
             return []
         others = [None] * len(texts) if second is None else second
         labelled = [LabelledText(one, other, label="", where="") for one, other in zip(texts, others, strict=True)]
-        examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.model.encoder.config.max_length)
+        examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.max_length)
         sizes = examples.sizes(0)
         steps = one_pass(sizes, tokens_per_batch=_TOKENS_AT_ONCE)
 
@@ -229,8 +233,10 @@ def _open_both_ways(folder: Path, found: ModelFolder) -> BothWaysScorer:
 def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
     model = text_classifier_from_huggingface(found.config, found.state)
     tokenizer = load_tokenizer(folder)
-    tokenizer.check_fits(model.encoder.config.vocab_size, folder)
-    return Classifier(model, tokenizer, labels=output_names(found.config))
+    shape = model.encoder.config
+    tokenizer.check_fits(shape.vocab_size, folder)
+    length = reading_length(folder, positions=shape.max_length)
+    return Classifier(model, tokenizer, labels=output_names(found.config), max_length=length)
 
 
 def _open_tagger(folder: Path, found: ModelFolder) -> Tagger:
@@ -240,8 +246,14 @@ def _open_tagger(folder: Path, found: ModelFolder) -> Tagger:
         if not names:
             raise ValueError("config.json: no id2label, so that nobody knows the tags of the model")
         model = token_classifier_from_huggingface(found.config, found.state)
-        tagger = Tagger(model, tokenizer, labels=[names[str(number)] for number in range(len(names))])
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    tokenizer.check_fits(model.encoder.config.vocab_size, folder)
+    shape = model.encoder.config
+    length = reading_length(folder, positions=shape.max_length)
+    try:
+        labels = [names[str(number)] for number in range(len(names))]
+        tagger = Tagger(model, tokenizer, labels=labels, max_length=length)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    tokenizer.check_fits(shape.vocab_size, folder)
     return tagger

@@ -26,8 +26,11 @@ SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 
 CHAT_ROLES: Mapping[Role, str] = {"user": "<user>", "assistant": "<assistant>", "system": "<system>"}
 _HUGGING_FACE_ROLES: tuple[Role, ...] = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
+_LENGTH = "model_max_length"
 _BIND_NOTHING = 1_000_000_000
 """A model_max_length that limits nothing: the length is the model's affair."""
+_SHORTEST = 3
+"""A token between the two that stand around a text."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,11 @@ class Tokenizer:
                 f"the model's vocab_size is {vocab_size}"
             )
 
-    def save(self, folder: Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json into an existing folder."""
+    def save(self, folder: Path, *, max_length: int = _BIND_NOTHING) -> None:
+        """Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json into an existing folder.
+
+        `max_length` is the longest text, special tokens included, where the model reads fewer than its positions allow.
+        """
         write_json(folder / TOKENIZER, json.loads(self.backend.to_str()))
         named = {f"{role}_token": self.special[role] for role in _HUGGING_FACE_ROLES if role in self.special}
         chat = [token for role, token in CHAT_ROLES.items() if role in self.special]
@@ -142,7 +148,7 @@ class Tokenizer:
         write_json(folder / SPECIAL_TOKENS_MAP, special)
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": _BIND_NOTHING,
+            _LENGTH: max_length,
             "clean_up_tokenization_spaces": False,
             **special,
             **({"chat_template": self.chat_template} if self.chat_template else {}),
@@ -175,3 +181,19 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer(backend=backend, special=special, chat_template=settings.get("chat_template") or "")
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+
+
+def reading_length(folder: Path, *, positions: int) -> int:
+    """The longest text of the model in `folder`, in tokens: what its tokenizer_config.json says, as far as it has
+    positions.
+
+    Folders say nothing, or a number beyond all positions, where these alone limit a text. ValueError names the file and
+    what is no length.
+    """
+    path = folder / TOKENIZER_CONFIG
+    found = read_json(path).get(_LENGTH) if path.is_file() else None
+    if found is None:
+        return positions
+    if not isinstance(found, int | float) or not found >= _SHORTEST:
+        raise ValueError(f"{path}: {_LENGTH}: found {found!r}, allowed is a number of tokens, {_SHORTEST} or more")
+    return positions if found > positions else int(found)
