@@ -24,6 +24,9 @@ def classify_lines(
 ) -> list[int]:
     """Writes `label TAB probability`, or the value of a regression, for each line; an empty line stays empty.
 
+    Several labels that are all true, or several values, stand one behind the other with a tab between them; where no
+    label is likelier than not, the line is empty.
+
     With `pairs` a line is two texts with a tab between them. `name` is what the lines come from, for messages. Returns
     the numbers, from 1, of the lines that were too long to be read to their end. ValueError names a line that is no
     pair.
@@ -38,7 +41,8 @@ def classify_lines(
             both = [_pair(group[place], f"{name}, line {done + place + 1}") for place in filled]
             texts, second = [one for one, _ in both], [other for _, other in both]
         for place, found in zip(filled, model.classify(texts, second), strict=True):
-            written[place] = f"{found.label}\t{found.value:.4f}"
+            said = zip(found.labels, found.values, strict=True)
+            written[place] = "\t".join(f"{label}\t{value:.4f}" for label, value in said)
             if found.is_cut:
                 cut.append(done + place + 1)
         write(written)
@@ -50,10 +54,9 @@ def note_on(cut: Sequence[int], model: Classifier) -> str:
     """A sentence on the lines that `classify_lines` returned; empty where there were none."""
     if not cut:
         return ""
-    longest = model.model.encoder.config.max_length
     return (
-        f"cut: {len(cut)} line(s) had more than the {longest} tokens that the model reads and were labelled without "
-        f"their ends, first line {cut[0]}"
+        f"cut: {len(cut)} line(s) had more than the {model.max_length} tokens that the model reads and were labelled "
+        f"without their ends, first line {cut[0]}"
     )
 
 

@@ -4,12 +4,15 @@
 `Scorer`, `GapFiller`, `BothWaysScorer` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
@@ -18,7 +21,7 @@ from pipeline.data.pieces import PieceBatch
 from pipeline.data.plan import Step, one_pass
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
-from pipeline.kinds import kind_of
+from pipeline.kinds import Problem, has_one_answer, kind_of, problem_of
 from pipeline.models.bilm import BidirectionalLM
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
@@ -32,11 +35,13 @@ from pipeline.stages.handover import open_gpt, open_reward
 from pipeline.stages.translation import Translator, open_translator
 from pipeline.stages.word_folder import open_words
 from pipeline.text.chat import ChatRole, encode_conversation, encode_turn
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.tokenizer import Tokenizer, load_tokenizer, reading_length
 from pipeline.workers import side_by_side
 
 _TOKENS_AT_ONCE = 2048
 """Padded tokens that a classifier computes together."""
+_TRUE_ABOVE = 0.5
+"""The probability above which a label that does not exclude the others is said of a text."""
 
 
 @dataclass(frozen=True)
@@ -93,23 +98,49 @@ class Generator:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one text."""
+    """What a classifier says of one text: the likeliest class, all labels that are likelier than not, or its values."""
 
-    label: str
-    """The likeliest class; for a regression the name of its one output."""
-    value: float
-    """Probability of that class; for a regression the value."""
-    is_cut: bool = False
+    labels: tuple[str, ...]
+    """Names of classes or labels, the likeliest first, or of all values; empty where no label is likelier than not."""
+    values: tuple[float, ...]
+    """The probability of each, or the value."""
+    is_cut: bool
     """Whether the text was longer than the model reads: only its beginning counted."""
+
+    @property
+    def label(self) -> str:
+        """The likeliest class, or the name of the one value."""
+        return self.labels[0]
+
+    @property
+    def value(self) -> float:
+        """Its probability, or the one value."""
+        return self.values[0]
 
 
 class Classifier:
-    """A network that classifies texts, or predicts one number for each."""
+    """A network that classifies texts, or predicts numbers for each."""
 
-    def __init__(self, model: SequenceClassifier, tokenizer: Tokenizer, *, labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: SequenceClassifier,
+        tokenizer: Tokenizer,
+        *,
+        labels: Sequence[str],
+        problem: Problem,
+        max_length: int,
+    ) -> None:
+        """`labels` name the outputs, `problem` says what they are; a text is read as far as `max_length` tokens."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
+        self.problem = problem
+        self.max_length = max_length
+
+    @property
+    def has_one_answer(self) -> bool:
+        """Whether every prediction is one class, or one value."""
+        return has_one_answer(self.problem, len(self.labels))
 
     def classify(self, texts: Sequence[str], second: Sequence[str] | None = None) -> list[Prediction]:
         """One prediction for each text, or for each pair where the second texts are given too.
@@ -121,7 +152,7 @@ class Classifier:
             return []
         others = [None] * len(texts) if second is None else second
         labelled = [LabelledText(one, other, label="", where="") for one, other in zip(texts, others, strict=True)]
-        examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.model.encoder.config.max_length)
+        examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.max_length)
         sizes = examples.sizes(0)
         steps = one_pass(sizes, tokens_per_batch=_TOKENS_AT_ONCE)
 
@@ -138,10 +169,17 @@ class Classifier:
         return [one for one in found if one is not None]
 
     def _prediction(self, scores: Tensor, *, is_cut: bool) -> Prediction:
-        if len(self.labels) == 1:
-            return Prediction(self.labels[0], float(scores[0]), is_cut)
-        best = int(scores.argmax())
-        return Prediction(self.labels[best], float(scores.softmax(0)[best]), is_cut)
+        match self.problem:
+            case "single_label_classification":
+                values, chosen = scores.softmax(0), [int(scores.argmax())]
+            case "multi_label_classification":
+                values = scores.sigmoid()
+                chosen = [i for i in values.argsort(descending=True, stable=True).tolist() if values[i] > _TRUE_ABOVE]
+            case "regression":
+                values, chosen = scores, list(range(len(self.labels)))
+            case _:
+                assert_never(self.problem)
+        return Prediction(tuple(self.labels[i] for i in chosen), tuple(values[chosen].tolist()), is_cut)
 
 
 class Scorer:
@@ -212,42 +250,58 @@ def open_model(folder: Path) -> Model:
             return Neighbours(open_words(folder))
 
 
-def _open_gap_filler(folder: Path, found: ModelFolder) -> GapFiller:
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Puts the folder before what is wrong with it."""
     try:
-        model = masked_words_from_huggingface(found.config, found.state)
+        yield
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise ValueError(f"{folder}: config.json: {key}: {problem['msg']}, found {problem['input']!r}") from error
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+
+
+def _open_gap_filler(folder: Path, found: ModelFolder) -> GapFiller:
+    with _named(folder):
+        model = masked_words_from_huggingface(found.config, found.state)
     tokenizer = load_tokenizer(folder)
     tokenizer.check_fits(model.config.vocab_size, folder)
     return GapFiller(model, tokenizer)
 
 
 def _open_both_ways(folder: Path, found: ModelFolder) -> BothWaysScorer:
-    model = bilm_from_huggingface(found.config, found.state)
+    with _named(folder):
+        model = bilm_from_huggingface(found.config, found.state)
     tokenizer = load_tokenizer(folder)
     tokenizer.check_fits(model.config.vocab_size, folder)
     return BothWaysScorer(model, tokenizer)
 
 
 def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
-    try:
+    with _named(folder):
         model = text_classifier_from_huggingface(found.config, found.state)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+        labels = output_names(found.config)
+        problem = problem_of(found.config)
     tokenizer = load_tokenizer(folder)
-    tokenizer.check_fits(model.encoder.config.vocab_size, folder)
-    return Classifier(model, tokenizer, labels=output_names(found.config))
+    shape = model.encoder.config
+    tokenizer.check_fits(shape.vocab_size, folder)
+    length = reading_length(folder, positions=shape.max_length)
+    return Classifier(model, tokenizer, labels=labels, problem=problem, max_length=length)
 
 
 def _open_tagger(folder: Path, found: ModelFolder) -> Tagger:
     names = found.config.get("id2label", {})
     tokenizer = load_tokenizer(folder)
-    try:
+    with _named(folder):
         if not names:
             raise ValueError("config.json: no id2label, so that nobody knows the tags of the model")
         model = token_classifier_from_huggingface(found.config, found.state)
-        tagger = Tagger(model, tokenizer, labels=[names[str(number)] for number in range(len(names))])
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
-    tokenizer.check_fits(model.encoder.config.vocab_size, folder)
+    shape = model.encoder.config
+    length = reading_length(folder, positions=shape.max_length)
+    with _named(folder):
+        labels = [names[str(number)] for number in range(len(names))]
+        tagger = Tagger(model, tokenizer, labels=labels, max_length=length)
+    tokenizer.check_fits(shape.vocab_size, folder)
     return tagger

@@ -48,20 +48,23 @@ class FoundEntity:
 class Tagger:
     """A BERT that finds entities."""
 
-    def __init__(self, model: TokenClassifier, tokenizer: Tokenizer, *, labels: Sequence[str]) -> None:
-        """ValueError names a label that is no tag."""
+    def __init__(
+        self, model: TokenClassifier, tokenizer: Tokenizer, *, labels: Sequence[str], max_length: int
+    ) -> None:  # fmt: skip
+        """A row that the model reads has up to `max_length` tokens. ValueError names a label that is no tag."""
         for label in labels:
             parse_tag(label)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
+        self.max_length = max_length
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[TaggedWords]:
         """The entities of sentences that are cut into words.
 
-        Every word is looked at: a sentence longer than the model is read in parts.
+        Every word is looked at: a sentence longer than a row is read in parts.
         """
-        data = untagged_examples(sentences, self.tokenizer, max_length=self.model.encoder.config.max_length)
+        data = untagged_examples(sentences, self.tokenizer, max_length=self.max_length)
         results = []
         for rows in predict(self.model, data, is_shown=False):
             found = sorted(entities(best_tags(rows, self.labels)), key=lambda one: one.start)

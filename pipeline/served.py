@@ -27,8 +27,11 @@ def answer(model: Model, request: pd.DataFrame, params: Mapping[str, Any]) -> pd
             return pd.DataFrame({"text": [found.text for found in model.translate_plain(texts)]})
         case Classifier():
             predictions = model.classify(texts)
-            labels, values = [row.label for row in predictions], [row.value for row in predictions]
-            return pd.DataFrame({"label": labels, "value": values})
+            if model.has_one_answer:
+                labels, values = [row.label for row in predictions], [row.value for row in predictions]
+                return pd.DataFrame({"label": labels, "value": values})
+            names, numbers = [list(row.labels) for row in predictions], [list(row.values) for row in predictions]
+            return pd.DataFrame({"labels": names, "values": numbers})
         case Answerer():
             questions = [str(question) for question in request["question"]]
             asked = [

@@ -19,7 +19,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, Object, Property
 
-from pipeline.kinds import kind_of
+from pipeline.kinds import has_one_answer, kind_of, num_outputs, problem_of
 
 _ARTIFACT = "folder"
 _PACKAGE = Path(__file__).parent
@@ -63,14 +63,18 @@ def signature(folder: Path) -> ModelSignature:
     ValueError names a folder that answers no requests.
     """
     text = ColSpec("string", "text")
-    kind = kind_of(json.loads((folder / "config.json").read_text(encoding="utf-8")), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = kind_of(config, folder)
     match kind:
         case "gpt":
             return ModelSignature(Schema([text]), Schema([text]), _DECODING)
         case "translator":
             return ModelSignature(Schema([text]), Schema([text]))
         case "classifier":
-            return ModelSignature(Schema([text]), Schema([ColSpec("string", "label"), ColSpec("double", "value")]))
+            if has_one_answer(problem_of(config), num_outputs(config)):
+                return ModelSignature(Schema([text]), Schema([ColSpec("string", "label"), ColSpec("double", "value")]))
+            labels, values = ColSpec(Array(DataType.string), "labels"), ColSpec(Array(DataType.double), "values")
+            return ModelSignature(Schema([text]), Schema([labels, values]))
         case "answerer":
             request = Schema([text, ColSpec("string", "question")])
             return ModelSignature(request, Schema([ColSpec("string", "answer"), ColSpec("double", "probability")]))

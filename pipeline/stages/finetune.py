@@ -134,7 +134,7 @@ class FinetuneConfig(Config):
     """Weights of the encoder at the beginning: those of its folder, or random ones of the same shape."""
     max_length: PositiveInt
     """Longest text, or pair of texts, in tokens; a longer one is shortened, for tags cut into several, and counted. A
-    longer passage of a question is read through several windows."""
+    longer passage of a question is read through several windows. The folder of the model keeps it."""
     dropout: Fraction
     """Dropout of the encoder and before the classifier."""
     attention_dropout: Fraction = 0.0
@@ -170,7 +170,7 @@ def main(path: Path) -> None:
             save_model(target, *task.export(module.model))
             for name, values in answers.settings.items():
                 write_json(target / name, values)
-            tokenizer.save(target)
+            tokenizer.save(target, max_length=config.max_length)
         # Behind the model, so that a fault of a baseline, which ends the stage, does not lose what was trained.
         evaluation = task.evaluate(answers)
         run.finish(

@@ -30,8 +30,11 @@ _HUGGING_FACE_ROLES: tuple[Role, ...] = ("pad", "bos", "eos", "unk", "cls", "sep
 _UNNAMED: Mapping[Role, str] = dict(BERT_TOKENS.items())
 """The special tokens of a WordPiece folder that names none."""
 _BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast")
+_LENGTH = "model_max_length"
 _BIND_NOTHING = 1_000_000_000
 """A model_max_length that limits nothing: the length is the model's affair."""
+_SHORTEST = 3
+"""A token between the two that stand around a text."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +153,11 @@ class Tokenizer:
                 f"the model's vocab_size is {vocab_size}"
             )
 
-    def save(self, folder: Path) -> None:
-        """Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json into an existing folder."""
+    def save(self, folder: Path, *, max_length: int = _BIND_NOTHING) -> None:
+        """Writes tokenizer.json, tokenizer_config.json and special_tokens_map.json into an existing folder.
+
+        `max_length` is the longest text, special tokens included, where the model reads fewer than its positions allow.
+        """
         write_json(folder / TOKENIZER, json.loads(self.backend.to_str()))
         named = {f"{role}_token": self.special[role] for role in _HUGGING_FACE_ROLES if role in self.special}
         chat = [token for role, token in CHAT_ROLES.items() if role in self.special]
@@ -159,7 +165,7 @@ class Tokenizer:
         write_json(folder / SPECIAL_TOKENS_MAP, special)
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": _BIND_NOTHING,
+            _LENGTH: max_length,
             "clean_up_tokenization_spaces": False,
             **special,
             **({"chat_template": self.chat_template} if self.chat_template else {}),
@@ -252,3 +258,19 @@ def _make_special(backend: tokenizers.Tokenizer, tokens: Iterable[str]) -> None:
     """Marks tokens of the vocabulary as special where the file does not: they are no text when ids are decoded."""
     already = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
     backend.add_special_tokens([tokenizers.AddedToken(one, special=True) for one in tokens if one not in already])
+
+
+def reading_length(folder: Path, *, positions: int) -> int:
+    """The longest text of the model in `folder`, in tokens: what its tokenizer_config.json says, as far as it has
+    positions.
+
+    Folders say nothing, or a number beyond all positions, where these alone limit a text. ValueError names the file and
+    what is no length.
+    """
+    path = folder / TOKENIZER_CONFIG
+    found = read_json(path).get(_LENGTH) if path.is_file() else None
+    if found is None:
+        return positions
+    if not isinstance(found, int | float) or not found >= _SHORTEST:
+        raise ValueError(f"{path}: {_LENGTH}: found {found!r}, allowed is a number of tokens, {_SHORTEST} or more")
+    return positions if found > positions else int(found)

@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from pipeline.models.huggingface.names import Exported
 from pipeline.models.translation import TokenProjection
+from pipeline.objectives.likelihood import class_cross_entropy, squared_error
+from pipeline.objectives.terms import LossTerms
 
 
 def open_theirs(folder: Path, theirs: Any, exported: Exported) -> Any:
@@ -54,3 +56,15 @@ def assert_same(ours: Tensor, theirs: Tensor) -> None:
     """Equal to 1e-4, and not trivially so."""
     assert theirs.std() > 1e-2
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def text_terms(scores: Tensor, targets: Tensor) -> LossTerms:
+    """Our loss of classes, or of real values."""
+    if targets.is_floating_point():
+        return squared_error(scores.squeeze(-1), targets)
+    return class_cross_entropy(scores, targets)
+
+
+def mean_loss(terms: LossTerms) -> Tensor:
+    """What `transformers` calls the loss."""
+    return terms.loss_sum / terms.num_targets

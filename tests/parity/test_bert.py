@@ -36,7 +36,8 @@ from pipeline.models.huggingface.bert import (
     token_classifier_from_huggingface,
     token_classifier_to_huggingface,
 )
-from tests.parity.hf import assert_same, open_theirs, save_theirs, spread
+from pipeline.objectives.likelihood import token_cross_entropy
+from tests.parity.hf import assert_same, mean_loss, open_theirs, save_theirs, spread, text_terms
 
 CONFIG = BertConfig(vocab_size=37, d_model=24, num_layers=2, num_heads=3, d_ff=40, max_length=16)
 
@@ -216,7 +217,10 @@ def test_sequence_classifiers_agree_in_both_directions(labels: list[str], tmp_pa
     spread(our)
     exported = sequence_classifier_to_huggingface(our.eval(), pad_token_id=0, labels=labels)
     theirs = open_theirs(tmp_path, BertForSequenceClassification, exported)
-    assert_same(our(*inputs()), theirs(**their_inputs()).logits)
+    targets = torch.tensor([2, 0]) if len(labels) > 1 else torch.tensor([1.5, -0.5])
+    expected, scores = theirs(**their_inputs(), labels=targets), our(*inputs())
+    assert_same(scores, expected.logits)
+    assert_close(mean_loss(text_terms(scores, targets)), expected.loss, atol=1e-4, rtol=0)
     assert [theirs.config.id2label[i] for i in range(len(labels))] == labels
     spread(theirs)
     again = sequence_classifier_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
@@ -230,7 +234,11 @@ def test_token_classifiers_agree_in_both_directions(tmp_path: Path) -> None:
     spread(our)
     exported = token_classifier_to_huggingface(our.eval(), pad_token_id=0, labels=["O", "B", "I"])
     theirs, mask = open_theirs(tmp_path, BertForTokenClassification, exported), inputs()[2]
-    assert_same(our(*inputs())[mask], theirs(**their_inputs()).logits[mask])
+    chosen = mask & (torch.arange(9) % 2 == 0)
+    targets = inputs()[0] % 3
+    expected, scores = theirs(**their_inputs(), labels=targets.masked_fill(~chosen, -100)), our(*inputs())
+    assert_same(scores[mask], expected.logits[mask])
+    assert_close(mean_loss(token_cross_entropy(scores[chosen], targets[chosen])), expected.loss, atol=1e-4, rtol=0)
     spread(theirs)
     again = token_classifier_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
     assert_same(again(*inputs())[mask], theirs(**their_inputs()).logits[mask])

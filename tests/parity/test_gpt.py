@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
 
 from pipeline.models.gpt import GPT, GPTConfig
@@ -19,7 +20,8 @@ from pipeline.models.huggingface.gpt import (
     reward_to_huggingface,
 )
 from pipeline.models.text_encoders import GPTEncoder, LastTokenPooling
-from tests.parity.hf import assert_same, open_theirs, save_theirs, spread
+from pipeline.objectives.likelihood import token_cross_entropy
+from tests.parity.hf import assert_same, mean_loss, open_theirs, save_theirs, spread, text_terms
 
 CONFIG = GPTConfig(vocab_size=37, d_model=24, num_layers=2, num_heads=3, max_length=16, dropout=0.1)
 THEIRS: dict[str, Any] = {
@@ -46,12 +48,15 @@ def ids(*shape: int) -> Tensor:
 
 
 @torch.no_grad()
-def test_transformers_opens_our_gpt_and_gives_our_logits(tmp_path: Path) -> None:
+def test_transformers_opens_our_gpt_and_gives_our_logits_and_loss(tmp_path: Path) -> None:
     ours = our_gpt()
     theirs = open_theirs(
         tmp_path, GPT2LMHeadModel, gpt_to_huggingface(ours, bos_token_id=1, eos_token_id=2, pad_token_id=0)
     )
-    assert_same(ours.logits(ours(ids(2, 9))), theirs(ids(2, 9)).logits)
+    expected, logits = theirs(ids(2, 9), labels=ids(2, 9)), ours.logits(ours(ids(2, 9)))
+    assert_same(logits, expected.logits)
+    terms = token_cross_entropy(logits[:, :-1].flatten(0, 1), ids(2, 9)[:, 1:].flatten())
+    assert_close(mean_loss(terms), expected.loss, atol=1e-4, rtol=0)
     special = theirs.config.bos_token_id, theirs.config.eos_token_id, theirs.config.pad_token_id
     assert special == (1, 2, 0)
 
@@ -117,23 +122,30 @@ def test_we_open_a_reward_model_of_transformers_and_give_its_rewards(tmp_path: P
 TOKEN_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
-def our_classifier() -> SequenceClassifier:
+def our_classifier(num_labels: int = 3) -> SequenceClassifier:
     encoder, pooler = GPTEncoder(our_gpt()), LastTokenPooling()
-    model = SequenceClassifier(encoder, pooler, num_labels=3, dropout=0.1, has_bias=False)
+    model = SequenceClassifier(encoder, pooler, num_labels=num_labels, dropout=0.1, has_bias=False)
     spread(model)
     return model.eval()
 
 
 @torch.no_grad()
-def test_transformers_opens_our_classifier_and_gives_our_scores_by_the_same_names(tmp_path: Path) -> None:
-    ours = our_classifier()
-    exported = gpt_classifier_to_huggingface(ours, token_ids=TOKEN_IDS, labels=["a", "b", "c"])
+@pytest.mark.parametrize("labels", [["value"], ["a", "b", "c"]])
+def test_transformers_opens_our_classifier_and_gives_our_scores_and_loss_by_the_same_names(
+    labels: list[str], tmp_path: Path
+) -> None:
+    ours = our_classifier(len(labels))
+    exported = gpt_classifier_to_huggingface(ours, token_ids=TOKEN_IDS, labels=labels)
     theirs = open_theirs(tmp_path, GPT2ForSequenceClassification, exported)
     tokens = ids(3, 9)
     tokens[0, 5:] = 0
     mask = tokens != 0
-    assert_same(ours(tokens, torch.zeros_like(tokens), mask), theirs(tokens, attention_mask=mask.long()).logits)
-    assert theirs.config.id2label == {0: "a", 1: "b", 2: "c"}
+    targets = torch.tensor([2, 0, 1]) if len(labels) > 1 else torch.tensor([1.5, -0.5, 0.0])
+    expected = theirs(tokens, attention_mask=mask.long(), labels=targets)
+    scores = ours(tokens, torch.zeros_like(tokens), mask)
+    assert_same(scores, expected.logits)
+    assert_close(mean_loss(text_terms(scores, targets)), expected.loss, atol=1e-4, rtol=0)
+    assert theirs.config.id2label == dict(enumerate(labels))
 
 
 @torch.no_grad()

@@ -74,7 +74,7 @@ def tokenizer() -> Tokenizer:
     return train_wordpiece([" ".join(WORDS)] * 9, vocab_size=220)
 
 
-def pretrained() -> BertForPretraining:
+def pretrained(*, positions: int = 12) -> BertForPretraining:
     """The start of every training here, pretrained with dropouts of its own."""
     torch.manual_seed(0)
     shape = BertConfig(
@@ -83,7 +83,7 @@ def pretrained() -> BertForPretraining:
         num_layers=1,
         num_heads=2,
         d_ff=48,
-        max_length=12,
+        max_length=positions,
         dropout=0.2,
         attention_dropout=0.3,
     )

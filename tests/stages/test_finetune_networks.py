@@ -14,7 +14,7 @@ from transformers import GPT2ForSequenceClassification
 from pipeline.artifacts import load_model, publish, save_model
 from pipeline.config import load
 from pipeline.data.classification import LabelledText, unlabelled_examples
-from pipeline.data.records import read_rows, write_records
+from pipeline.data.records import Rated, read_rows, write_records
 from pipeline.inference import Classifier, open_model
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.bilstm import AttentionPooling, BiLSTM, EndsPooling
@@ -54,7 +54,7 @@ def write_language_models(root: Path) -> None:
     """The folders of pretrain_gpt and pretrain_bilm."""
     torch.manual_seed(0)
     trained, models = bpe(), root / "models/tiny"
-    shape = GPTConfig(vocab_size=trained.vocab_size, d_model=32, num_layers=1, num_heads=2, max_length=16)
+    shape = GPTConfig(vocab_size=trained.vocab_size, d_model=32, num_layers=1, num_heads=2, max_length=32)
     save_gpt(models / "pretrain_gpt", GPT(shape), trained)
     both = BidirectionalLM(
         BiLMConfig(vocab_size=trained.vocab_size, d_model=12, d_hidden=12, num_layers=2, dropout=0.5)
@@ -64,6 +64,15 @@ def write_language_models(root: Path) -> None:
         trained.save(folder)
 
 
+def long_texts() -> list[Rated]:
+    """Texts of which a task that reads 16 tokens does not see the end."""
+    random = np.random.default_rng(9)
+    return [
+        Rated(f"long-{i}", " ".join(random.choice(WORDS, 24)), mean, (round(mean),), "film", f"long-{i}")
+        for i, mean in enumerate((-2.0, 2.0) * 20)
+    ]
+
+
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace in which the stage ran with each network."""
@@ -71,7 +80,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("networks") / "workspace"
     Workspace(root, code, module="", config="conf/tiny/")
     for split, count in SPLITS.items():
-        write_records(root / f"data/tiny/prepared/rated/{split}.jsonl", rated(len(split) + count, count))
+        texts = rated(len(split) + count, count)
+        write_records(
+            root / f"data/tiny/prepared/rated/{split}.jsonl", texts + long_texts() if split == "valid" else texts
+        )
     write_start(root, pretrained())
     write_language_models(root)
     (root / "conf/tiny/finetune").mkdir(parents=True)
@@ -99,16 +111,19 @@ def test_a_gpt_learns_values_too(workspace: Path) -> None:
     assert _metrics(workspace, VALUE)["score"]["pearson"] > 0.9
 
 
+@pytest.mark.parametrize("split", ["test", "valid"])
 @pytest.mark.parametrize("name", [*NETWORKS, VALUE])
-def test_the_folder_answers_as_the_stage_predicted(workspace: Path, name: str) -> None:
+def test_the_folder_answers_as_the_stage_predicted(workspace: Path, name: str, split: str) -> None:
     model = open_model(workspace / "models/tiny/finetune" / name)
     assert isinstance(model, Classifier)
-    rows = [row for row in read_rows(workspace / "data/tiny/prepared/rated/test.jsonl") if row["domain"] == "film"]
+    rows = [row for row in read_rows(workspace / f"data/tiny/prepared/rated/{split}.jsonl") if row["domain"] == "film"]
     task = RATING if name == VALUE else POLARITY
     texts = [row["text"] for row in rows if abs(row["mean"]) >= task.get("min_strength", 0.0)]
-    lines = (workspace / f"metrics/tiny/predictions/finetune/{name}/test.tsv").read_text().splitlines()[1:]
+    lines = (workspace / f"metrics/tiny/predictions/finetune/{name}/{split}.tsv").read_text().splitlines()[1:]
     predicted = [line.split("\t")[2] for line in lines]
     found = model.classify(texts)
+    assert sum(one.is_cut for one in found) == _metrics(workspace, name)["num_shortened"][split]
+    assert sum(one.is_cut for one in found) == (len(long_texts()) if split == "valid" else 0)
     if name == VALUE:
         np.testing.assert_allclose([one.value for one in found], [float(value) for value in predicted], atol=1e-4)
         assert {one.label for one in found} == {"rating"}
@@ -207,8 +222,8 @@ def test_a_folder_of_another_network_and_texts_beyond_the_context_are_refused(wo
         build_network(bert, _config("gpt"), tokenizer())
     with pytest.raises(ValueError, match=r"pretrain_gpt: config\.json: model_type is 'gpt2', only 'pipeline-bilm'"):
         build_network(gpt, _config("bilm"), bpe())
-    with pytest.raises(ValueError, match="max_length: 17 is longer than the 16 positions of"):
-        build_network(gpt, _config("gpt", max_length=17), bpe())
+    with pytest.raises(ValueError, match="max_length: 33 is longer than the 32 positions of"):
+        build_network(gpt, _config("gpt", max_length=33), bpe())
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -19,7 +19,7 @@ from pipeline.data.prepared import read_tagged
 from pipeline.data.records import Tagged, write_records
 from pipeline.data.tagging import tagging_examples, untagged_examples
 from pipeline.data.tasks import prepare_tasks
-from pipeline.evaluation.tagging import tagging_score
+from pipeline.evaluation.tagging import entities, tagging_score
 from pipeline.inference import open_model
 from pipeline.inference_tags import Tagger
 from pipeline.models.bert import Bert, BertConfig
@@ -74,7 +74,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"kind": "conll", "source": "corpus", "scheme": "iob1", **{split: f"{split}.txt" for split in SIZES}}
     )
     prepare_tasks({"names": source}, root / "data/tiny/raw", root / "data/tiny/prepared/tasks")
-    write_start(root, pretrained())
+    write_start(root, pretrained(positions=32))
     (root / "conf/tiny/finetune").mkdir(parents=True)
     (root / "conf/tiny/finetune/names.yaml").write_text(yaml.safe_dump(SETTINGS))
     Run(root, "finetune/names").run("cpu")
@@ -164,6 +164,27 @@ def test_the_folder_tags_texts_as_the_stage_was_scored(workspace: Path) -> None:
     kind, start, stop = read_tags(truth[1].tags, "iob2")[0]
     (found,) = model.find([" ".join(truth[1].words).capitalize() + "."])
     assert (found[0].kind, found[0].text.lower()) == (kind, " ".join(truth[1].words[start:stop]))
+
+
+def test_the_folder_tags_sentences_longer_than_its_rows_as_the_stage_did(workspace: Path) -> None:
+    model = open_model(workspace / "models/tiny/finetune/names")
+    assert isinstance(model, Tagger)
+    text = (workspace / "metrics/tiny/predictions/finetune/names/test.conll").read_text()
+    rows = [[line.split(" ") for line in part.split("\n")] for part in text.removesuffix("\n\n").split("\n\n")]
+    long = [row for row in rows if len(row) > 10]
+    sentences = [[word for word, _, _ in row] for row in long]
+    predicted = [tuple(sorted(entities([tag for _, _, tag in row]), key=lambda one: one.start)) for row in long]
+    found = model.tag(sentences)
+    assert [one.entities for one in found] == predicted
+
+    def probabilities(length: int) -> list[float]:
+        other = Tagger(model.model, model.tokenizer, labels=model.labels, max_length=length)
+        return [value for one in other.tag(sentences) for value in one.probabilities]
+
+    # The tags are learned so well that rows as long as the positions show in the probabilities alone.
+    given = [value for one in found for value in one.probabilities]
+    assert given == pytest.approx(probabilities(SETTINGS["max_length"]), abs=1e-6)
+    assert given != pytest.approx(probabilities(model.model.encoder.config.max_length), abs=1e-3)
 
 
 def test_the_opened_task_is_what_the_stage_asks_for(workspace: Path) -> None:

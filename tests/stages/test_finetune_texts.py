@@ -26,6 +26,8 @@ from tests.stages.test_finetune import CONFIG, pretrained, tokenizer, write_star
 from tests.training.harness import Workspace, snapshot
 
 MNLI_CLASSES = ("entailment", "neutral", "contradiction")
+OWN_LENGTH, NUM_LONG = 6, 40
+"""Tokens that are read of the user's texts, half of BERT's positions; texts of validation that are longer."""
 SPLITS = {"train": 480, "valid": 60, "valid_mismatched": 30, "test": 40, "test_mismatched": 30, "diagnostic": 6}
 PARAPHRASES = {"train": 40, "valid": 11, "test": 7}
 
@@ -86,8 +88,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "own").mkdir()
     for split, count in {"train": 200, "valid": 20, "test": 20}.items():
         random = np.random.default_rng(count)
-        words = random.choice(WORDS[:8], (count, 3))
-        labels = ["early" if sum(WORDS.index(word) for word in row) < 10 else "late" for row in words]
+        words = random.choice(WORDS[:8], (count, 3)).tolist()
+        if split == "valid":
+            words += random.choice(WORDS[:8], (NUM_LONG, 10)).tolist()
+        labels = ["early" if sum(WORDS.index(word) for word in row[:3]) < 10 else "late" for row in words]
         lines = [f"{label}\t{' '.join(row)}" for label, row in zip(labels, words, strict=True)]
         (root / f"own/{split}.tsv").write_text("\n".join(["when\tsays", *lines]) + "\n")
     write_start(root, pretrained()).rename(root / "a-bert")
@@ -106,7 +110,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (root / "conf/tiny/finetune").mkdir(parents=True)
     for name, task in tasks.items():
-        (root / f"conf/tiny/finetune/{name}.yaml").write_text(yaml.safe_dump(settings(task=task, encoder="a-bert")))
+        length = {"max_length": OWN_LENGTH} if name == "own" else {}
+        config = settings(task=task, encoder="a-bert", **length)
+        (root / f"conf/tiny/finetune/{name}.yaml").write_text(yaml.safe_dump(config))
         Run(root, f"finetune/{name}").run("cpu")
     return root
 
@@ -300,6 +306,20 @@ def test_a_baseline_that_fails_ends_the_stage_and_does_not_lose_the_model(worksp
     assert "continuing from" in again.log
     assert metrics(workspace, "broken")["split"] == "valid"
     assert (workspace / "models/tiny/finetune/broken/model.safetensors").read_bytes() == kept
+
+
+def test_texts_longer_than_the_task_reads_are_answered_as_the_stage_predicted(workspace: Path) -> None:
+    model = open_model(workspace / "models/tiny/finetune/own")
+    assert isinstance(model, Classifier)
+    texts = [line.split("\t")[1] for line in (workspace / "own/valid.tsv").read_text().splitlines()[1:]]
+    predicted = [row[2] for row in table(workspace, "own", "valid.tsv")[1:]]
+    found = model.classify(texts)
+    assert [one.label for one in found] == predicted
+    assert sum(one.is_cut for one in found) == NUM_LONG == metrics(workspace, "own")["num_shortened"]["valid"]
+    # As far as the positions go, the ends would count too.
+    model.max_length = model.model.encoder.config.max_length
+    assert model.max_length == 2 * OWN_LENGTH
+    assert [one.label for one in model.classify(texts)] != predicted
 
 
 def test_what_a_training_costs_is_in_its_metrics(workspace: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 
-from pipeline.text.tokenizer import Role, Tokenizer, load_tokenizer
+from pipeline.text.tokenizer import Role, Tokenizer, load_tokenizer, reading_length
 from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
 
 Texts = tuple[str, ...]
@@ -99,6 +99,37 @@ def test_transformers_opens_the_folder_and_agrees_on_ids_and_roles(
         assert theirs.decode(ours.encode(text), skip_special_tokens=True) == ours.decode(ours.encode(text))
     around = {"byte_bpe": ([], []), "wordpiece": ([2], [3]), "translation_bpe": ([], [0])}[name]
     assert theirs(texts[0])["input_ids"] == [*around[0], *ours.encode(texts[0]), *around[1]]
+
+
+def test_transformers_cuts_a_text_at_the_length_that_a_folder_keeps(wordpiece: Tokenizer, tmp_path: Path) -> None:
+    text = "the harbour was empty " * 9
+    wordpiece.save(tmp_path)
+    assert reading_length(tmp_path, positions=16) == 16
+    wordpiece.save(tmp_path, max_length=12)
+    assert load_tokenizer(tmp_path).hash == wordpiece.hash
+    assert reading_length(tmp_path, positions=16) == 12
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    cls, sep = wordpiece.id_of("cls"), wordpiece.id_of("sep")
+    assert theirs(text, truncation=True)["input_ids"] == [cls, *wordpiece.encode(text)[:10], sep]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"model_max_length": None}, {"model_max_length": int(1e30)}, {"model_max_length": 65}, None]
+)
+def test_a_folder_without_a_length_below_its_positions_is_read_as_far_as_these_go(
+    settings: dict[str, object] | None, tmp_path: Path
+) -> None:
+    if settings is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert reading_length(tmp_path, positions=64) == 64
+
+
+@pytest.mark.parametrize("found", [2, -1, 0, "512", True, float("nan"), [512]])
+def test_a_length_that_is_none_is_refused_with_its_file(found: object, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": found}))
+    message = r"tokenizer_config\.json: model_max_length: found .*, allowed is a number of tokens, 3 or more"
+    with pytest.raises(ValueError, match=message):
+        reading_length(tmp_path, positions=64)
 
 
 def test_training_in_other_processes_gives_the_same_bytes(texts: Texts) -> None:
