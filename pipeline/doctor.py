@@ -25,6 +25,7 @@ from pipeline.data.sources import FetchConfig
 from pipeline.doctor_batches import PROBES, run_batch
 from pipeline.doctor_disk import needed_bytes
 from pipeline.layout import LOCAL, Layout
+from pipeline.machine import multiplies_bfloat16
 from pipeline.profile import stage_configs
 from pipeline.runtime import RuntimeConfig, current_runtime
 from pipeline.stages.dpo import DPOConfig
@@ -202,8 +203,10 @@ def devices(runtime: RuntimeConfig) -> Iterator[Finding]:
         names = ", ".join(sorted({torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}))
         found = f"{torch.cuda.device_count()} GPU(s): {names}"
     else:
-        found = f"{os.cpu_count()} core(s)"
+        found = f"{os.cpu_count()} core(s){', with products in bfloat16' if multiplies_bfloat16() else ''}"
     yield Finding("devices", f"{found}; runtime {runtime.kind}, {runtime.world_size} rank(s), {runtime.precision}")
+    if runtime.accelerator == "cpu" and runtime.precision == "bf16-mixed" and not multiplies_bfloat16():
+        yield Finding("precision", "this processor has no products in bfloat16", "choose a runtime with 32-true")
     if runtime.strategy == "deepspeed" and not _is_installed("deepspeed"):
         yield Finding("DeepSpeed", "not installed; it runs on Linux alone", "choose a runtime without it")
     free = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"

@@ -1,11 +1,23 @@
-"""Measurements of the machine while a process trains: its processors, its memory and the GPUs."""
+"""What the processor can, and measurements while a process trains: its processors, its memory and the GPUs."""
 
 import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
+
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+"""What Linux calls the instructions for products in bfloat16, of x86 and of ARM."""
+
+
+def multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor multiplies bfloat16 in hardware, as far as Linux says; elsewhere False."""
+    if not cpuinfo.is_file():
+        return False
+    lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+    return any(_BFLOAT16 & set(value.split()) for name, _, value in lines if name.strip() in ("flags", "Features"))
 
 
 class MachineMonitor:

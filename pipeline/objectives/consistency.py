@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.objectives.likelihood import filled_up
+from pipeline.objectives.likelihood import add_product, filled_up, product_dtype
 
 _ROWS = 256
 """Positions that are projected at once, twice each."""
@@ -66,13 +66,14 @@ class _ConsistentLoss(torch.autograd.Function):
         loss, nll, divergence = (first.new_zeros((), dtype=dtype) for _ in range(3))
         num_correct = labels.new_zeros(())
         padded_weight, padded_bias = filled_up(weight, bias, impossible=_IMPOSSIBLE)
+        projection = padded_weight.to(product_dtype(first))
         hidden_grads = (torch.empty_like(first), torch.empty_like(second))
         weight_grad, bias_grad = torch.zeros_like(padded_weight), torch.zeros_like(padded_bias)
         for start in range(0, len(labels), _ROWS):
             rows = slice(start, start + _ROWS)
             both = torch.cat([first[rows], second[rows]])
             wanted = labels[rows, None].repeat(2, 1)
-            log_probs = torch.log_softmax(F.linear(both, padded_weight, padded_bias), dim=-1, dtype=dtype)
+            log_probs = torch.log_softmax(F.linear(both, projection, padded_bias), dim=-1, dtype=dtype)
             picked = log_probs.gather(1, wanted)
             nll -= picked.sum() / 2
             smooth = log_probs[:, :vocab_size].sum() / vocab_size
@@ -94,9 +95,9 @@ class _ConsistentLoss(torch.autograd.Function):
             grad[:, :vocab_size] -= label_smoothing / vocab_size / 2
             grad.scatter_add_(1, wanted, torch.full_like(picked, (label_smoothing - 1.0) / 2))
 
-            grad = grad.to(both.dtype)
-            hidden_grads[0][rows], hidden_grads[1][rows] = (grad @ padded_weight.to(both.dtype)).chunk(2)
-            weight_grad.addmm_(grad.t().to(weight.dtype), both.to(weight.dtype))
+            grad = grad.to(projection.dtype)
+            hidden_grads[0][rows], hidden_grads[1][rows] = (grad @ projection).chunk(2)
+            add_product(weight_grad, grad, both)
             bias_grad.add_(grad.sum(0).to(bias.dtype))
         ctx.save_for_backward(*hidden_grads, weight_grad[:vocab_size], bias_grad[:vocab_size])
         num_correct //= 2

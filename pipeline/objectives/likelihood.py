@@ -188,6 +188,20 @@ def filled_up(
     return F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra), value=impossible)
 
 
+def product_dtype(values: Tensor) -> torch.dtype:
+    """The precision of a matrix product of `values` here: that of autocast, or their own."""
+    device = values.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else values.dtype
+
+
+def add_product(total: Float[Tensor, "W D"], grad: Float[Tensor, "N W"], hidden: Float[Tensor, "N D"]) -> None:
+    """Adds the gradient of a projection, as precise as autograd would make it: in bfloat16 one of its products."""
+    if grad.dtype == torch.bfloat16:
+        total.add_(grad.t() @ hidden.to(grad.dtype))
+    else:
+        total.addmm_(grad.t().to(total.dtype), hidden.to(total.dtype))
+
+
 class _ProjectedLoss(torch.autograd.Function):
     """Chunks of rows: logits -> loss -> gradients of hidden states, weight and bias."""
 
@@ -202,12 +216,13 @@ class _ProjectedLoss(torch.autograd.Function):
         num_correct = labels.new_zeros(())
         rows = max(_MIN_ROWS, _CHUNK // vocab_size)
         padded_weight, padded_bias = filled_up(weight, bias, impossible=-torch.inf)
+        projection = padded_weight.to(product_dtype(hidden))
         grads: tuple[Tensor, ...] = ()
         if needs_grad:
             grads = (torch.empty_like(hidden), torch.zeros_like(padded_weight), torch.zeros_like(padded_bias))
         for start in range(0, len(labels), rows):
             some, wanted = hidden[start : start + rows], labels[start : start + rows, None]
-            log_probs = torch.log_softmax(F.linear(some, padded_weight, padded_bias), dim=-1, dtype=dtype)
+            log_probs = torch.log_softmax(F.linear(some, projection, padded_bias), dim=-1, dtype=dtype)
             picked = log_probs.gather(1, wanted)
             nll -= picked.sum()
             loss -= (1.0 - label_smoothing) * picked.sum()
@@ -219,9 +234,9 @@ class _ProjectedLoss(torch.autograd.Function):
                 grad = log_probs.exp_()
                 grad[:, :vocab_size] -= label_smoothing / vocab_size
                 grad.scatter_add_(1, wanted, torch.full_like(picked, label_smoothing - 1.0))
-                grad = grad.to(some.dtype)
-                grads[0][start : start + rows] = grad @ padded_weight.to(some.dtype)
-                grads[1].addmm_(grad.t().to(weight.dtype), some.to(weight.dtype))
+                grad = grad.to(projection.dtype)
+                grads[0][start : start + rows] = grad @ projection
+                add_product(grads[1], grad, some)
                 grads[2].add_(grad.sum(0).to(bias.dtype))
         ctx.save_for_backward(*(grads and (grads[0], grads[1][:vocab_size], grads[2][:vocab_size])))
         ctx.mark_non_differentiable(nll, num_correct)

@@ -16,6 +16,7 @@ from pipeline.config import load
 from pipeline.doctor_batches import PROBES, Probe, run_batch
 from pipeline.doctor_disk import needed_bytes, parameters
 from pipeline.layout import Layout
+from pipeline.machine import multiplies_bfloat16
 from pipeline.runtime import RuntimeConfig
 from tests.cli.conftest import ROOT
 
@@ -28,8 +29,9 @@ def runtime() -> RuntimeConfig:
 
 
 @pytest.mark.parametrize("stage", sorted(PROBES))
-def test_one_batch_goes_through_every_stage(stage: str, runtime: RuntimeConfig) -> None:
-    run_batch(PROBES[stage], runtime)
+@pytest.mark.parametrize("name", ["cpu", "cpu_bf16"])
+def test_one_batch_goes_through_every_stage(stage: str, name: str) -> None:
+    run_batch(PROBES[stage], load(ROOT / f"conf/runtime/{name}.yaml", RuntimeConfig))
 
 
 def test_every_stage_that_trains_has_its_batch() -> None:
@@ -50,6 +52,32 @@ def test_a_loss_that_is_no_number_is_a_problem_with_its_stage_named(
     (finding,) = doctor.batches(runtime)
     assert (finding.what, finding.is_fine) == ("one batch, sft", False)
     assert finding.found.startswith("the loss is nan")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor : 0\nflags : fpu avx512f avx512_bf16\n", True),
+        ("processor : 0\nflags : fpu amx_bf16\n", True),
+        ("processor : 0\nFeatures : fp asimd bf16\n", True),
+        ("processor : 0\nflags : fpu avx512f avx512_vnni\nbugs : bf16\n", False),
+        ("", False),
+    ],
+)
+def test_whether_a_processor_multiplies_bfloat16_is_in_its_flags(tmp_path: Path, text: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert multiplies_bfloat16(tmp_path / "cpuinfo") is expected
+    assert not multiplies_bfloat16(tmp_path / "nothing")
+
+
+def test_a_runtime_in_bfloat16_on_a_processor_without_it_is_a_problem(
+    runtime: RuntimeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounded = runtime.model_copy(update={"precision": "bf16-mixed"})
+    for has, expected in ((True, []), (False, ["choose a runtime with 32-true"])):
+        monkeypatch.setattr("pipeline.doctor.multiplies_bfloat16", lambda has=has: has)
+        assert [one.remedy for one in doctor.devices(rounded) if one.what == "precision"] == expected
+        assert not [one for one in doctor.devices(runtime) if one.what == "precision"]
 
 
 def test_a_package_that_is_not_as_locked_is_named(tmp_path: Path) -> None:

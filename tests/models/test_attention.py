@@ -43,6 +43,32 @@ def test_attention_is_the_softmax_weighted_mean_of_the_values(is_causal: bool, d
                 assert_close(mixed[b, t, 3 * h : 3 * h + 3], mean, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["all", "keys", "segments", "causal"])
+def test_attention_in_bfloat16_is_that_of_float32_up_to_its_rounding_with_its_gradients(kind: str) -> None:
+    """With a gradient the products are written out on a CPU, without one they are those of the fused kernel."""
+    torch.manual_seed(0)
+    mask = {
+        "all": None,
+        "causal": None,
+        "keys": key_mask(torch.arange(9) < torch.tensor([[9], [4]])),
+        "segments": segment_mask(torch.tensor([[0] * 5 + [1] * 4, [0] * 7 + [-1] * 2])),
+    }[kind]
+    wanted = [torch.randn(2, 3, 9, 8, dtype=torch.bfloat16) for _ in range(3)]
+    rounded = [one.clone().requires_grad_() for one in wanted]
+    exact = [one.float().requires_grad_() for one in wanted]
+    found = attend(*rounded, mask, is_causal=kind == "causal")
+    expected = attend(*exact, mask, is_causal=kind == "causal")
+    assert found.dtype == torch.bfloat16
+    assert_close(found.float(), expected, rtol=0, atol=0.03)
+    assert_close(found, attend(*wanted, mask, is_causal=kind == "causal"), rtol=0, atol=0.03)
+    direction = torch.randn_like(expected)
+    torch.autograd.backward((found.float() * direction).sum())
+    torch.autograd.backward((expected * direction).sum())
+    for ours, theirs in zip(rounded, exact, strict=True):
+        assert ours.grad is not None and theirs.grad is not None
+        assert_close(ours.grad.float(), theirs.grad, rtol=0, atol=0.03 * float(theirs.grad.abs().max()))
+
+
 def test_attention_dropout_keeps_the_mean_of_the_result() -> None:
     torch.manual_seed(0)
     queries, keys, values = torch.randn(3, 1, 1, 3, 2).unbind(0)

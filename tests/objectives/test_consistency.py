@@ -50,6 +50,25 @@ def test_loss_and_gradients_are_those_of_the_definition(num_positions: int, voca
         assert_close(ours, theirs)
 
 
+def test_in_bfloat16_loss_and_gradients_are_those_of_float32_up_to_its_rounding() -> None:
+    tensors, labels = inputs(300, 37)
+    exact = [tensor.detach().float().requires_grad_() for tensor in tensors]
+    rounded = [tensor.detach().clone().requires_grad_() for tensor in exact]
+
+    def found(of: Sequence[Tensor]) -> Tensor:
+        first, second, weight, bias = of
+        return consistent_cross_entropy(
+            first, weight, bias, second=second, labels=labels, label_smoothing=0.1, consistency=1.5
+        )[0]
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = found(rounded)
+    assert_close(loss, found(exact), rtol=3e-3, atol=0)
+    for ours, theirs in zip(torch.autograd.grad(loss, rounded), torch.autograd.grad(found(exact), exact), strict=True):
+        assert ours.dtype == torch.float32
+        assert_close(ours, theirs, rtol=0, atol=0.02 * float(theirs.abs().max()))
+
+
 def test_equal_passes_have_no_divergence_and_the_loss_of_one() -> None:
     (hidden, _, weight, bias), labels = inputs(20, 31)
     loss, _, _, divergence = consistent_cross_entropy(

@@ -171,6 +171,30 @@ def test_the_loss_from_hidden_states_is_that_of_their_logits_in_value_gradient_a
         assert_close(one.grad, other.grad)
 
 
+@pytest.mark.parametrize("hidden_dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_from_hidden_states_in_bfloat16_is_that_of_autocast_and_has_gradients_of_the_parameters_precision(
+    hidden_dtype: torch.dtype,
+) -> None:
+    inputs = [torch.randn(300, 32), torch.randn(50, 32) / 4, torch.randn(50)]
+    labels = torch.randint(0, 50, (300,))
+    ours, theirs, exact = ([one.clone().requires_grad_() for one in inputs] for _ in range(3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _, _ = projected_cross_entropy(ours[0].to(hidden_dtype), *ours[1:], labels=labels, label_smoothing=0.1)
+        wanted = token_cross_entropy(F.linear(*theirs), labels, label_smoothing=0.1).loss_sum
+    reference = token_cross_entropy(F.linear(*exact), labels, label_smoothing=0.1).loss_sum
+    for value in (loss, wanted, reference):
+        torch.autograd.backward(value)
+    assert loss.dtype == torch.float32
+    assert_close(loss, wanted, rtol=1e-4, atol=0)
+    for one, other, true in zip(ours, theirs, exact, strict=True):
+        assert one.grad is not None and other.grad is not None and true.grad is not None
+        assert one.grad.dtype == torch.float32
+        scale = float(true.grad.abs().max())
+        assert_close(one.grad, true.grad, rtol=0, atol=0.02 * scale)
+        # Not further from the truth than autograd's own.
+        assert (one.grad - true.grad).norm() < 1.5 * (other.grad - true.grad).norm() + 1e-3 * scale
+
+
 def test_the_loss_from_no_hidden_states_is_zero_and_its_gradients_are_too() -> None:
     inputs = [torch.randn(0, 5), torch.randn(11, 5), torch.randn(11)]
     inputs = [one.requires_grad_() for one in inputs]
