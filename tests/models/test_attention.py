@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 from torch.testing import assert_close
 
 from pipeline.models.attention import CrossAttention, KeyValueCache, SelfAttention, attend, key_mask, segment_mask
@@ -53,20 +54,22 @@ def test_attention_in_bfloat16_is_that_of_float32_up_to_its_rounding_with_its_gr
         "keys": key_mask(torch.arange(9) < torch.tensor([[9], [4]])),
         "segments": segment_mask(torch.tensor([[0] * 5 + [1] * 4, [0] * 7 + [-1] * 2])),
     }[kind]
-    wanted = [torch.randn(2, 3, 9, 8, dtype=torch.bfloat16) for _ in range(3)]
-    rounded = [one.clone().requires_grad_() for one in wanted]
-    exact = [one.float().requires_grad_() for one in wanted]
-    found = attend(*rounded, mask, is_causal=kind == "causal")
-    expected = attend(*exact, mask, is_causal=kind == "causal")
+    wanted = torch.randn(3, 2, 3, 9, 8, dtype=torch.bfloat16)
+    rounded, exact = wanted.clone().requires_grad_(), wanted.float().requires_grad_()
+
+    def attended(inputs: Tensor) -> Tensor:
+        queries, keys, values = inputs.unbind(0)
+        return attend(queries, keys, values, mask, is_causal=kind == "causal")
+
+    found, expected = attended(rounded), attended(exact)
     assert found.dtype == torch.bfloat16
     assert_close(found.float(), expected, rtol=0, atol=0.03)
-    assert_close(found, attend(*wanted, mask, is_causal=kind == "causal"), rtol=0, atol=0.03)
+    assert_close(found, attended(wanted), rtol=0, atol=0.03)
     direction = torch.randn_like(expected)
-    torch.autograd.backward((found.float() * direction).sum())
-    torch.autograd.backward((expected * direction).sum())
-    for ours, theirs in zip(rounded, exact, strict=True):
-        assert ours.grad is not None and theirs.grad is not None
-        assert_close(ours.grad.float(), theirs.grad, rtol=0, atol=0.03 * float(theirs.grad.abs().max()))
+    (ours,) = torch.autograd.grad((found.float() * direction).sum(), rounded)
+    (theirs,) = torch.autograd.grad((expected * direction).sum(), exact)
+    for one, other in zip(ours, theirs, strict=True):
+        assert_close(one.float(), other, rtol=0, atol=0.03 * float(other.abs().max()))
 
 
 def test_attention_dropout_keeps_the_mean_of_the_result() -> None:
