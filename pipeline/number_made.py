@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+NO_RUNTIME = "not set"
+"""In the place of a runtime's name where the stage chose it."""
+
 
 @dataclass(frozen=True)
 class Made:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import Config, load
 from pipeline.layout import Layout
-from pipeline.number_made import Made
+from pipeline.number_made import NO_RUNTIME, Made
 from pipeline.number_tasks import (
     Goals,
     TaskFigures,
@@ -232,7 +232,7 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
         "num_runs": {"finished": len(runs), "planned": len(number.runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
-        "command": f"make reproduce NUMBER={number.id} DATA=FOLDER",
+        "command": f"{_chosen(last.machine)}make reproduce NUMBER={number.id} DATA=FOLDER",
         "flops": sum(float(values["training"]["flops"]) for values in metrics.values()),
         "seconds": sum(seconds.values()),
         "seconds_by_stage": {_label(path, number): round(value, 1) for path, value in seconds.items()},
@@ -252,6 +252,12 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
         if step is not None and step["number"] == number.id:
             write_json(REPORTS / f"{other['id']}.json", other | {"above": step})
     return report
+
+
+def _chosen(machine: Mapping[str, int | str]) -> str:
+    """How the runtime was asked for, if it was."""
+    name = machine.get("runtime", NO_RUNTIME)
+    return "" if name == NO_RUNTIME else f"PIPELINE_RUNTIME={name} "
 
 
 def _reaches(mean: float | None, reach: float | None) -> bool:

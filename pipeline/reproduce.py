@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline.artifacts import read_json, write_json
 from pipeline.data.sources import GIVEN
 from pipeline.layout import Layout
-from pipeline.number_made import Made
+from pipeline.number_made import NO_RUNTIME, Made
 from pipeline.numbers import (
     Number,
     all_numbers,
@@ -226,7 +226,7 @@ def machine() -> dict[str, int | str]:
     """
     cpus = os.cpu_count() or 1
     threads = min(cpus, int(os.environ.get("OMP_NUM_THREADS", cpus)))
-    runtime = os.environ.get("PIPELINE_RUNTIME") or "not set"
+    runtime = os.environ.get("PIPELINE_RUNTIME") or NO_RUNTIME
     return {"processor": _processor(), "cpus": cpus, "threads": threads, "runtime": runtime}
 
 

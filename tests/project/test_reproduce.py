@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipeline.artifacts import read_json
+from pipeline.number_made import NO_RUNTIME
 from pipeline.numbers import (
     BEGIN,
     END,
@@ -174,9 +175,12 @@ def test_the_threads_and_the_runtime_that_a_time_was_measured_with_are_in_the_re
         monkeypatch.setenv("PIPELINE_RUNTIME", runtime)
         write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": limit})
         reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
-        found = read_reports()[0]["machine"]
+        (report,) = read_reports()
+        asked = f"PIPELINE_RUNTIME={runtime} " if runtime else ""
+        assert report["command"] == f"{asked}make reproduce NUMBER=toy DATA=FOLDER"
+        found = report["machine"]
         assert found.pop("processor")
-        assert found == {"cpus": 8, "threads": expected, "runtime": runtime or "not set"}
+        assert found == {"cpus": 8, "threads": expected, "runtime": runtime or NO_RUNTIME}
 
 
 def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
