@@ -103,7 +103,8 @@ def _metrics(root: Path, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_planted_opinions_are_learned_far_above_the_majority(workspace: Path, name: str) -> None:
     found = _metrics(workspace, name)
-    assert found["score"]["accuracy"] > found["baselines"]["majority"]["accuracy"] + 0.3
+    # A quarter of its errors: the majority is two thirds of these texts, so that 0.3 above it leaves no error at all.
+    assert 1 - found["score"]["accuracy"] < (1 - found["baselines"]["majority"]["accuracy"]) / 4
     assert found["score"]["accuracy"] > 0.9
 
 
