@@ -5,12 +5,14 @@ python -m benchmarks.translate_profile [--data FOLDER] [--threads N] [--steps N]
 Steps of the stage's module (loss, backward pass, clipping, fused AdamW) on batches of its plan, first timed as they
 are, then again under PyTorch's profiler. A share is the time that the profiler sees in kernels of one kind; what the
 kernels do not account for of the time without it is Python, dispatch and allocation between them. The kernels of the
-vocabulary's softmax are those of softmax outside attention, whose own is fused. FOLDER holds train.en and train.de, as
+vocabulary's softmax are those of softmax outside attention, whose own is fused. At last the same steps in bfloat16, as
+the runtime cpu_bf16 takes them, are timed in turn with those in float32. FOLDER holds train.en and train.de, as
 Multi30k has them; without it, sentences are generated.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from time import perf_counter
 
 import torch
@@ -68,7 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         timed(take, batches[WARM_UP:])
     kernels = {event.key.removeprefix("aten::"): event.self_cpu_time_total / 1e6 for event in seen.key_averages()}
+    compare_precisions(plan, task.tokenizer.vocab_size, options.steps)
     report(plan, shares(kernels, seconds), seconds / options.steps, options.threads)
+
+
+def compare_precisions(plan: TrainingPlan[TranslationBatch], vocab_size: int, num_steps: int) -> None:
+    """Prints the seconds of a step in both precisions, three rounds of each in turn from equal weights."""
+    training = training_config(Steps(kind="steps", num_steps=num_steps))
+    batches = list(whole_steps(plan))
+    times: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    for _ in range(3):
+        for name, found in times.items():
+            take = stage_step(training_module(vocab_size, training))
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=name == "bfloat16"):
+                timed(take, batches[:WARM_UP])
+                found.append(timed(take, batches[WARM_UP:]) / num_steps)
+    for name, found in times.items():
+        print(f"{name:>9}: {1e3 * median(found):.0f} ms a step ({1e3 * min(found):.0f} to {1e3 * max(found):.0f})")
+    print(f"    ratio: {median(times['float32']) / median(times['bfloat16']):.2f}")
 
 
 def report(plan: TrainingPlan[TranslationBatch], found: Mapping[str, float], seconds: float, threads: int) -> None:
