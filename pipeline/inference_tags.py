@@ -48,9 +48,7 @@ class FoundEntity:
 class Tagger:
     """A BERT that finds entities."""
 
-    def __init__(
-        self, model: TokenClassifier, tokenizer: Tokenizer, *, labels: Sequence[str], max_length: int
-    ) -> None:  # fmt: skip
+    def __init__(self, model: TokenClassifier, tokenizer: Tokenizer, *, labels: Sequence[str], max_length: int) -> None:
         """A row that the model reads has up to `max_length` tokens. ValueError names a label that is no tag."""
         for label in labels:
             parse_tag(label)

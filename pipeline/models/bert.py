@@ -157,7 +157,30 @@ class MaskedWordHead(nn.Module):
         return scores
 
 
-class BertForPretraining(nn.Module):
+class _MaskedWords(nn.Module):
+    """What every BERT with a head of masked words does; the classes make their parts, in an order of their own."""
+
+    encoder: Bert
+    masked_word: MaskedWordHead
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"],
+        attention_mask: Bool[Tensor, "B T"],
+        read: Bool[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Hidden states, which the heads read; `read` as in the encoder."""
+        hidden: Tensor = self.encoder(input_ids, token_type_ids, attention_mask, read)
+        return hidden
+
+    def mlm_logits(self, masked_hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
+        """Scores of the original tokens from hidden states gathered at the masked positions."""
+        scores: Tensor = self.masked_word(masked_hidden)
+        return scores
+
+
+class BertForPretraining(_MaskedWords):
     """BERT with its two heads: masked words, and whether the second segment follows the first."""
 
     def __init__(self, config: BertConfig) -> None:
@@ -169,29 +192,13 @@ class BertForPretraining(nn.Module):
         self.next_sentence = nn.Linear(config.d_model, 2)
         initialise(self.next_sentence, config.initial_std)
 
-    def forward(
-        self,
-        input_ids: Int[Tensor, "B T"],
-        token_type_ids: Int[Tensor, "B T"],
-        attention_mask: Bool[Tensor, "B T"],
-        read: Bool[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """Hidden states, which the two methods below read; `read` as in the encoder."""
-        hidden: Tensor = self.encoder(input_ids, token_type_ids, attention_mask, read)
-        return hidden
-
-    def mlm_logits(self, masked_hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Scores of the original tokens from hidden states gathered at the masked positions."""
-        scores: Tensor = self.masked_word(masked_hidden)
-        return scores
-
     def nsp_logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B 2"]:
         """Scores of class 0, the second segment follows the first, and class 1, it does not."""
         scores: Tensor = self.next_sentence(self.pooler(hidden))
         return scores
 
 
-class BertForMaskedWords(nn.Module):
+class BertForMaskedWords(_MaskedWords):
     """BERT with its head of masked words alone."""
 
     def __init__(self, config: BertConfig) -> None:
@@ -199,19 +206,3 @@ class BertForMaskedWords(nn.Module):
         self.config = config
         self.encoder = Bert(config)
         self.masked_word = MaskedWordHead(config, self.encoder.token_embedding)
-
-    def forward(
-        self,
-        input_ids: Int[Tensor, "B T"],
-        token_type_ids: Int[Tensor, "B T"],
-        attention_mask: Bool[Tensor, "B T"],
-        read: Bool[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """Hidden states, which the method below reads; `read` as in the encoder."""
-        hidden: Tensor = self.encoder(input_ids, token_type_ids, attention_mask, read)
-        return hidden
-
-    def mlm_logits(self, masked_hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
-        """Scores of the original tokens from hidden states gathered at the masked positions."""
-        scores: Tensor = self.masked_word(masked_hidden)
-        return scores
