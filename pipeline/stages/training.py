@@ -5,6 +5,7 @@ import errno
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -67,9 +68,9 @@ def fit(
     the other ranks end here, and a stop request ends the process with 128 + signal after saving.
     """
     config = module.training_config
-    runtime = run.runtime.in_groups(config.batching.groups_per_step)
+    run = replace(run, runtime=run.runtime.in_groups(config.batching.groups_per_step))
     plan = TrainingPlan(train, config.batching, config.duration, seed=config.seed, later=tuple(later))
-    place = place_of(runtime)
+    place = place_of(run.runtime)
     first = _first_epoch(train, config, name="training", seed=config.seed)
     _first_epoch(valid, config, name="validation", seed=0)
     after = [_first_epoch(phase.examples, config, name="training", seed=config.seed) for phase in later]
@@ -90,7 +91,7 @@ def fit(
     start = found.update if found else 0
     if found and selection and selection.is_over(history_of(found)):
         module.num_steps, start = found.update, plan.num_steps
-    loader = TrainingLoader(plan, place, start=start, prefetch=runtime.prefetch)
+    loader = TrainingLoader(plan, place, start=start, prefetch=run.runtime.prefetch)
 
     def validate() -> Mapping[str, float]:
         return module.validate(validation_batches(valid, config.batching, place))
@@ -98,7 +99,7 @@ def fit(
     weights = Weights(CheckpointFolder(run.layout.local, run.key).folder / "weights")
     callbacks: list[Callback] = [Validation(validate, every=config.validate_every)]
     if selection:
-        callbacks.append(Select(selection, weights, runtime))
+        callbacks.append(Select(selection, weights, run.runtime))
     train_module(run, module, loader, found, callbacks)
     if selection is None or selection.config.is_end:
         return {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
@@ -171,9 +172,11 @@ def train_module(
     found: Checkpoint | None,
     callbacks: Sequence[Callback],
 ) -> None:
-    """The Lightning side of `fit`, for stages that bring a loader of their own and set `module.num_steps`."""
-    config = module.training_config
-    runtime = run.runtime.in_groups(config.batching.groups_per_step)
+    """The Lightning side of `fit`, for stages that bring a loader of their own and set `module.num_steps`.
+
+    `loader` gives as many micro-batches of a step as `run.runtime` accumulates.
+    """
+    config, runtime = module.training_config, run.runtime
     module.loss_scale = gradient_scale(runtime)
     random, seed, resumed = {}, config.seed, None
     trained = TrainedWeights(runtime)
