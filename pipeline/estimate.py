@@ -211,12 +211,13 @@ def _translation(path: Path, sentence_length: int) -> Workload:
         a_token += shape.num_decoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=2, scores=scores)
         activations = config.num_passes * num_tokens * (a_token + _kept_scores(shape.vocab_size))
     factor = 3 * config.num_passes
-    return Workload(
-        parameters=_parts(model),
+    return _workload(
+        path,
+        config.training,
+        model,
         flops={part: factor * flops for part, flops in forward_flops(config.model, lengths, lengths).items()},
-        num_steps=num_steps(path, config.training),
         tokens={f"source ({sentence_length} a sentence)": num_tokens, "target": num_tokens},
-        activations=activations / config.training.batching.groups_per_step,
+        activations=activations,
         num_passes=config.num_passes,
     )
 
@@ -230,12 +231,13 @@ def _gpt(path: Path) -> Workload:
         model = GPT(shape)
     scores = _scores(shape, shape.max_length)
     a_token = shape.num_layers * _kept(shape.d_model, 4 * shape.d_model, num_attentions=1, scores=scores)
-    return Workload(
-        parameters=_parts(model),
+    return _workload(
+        path,
+        config.training,
+        model,
         flops={part: 3 * flops for part, flops in gpt_flops(shape, lengths).items()},
-        num_steps=num_steps(path, config.training),
         tokens={"text": num_tokens},
-        activations=num_tokens * (a_token + _kept_scores(shape.vocab_size)) / config.training.batching.groups_per_step,
+        activations=num_tokens * (a_token + _kept_scores(shape.vocab_size)),
     )
 
 
@@ -257,12 +259,27 @@ def _bert(path: Path) -> Workload:
         tokens["text" if share == 1 else f"text in rows of {length} ({share:.0%} of the steps)"] = num_tokens
         a_token = _kept(shape.d_model, shape.d_ff, num_attentions=1, scores=_scores(shape, length))
         activations = num_tokens * shape.num_layers * a_token + num_masked * _kept_scores(shape.vocab_size)
+    return _workload(path, config.training, model, flops=flops, tokens=tokens, activations=activations)
+
+
+def _workload(
+    path: Path,
+    training: TrainingConfig,
+    model: nn.Module,
+    *,
+    flops: Mapping[str, float],
+    tokens: Mapping[str, float],
+    activations: float,
+    num_passes: int = 1,
+) -> Workload:
+    """The training of a model; `activations` are those of a whole step."""
     return Workload(
         parameters=_parts(model),
         flops=flops,
-        num_steps=steps,
+        num_steps=num_steps(path, training),
         tokens=tokens,
-        activations=activations / config.training.batching.groups_per_step,
+        activations=activations / training.batching.groups_per_step,
+        num_passes=num_passes,
     )
 
 
