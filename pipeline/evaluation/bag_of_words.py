@@ -55,6 +55,17 @@ def fewest_texts(train_texts: Sequence[str]) -> Literal[0, 1, 2]:
     return 1 if known else 0
 
 
+def remark(train_texts: Sequence[str]) -> str:
+    """What has to be known of a model of these texts; empty where its terms stand in two of them, as usual."""
+    match fewest_texts(train_texts):
+        case 0:
+            return "no word of two letters or more in the training texts: the same answer for every text"
+        case 1:
+            return "no word stands in two training texts: those of one text count too"
+        case 2:
+            return ""
+
+
 def _features(least: int) -> TfidfVectorizer:
     """TF-IDF of the terms that stand in `least` texts or more, with the logarithm of their counts."""
     return TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least)

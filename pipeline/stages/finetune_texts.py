@@ -1,6 +1,5 @@
 """Fine-tuning on texts and pairs of texts: classes, or a real value (Devlin et al. 2019, section 4.1)."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipeline.data.classification import (
 )
 from pipeline.data.glue import TASKS, GlueName, Score, index_of, is_asked, leaderboard_rows, predictions_file
 from pipeline.data.plan import one_pass
-from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values, fewest_texts
+from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
 from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.text_classifiers import text_classifier_to_huggingface
@@ -30,11 +29,10 @@ from pipeline.models.text_encoders import GPTEncoder, TextEncoder, TextPooler
 from pipeline.objectives.likelihood import class_cross_entropy, squared_error
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
+from pipeline.stages.baselines import notes_on_words
 from pipeline.stages.finetune_task import Answers, Evaluation, by_split
 from pipeline.stages.held_out import in_view
 from pipeline.text.tokenizer import Role, Tokenizer
-
-_log = logging.getLogger(__name__)
 
 _TOKENS_PER_BATCH = 8192
 _NUM_SAMPLES = 20
@@ -137,7 +135,7 @@ class TextTask:
                 **by_split(results, main),
                 # MNLI is scored on two sets, whose mean counts.
                 **({"glue": sum(figures) / len(figures)} if figures else {}),
-                **self._notes(),
+                **notes_on_words(self._words("train")),
             },
             samples=[
                 {"text": text.text}
@@ -168,18 +166,6 @@ class TextTask:
             reported = TASKS[self.target.glue].scores
             scores = {name: {**one, "glue": glue_figure(one, reported)} for name, one in scores.items()}
         return {"score": scores.pop("score"), "baselines": scores}
-
-    def _notes(self) -> dict[str, Any]:
-        """What is to be known of the baselines, where their training texts are unusual."""
-        match fewest_texts(self._words("train")):
-            case 0:
-                said = "no word of two letters or more in the training texts: the same answer for every text"
-            case 1:
-                said = "no word stands in two training texts: those of one text count too"
-            case _:
-                return {}
-        _log.warning("bag of words: %s", said)
-        return {"notes": {"bag_of_words": said}}
 
     def _scores(
         self, predictions: Integer[np.ndarray, "N"] | Float[np.ndarray, "N"], labels: np.ndarray

@@ -1,5 +1,6 @@
 """A reward model from pairs of rated texts (Bradley and Terry 1952; Ouyang et al. 2022, eq. 1)."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pipeline.data.batches import RewardBatch
 from pipeline.data.plan import plan_epoch
 from pipeline.data.preferences import RewardExamples
 from pipeline.data.prepared import read_rated
+from pipeline.data.records import Rated
 from pipeline.evaluation.bag_of_words import bag_of_words_values
 from pipeline.evaluation.preference import SentimentJudge, calibration, pair_accuracy
 from pipeline.layout import Layout
@@ -21,6 +23,7 @@ from pipeline.models.heads import RewardModel
 from pipeline.objectives.preference import bradley_terry_loss
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
+from pipeline.stages.baselines import notes_on_words
 from pipeline.stages.handover import open_gpt, save_reward
 from pipeline.stages.held_out import in_view
 from pipeline.stages.launch import launch
@@ -82,6 +85,7 @@ def main(path: Path) -> None:
         opened = open_gpt(inputs[0], dropout=config.dropout)
         splits = {name: read_split(layout, name, config.pairs, opened.tokenizer) for name in ("train", "valid", "test")}
         train, valid, test = (RewardExamples(split.encoded, opened.tokenizer.pad_id) for split in splits.values())
+        known = read_rated(layout.data("prepared/rated/train.jsonl"))
         module = RewardModelling(RewardModel(opened.model), config.training)
         fit(run, module, train=train, valid=valid)
         rewards = rewards_of_pairs(module.model, test, tokens_per_batch=8192)
@@ -90,7 +94,8 @@ def main(path: Path) -> None:
             {
                 "pairs": pair_counts(splits),
                 "accuracy": pair_accuracy(*rewards),
-                "baselines": baseline_accuracies(layout, splits["test"]),
+                "baselines": baseline_accuracies(known, splits["test"]),
+                **notes_on_words([text.text for text in known]),
                 "calibration": asdict(calibration(rewards[0] - rewards[1], num_bins=config.num_calibration_bins)),
                 "rewards": {"mean": float(np.mean(rewards)), "std": float(np.std(rewards))},
             },
@@ -99,10 +104,9 @@ def main(path: Path) -> None:
         )
 
 
-def baseline_accuracies(layout: Layout, test: SplitPairs) -> dict[str, float]:
-    """Pair accuracy of the longer text, of the judge, and of a bag of words that learned from the training ratings."""
+def baseline_accuracies(known: Sequence[Rated], test: SplitPairs) -> dict[str, float]:
+    """Pair accuracy of the longer text, of the judge, and of a bag of words that learned from the `known` ratings."""
     sides = [pair.chosen for pair in test.pairs], [pair.rejected for pair in test.pairs]
-    known = read_rated(layout.data("prepared/rated/train.jsonl"))
     texts, means = [text.text for text in known], np.array([text.mean for text in known])
     words = bag_of_words_values(texts, means, [*sides[0], *sides[1]])
     lengths = [np.array([float(len(text.split())) for text in side]) for side in sides]

@@ -14,12 +14,14 @@ from torch.nn import functional as F
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import RewardBatch
 from pipeline.data.preferences import RewardExamples
+from pipeline.data.prepared import read_rated
+from pipeline.data.records import write_records
 from pipeline.layout import Layout
 from pipeline.models.heads import RewardModel
 from pipeline.stages.handover import open_reward
 from pipeline.stages.pairs import PairsConfig, read_split
 from pipeline.stages.reward import RewardModelling, baseline_accuracies, rewards_of_pairs
-from tests.stages.opinions import BAD, GOOD, PAIRS, REQUESTS, TRAINING, World, gpt, tokenizer
+from tests.stages.opinions import BAD, GOOD, PAIRS, REQUESTS, REWARD, TRAINING, World, gpt, tokenizer
 
 LAYOUT = Layout.of(Path("conf/tiny/reward.yaml"))
 
@@ -34,6 +36,7 @@ def test_unseen_pairs_are_ordered_far_better_than_by_length(metrics: Any) -> Non
     assert metrics["accuracy"] > 0.9
     assert metrics["baselines"]["longer"] < 0.7
     assert metrics["baselines"]["bag_of_words"] > 0.9 and metrics["baselines"]["judge"] > 0.9
+    assert "notes" not in metrics
 
 
 def test_calibration_counts_every_pair_of_the_test_split(metrics: Any) -> None:
@@ -92,15 +95,21 @@ def test_rewards_come_in_the_order_of_the_pairs_whatever_the_batches(
 def test_the_bag_of_words_learns_from_the_training_texts_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.root)
     split = read_split(LAYOUT, "test", PairsConfig.model_validate(PAIRS), tokenizer())
-    before = baseline_accuracies(LAYOUT, split)
-    known = world.root / "data/tiny/prepared/rated/train.jsonl"
-    text = known.read_text()
-    try:
-        turned = text.replace('"mean": -', '"mean": +').replace('"mean": ', '"mean": -').replace("-+", "")
-        known.write_text(turned)
-        after = baseline_accuracies(LAYOUT, split)
-    finally:
-        known.write_text(text)
+    known = read_rated(LAYOUT.data("prepared/rated/train.jsonl"))
+    before = baseline_accuracies(known, split)
+    after = baseline_accuracies([replace(text, mean=-text.mean) for text in known], split)
     assert after["bag_of_words"] == pytest.approx(1.0 - before["bag_of_words"], abs=0.1)
     assert (after["judge"], after["longer"]) == (before["judge"], before["longer"])
     assert np.isclose(before["bag_of_words"], 1.0, atol=0.1)
+
+
+def test_what_becomes_of_the_bag_of_words_where_there_are_no_words_is_noted(world: World, tmp_path: Path) -> None:
+    signs = World(tmp_path / "workspace", (world.root / "pipeline").resolve().parent)
+    path = signs.root / "data/tiny/prepared/rated/train.jsonl"
+    write_records(path, [replace(text, text="! " * (i % 3) + "?") for i, text in enumerate(read_rated(path))])
+    short = TRAINING | {"duration": {"kind": "steps", "num_steps": 1}}
+    outcome = signs.stage("reward", REWARD | {"training": short}).run("cpu")
+    found = json.loads((signs.root / "metrics/tiny/reward.json").read_text())
+    note = "no word of two letters or more in the training texts: the same answer for every text"
+    assert found["notes"] == {"bag_of_words": note} and f"bag of words: {note}" in outcome.log
+    assert found["baselines"]["bag_of_words"] == 0.5
