@@ -24,7 +24,7 @@ from pipeline.data.plan import plan_epoch
 from pipeline.data.token_arrays import in_memory, read_token_arrays, write_token_arrays
 from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.models.bert import BertConfig, BertForPretraining
-from pipeline.models.huggingface.bert import bert_from_huggingface
+from pipeline.models.huggingface.bert import bert_encoder_from_huggingface, masked_words_from_huggingface
 from pipeline.runtime import seed_everything
 from pipeline.stages.pretrain_bert import (
     BertPretraining,
@@ -138,7 +138,9 @@ def test_the_baselines_are_those_of_the_whole_test_split(trained: Path) -> None:
 def test_transformers_opens_the_folder_with_our_logits(trained: Path) -> None:
     folder = trained / "models/tiny/pretrain_bert"
     found = load_model(folder)
-    ours = bert_from_huggingface(found.config, found.state).eval()
+    ours = masked_words_from_huggingface(found.config, found.state).eval()
+    _, pooler = bert_encoder_from_huggingface(found.config, found.state)
+    assert pooler is not None
     assert load_tokenizer(folder).vocab_size == ours.config.vocab_size
     batch = _rows().collate(np.arange(8), 0)
     theirs: Any = BertForPreTraining.from_pretrained(folder)
@@ -151,7 +153,8 @@ def test_transformers_opens_the_folder_with_our_logits(trained: Path) -> None:
     assert expected.prediction_logits.std() > 0.5
     real = batch.attention_mask
     assert_close(ours.mlm_logits(hidden)[real], expected.prediction_logits[real], atol=1e-4, rtol=0)
-    assert_close(ours.nsp_logits(hidden), expected.seq_relationship_logits, atol=1e-4, rtol=0)
+    weight, bias = (found.state[f"cls.seq_relationship.{name}"] for name in ("weight", "bias"))
+    assert_close(F.linear(pooler(hidden), weight, bias), expected.seq_relationship_logits, atol=1e-4, rtol=0)
 
 
 def _rows(documents: list[list[list[int]]] | None = None) -> Any:

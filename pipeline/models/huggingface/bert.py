@@ -41,14 +41,6 @@ def bert_to_huggingface(model: BertForPretraining, *, pad_token_id: int) -> Expo
     return _to_config(model.config, "BertForPreTraining", pad_token_id), rename(model, _pretraining_names(model.config))
 
 
-def bert_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> BertForPretraining:
-    """Our BERT with both heads from a `BertForPreTraining`; ValueError names what does not fit."""
-    require(config, _TIED)
-    model = BertForPretraining(_from_config(config))
-    fill(model, _pretraining_names(model.config), without_copies(_clean(state), _COPIES))
-    return model
-
-
 def masked_words_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> BertForMaskedWords:
     """Encoder and masked-word head from a `BertForMaskedLM`, or from a `BertForPreTraining` without its other head.
 
