@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.artifacts import publish, save_model
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.bilstm import AttentionPooling, BiLSTM, BiLSTMConfig, MaxPooling
@@ -35,6 +34,7 @@ from pipeline.text.forms import PLAIN, MosesText, PlainText
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
 from pipeline.text.words import Vocabulary
+from tests.folders import save_folder
 
 ROOT = Path(__file__).parents[2]
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -104,9 +104,7 @@ def _save_berts(models: Path) -> None:
         ("finetune/squad", span_head_to_huggingface(answerer, pad_token_id=pad)),
         ("finetune/polarity", sequence_classifier_to_huggingface(classifier, pad_token_id=pad, labels=labels)),
     ):
-        with publish(models / stage) as target:
-            save_model(target, *exported)
-            tokenizer.save(target)
+        save_folder(models / stage, exported, tokenizer)
 
 
 def _save_networks(models: Path, shape: GPTConfig, bpe: Tokenizer) -> None:
@@ -127,9 +125,7 @@ def _save_networks(models: Path, shape: GPTConfig, bpe: Tokenizer) -> None:
             model, token_ids=ids, labels=("negative", "positive")
         )
     for stage, one in exported.items():
-        with publish(models / stage) as target:
-            save_model(target, *one)
-            bpe.save(target)
+        save_folder(models / stage, one, bpe)
 
 
 def _save_translator(folder: Path, tokenizer: Tokenizer, form: PlainText | MosesText = PLAIN) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import pipeline as their_pipeline
 
-from pipeline.artifacts import load_model, publish, read_json, save_model, write_json
+from pipeline.artifacts import load_model, read_json, save_model, write_json
 from pipeline.inference import Classifier, open_model
 from pipeline.models.bert import Bert, BertConfig, Pooler
 from pipeline.models.heads import SequenceClassifier
@@ -19,6 +19,7 @@ from pipeline.serving import signature
 from pipeline.text.training import train_wordpiece
 from tests.cli.conftest import TEXTS as WORDS
 from tests.cli.test_cli import run
+from tests.folders import save_folder
 
 TEXTS = ["the cat sat", "a dog ran after the cat", "the mat", "the dog sat by the door", "a cat", "on the door a mat"]
 LABELS = ("toxic", "insult", "threat", "spam")
@@ -41,10 +42,7 @@ def classifier(folder: Path, changes: dict[str, Any], *, labels: tuple[str, ...]
                 parameter.normal_()
         model.classifier.bias.fill_(bias)
     config, state = sequence_classifier_to_huggingface(model, pad_token_id=tokenizer.pad_id, labels=labels)
-    with publish(folder) as target:
-        save_model(target, config | changes, state)
-        tokenizer.save(target)
-    return folder
+    return save_folder(folder, ({**config, **changes}, state), tokenizer)
 
 
 def opened(folder: Path) -> Classifier:

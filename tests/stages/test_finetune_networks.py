@@ -11,7 +11,7 @@ import yaml
 from torch.testing import assert_close
 from transformers import GPT2ForSequenceClassification
 
-from pipeline.artifacts import load_model, publish, save_model
+from pipeline.artifacts import load_model
 from pipeline.config import load
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.data.records import Rated, read_rows, write_records
@@ -28,6 +28,7 @@ from pipeline.stages.word_folder import save_words
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.text.training import train_byte_bpe
 from pipeline.text.words import Vocabulary
+from tests.folders import save_folder
 from tests.foundations.chain import Run
 from tests.stages.grammar import WORDS
 from tests.stages.test_finetune import CONFIG, POLARITY, RATING, SPLITS, pretrained, rated, tokenizer, write_start
@@ -59,9 +60,7 @@ def write_language_models(root: Path) -> None:
     both = BidirectionalLM(
         BiLMConfig(vocab_size=trained.vocab_size, d_model=12, d_hidden=12, num_layers=2, dropout=0.5)
     )
-    with publish(models / "pretrain_bilm") as folder:
-        save_model(folder, *bilm_to_huggingface(both, token_ids={}))
-        trained.save(folder)
+    save_folder(models / "pretrain_bilm", bilm_to_huggingface(both, token_ids={}), trained)
 
 
 def long_texts() -> list[Rated]:
