@@ -9,13 +9,12 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, lines_of, written
+from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, in_groups, lines_of, written
 from pipeline.cli_options import (
     ANSWERER,
     ANSWERING,
@@ -247,8 +246,7 @@ def _answer(options: argparse.Namespace) -> int:
         texts = options.text if options.command == "similar" else [" ".join(options.text)]
         print(*answer(texts), sep="\n")
     else:
-        lines = lines_of(options.file)
-        while group := list(islice(lines, _LINES_AT_ONCE)):
+        for _, group in in_groups(lines_of(options.file), _LINES_AT_ONCE):
             for reply in _keeping_empty(answer, group):
                 print(" ".join(reply.splitlines()))
             sys.stdout.flush()

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from pipeline.artifacts import CONFIG, read_json
 from pipeline.cli_commands import wrong_kind
+from pipeline.cli_lines import in_groups
 from pipeline.data.question_records import Question
 from pipeline.inference import open_model
 from pipeline.kinds import kind_of
@@ -49,20 +49,18 @@ def answer_lines(
     Returns the numbers, from 1, of the lines whose question was too long to be read to its end. ValueError names the
     line that has no tab, or no question.
     """
-    waiting, done = iter(lines), 0
     shortened: list[int] = []
-    while group := list(islice(waiting, _LINES_AT_ONCE)):
-        asked = [_question(line, done + i + 1, wish) for i, line in enumerate(group)]
+    for first, group in in_groups(lines, _LINES_AT_ONCE):
+        asked = [_question(line, number, wish) for number, line in enumerate(group, start=first)]
         filled = [question for question in asked if question is not None]
         found = iter(model.answer(filled, num_best=max(1, wish.num_best)))
         written = []
-        for i, question in enumerate(asked):
+        for number, question in enumerate(asked, start=first):
             one = None if question is None else next(found)
-            written += _form(done + i, one, wish)
+            written += _form(number - 1, one, wish)
             if one is not None and one.is_shortened:
-                shortened.append(done + i + 1)
+                shortened.append(number)
         write(written)
-        done += len(group)
     return shortened
 
 

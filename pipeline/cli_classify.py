@@ -1,13 +1,13 @@
 """The command classify: texts, or pairs of texts, as a stream of lines, in order, as many out as in."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 
 from pipeline.cli_commands import wrong_kind
+from pipeline.cli_lines import in_groups
 from pipeline.inference import Classifier, open_model
 
-LINES_AT_ONCE = 512
+_LINES_AT_ONCE = 512
 """Lines of a stream that are read together: those of like length are then computed together."""
 
 
@@ -31,22 +31,20 @@ def classify_lines(
     the numbers, from 1, of the lines that were too long to be read to their end. ValueError names a line that is no
     pair.
     """
-    waiting, done = iter(lines), 0
     cut: list[int] = []
-    while group := list(islice(waiting, LINES_AT_ONCE)):
+    for first, group in in_groups(lines, _LINES_AT_ONCE):
         filled = [place for place, line in enumerate(group) if line.strip()]
         written = [""] * len(group)
         texts, second = [group[place] for place in filled], None
         if pairs:
-            both = [_pair(group[place], f"{name}, line {done + place + 1}") for place in filled]
+            both = [_pair(group[place], f"{name}, line {first + place}") for place in filled]
             texts, second = [one for one, _ in both], [other for _, other in both]
         for place, found in zip(filled, model.classify(texts, second), strict=True):
             said = zip(found.labels, found.values, strict=True)
             written[place] = "\t".join(f"{label}\t{value:.4f}" for label, value in said)
             if found.is_cut:
-                cut.append(done + place + 1)
+                cut.append(first + place)
         write(written)
-        done += len(group)
     return cut
 
 

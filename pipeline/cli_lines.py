@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -12,6 +12,8 @@ from typing import TextIO
 from pipeline.text.lines import numbered_lines
 
 STANDARD_INPUT = "standard input"
+_MOST_CHARACTERS = 1_000_000
+"""A group of lines ends here at the latest."""
 
 
 def lines_of(file: Path | None) -> Iterator[str]:
@@ -20,6 +22,19 @@ def lines_of(file: Path | None) -> Iterator[str]:
     with file.open("rb") if file else os.fdopen(os.dup(sys.stdin.fileno()), "rb") as stream:
         for _, line in numbered_lines(stream, lambda number, _: f"{name}, line {number}: not UTF-8"):
             yield line
+
+
+def in_groups(lines: Iterable[str], lines_at_once: int) -> Iterator[tuple[int, list[str]]]:
+    """Lines in groups of so many, fewer where lines are very long; each with the number of its first line, from 1."""
+    first, group, size = 1, list[str](), 0
+    for line in lines:
+        group.append(line)
+        size += len(line)
+        if len(group) == lines_at_once or size >= _MOST_CHARACTERS:
+            yield first, group
+            first, group, size = first + len(group), [], 0
+    if group:
+        yield first, group
 
 
 def check_argument(text: str) -> None:

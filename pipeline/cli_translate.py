@@ -5,7 +5,6 @@ Lines are read in groups and sorted by length inside of one, so a text of any si
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +12,7 @@ import torch
 
 from pipeline.artifacts import CONFIG, read_json
 from pipeline.cli_commands import wrong_kind
-from pipeline.cli_lines import one_line, replacing
+from pipeline.cli_lines import in_groups, one_line, replacing
 from pipeline.inference import open_model
 from pipeline.kinds import kind_of
 from pipeline.progress import progress
@@ -22,8 +21,6 @@ from pipeline.stages.source_weights import attention_map
 from pipeline.stages.translation import DrawConfig, SearchConfig, Translation, Translator, open_ensemble
 from pipeline.text.forms import out_of_form
 
-_MOST_CHARACTERS = 1_000_000
-"""A group of lines ends here at the latest."""
 _MOST_PANELS = 16
 
 
@@ -110,7 +107,7 @@ def translate_lines(
     """Translates lines until there are no more, and writes those of a group when the group is done."""
 
     def groups() -> Iterator[int]:
-        for written in _groups(lines, wish.lines_at_once):
+        for _, written in in_groups(lines, wish.lines_at_once):
             group = [translator.as_source(line) for line in written]
             found: dict[int, list[Translation]] = {}
             for finished in _translated(translator, group, wish, tally):
@@ -146,21 +143,6 @@ def check_picture(path: Path) -> None:
     """ValueError for a picture that cannot be written: said before anything is translated."""
     if path.suffix not in FORMATS:
         raise ValueError(f"{path}: a picture of attention ends in {' or '.join(FORMATS)}")
-
-
-def _groups(lines: Iterable[str], lines_at_once: int) -> Iterator[list[str]]:
-    """Lines in groups of so many; fewer where lines are very long."""
-    waiting = iter(lines)
-    while group := list(islice(waiting, 1)):
-        size = len(group[0])
-        while len(group) < lines_at_once and size < _MOST_CHARACTERS:
-            try:
-                line = next(waiting)
-            except StopIteration:
-                break
-            group.append(line)
-            size += len(line)
-        yield group
 
 
 def _translated(

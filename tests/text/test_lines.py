@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cli_lines import lines_of
+from pipeline import cli_lines
+from pipeline.cli_lines import in_groups, lines_of
 from pipeline.data.records import read_lines
 from pipeline.text.lines import numbered_lines
 
@@ -33,6 +34,19 @@ def test_lines_are_given_one_at_a_time_and_a_bad_one_is_told_when_it_is_reached(
     assert next(found) == (1, "good")
     with pytest.raises(ValueError, match=r"^line 2, byte 1$"):
         next(found)
+
+
+def test_lines_come_in_groups_each_with_its_first_number_and_long_ones_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_lines, "_MOST_CHARACTERS", 10)
+    long, nearly = "d" * 10, "f" * 9
+    waiting = iter(["a", "", "c", long, "e", nearly, "g", "h", "i", "j"])
+    found = in_groups(waiting, 3)
+    assert next(found) == (1, ["a", "", "c"])
+    # A group is given before a line of the next one is asked for.
+    assert next(waiting) == long
+    assert list(found) == [(4, ["e", nearly]), (6, ["g", "h", "i"]), (9, ["j"])]
+    assert list(in_groups([long, "e"], 3)) == [(1, [long]), (2, ["e"])]
+    assert list(in_groups([], 3)) == []
 
 
 @pytest.mark.parametrize(
