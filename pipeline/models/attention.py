@@ -174,12 +174,13 @@ class SelfAttention(nn.Module):
 
     def _project(self, hidden: Float[Tensor, "B T D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, H, T, K)."""
-        return self._split(self.qkv(hidden))
-
-    def _split(self, qkv: Float[Tensor, "B T E"]) -> tuple[Tensor, Tensor, Tensor]:
-        heads = qkv.view(*qkv.shape[:2], 3, self.num_heads, -1)  # (B, T, 3, H, K)
-        queries, keys, values = heads.permute(2, 0, 3, 1, 4).unbind(0)
+        queries, keys, values = self._heads(self.qkv(hidden), 3)
         return queries, keys, values
+
+    def _heads(self, vectors: Float[Tensor, "B T E"], count: int) -> tuple[Tensor, ...]:
+        """Each of `count` sorts of vectors that stand side by side, as (B, H, T, K)."""
+        heads = vectors.view(*vectors.shape[:2], count, self.num_heads, -1)  # (B, T, count, H, K)
+        return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
     def forward(
         self, hidden: Float[Tensor, "B T D"], mask: Bool[Tensor, "#B 1 #T T"] | None, *, is_causal: bool = False
@@ -200,15 +201,15 @@ class SelfAttention(nn.Module):
         dropout_p = self.dropout if self.training else 0.0
         qkv = self.qkv(hidden)
         if read is not None:
-            asked = read.close.pad(qkv[:, : hidden.size(1)].index_select(0, read.places))  # (B, most in a row, D)
-            queries = asked.view(*asked.shape[:2], self.num_heads, -1).transpose(1, 2)
-            _, keys, values = self._split(rows.pad(qkv))
+            asking, known = qkv.split([hidden.size(1), 2 * hidden.size(1)], dim=1)
+            (queries,) = self._heads(read.close.pad(asking.index_select(0, read.places)), 1)  # as many as most in a row
+            keys, values = self._heads(rows.pad(known), 2)
             mask = rows.mask[:, None, None, :] if rows.has_padding else None
             attended = read.close.pack(attend(queries, keys, values, mask, dropout_p=dropout_p))
         elif dropout_p > 0.0 and hidden.device.type == "cpu" and rows.mask.size(1) > _SHORT_ROWS:
             attended = attend_row_by_row(qkv, rows.lengths, num_heads=self.num_heads, dropout_p=dropout_p)
         else:
-            queries, keys, values = self._split(rows.pad(qkv))
+            queries, keys, values = self._heads(rows.pad(qkv), 3)
             mask = rows.mask[:, None, None, :] if rows.has_padding else None
             attended = rows.pack(attend(queries, keys, values, mask, dropout_p=dropout_p))
         update: Tensor = self.output(attended)
