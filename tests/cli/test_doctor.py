@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from torch import nn
 
 from pipeline import doctor
 from pipeline.cli import main
@@ -17,6 +18,7 @@ from pipeline.doctor_batches import PROBES, Probe, run_batch
 from pipeline.doctor_disk import needed_bytes, parameters
 from pipeline.layout import Layout
 from pipeline.machine import multiplies_bfloat16
+from pipeline.objectives.terms import LossTerms
 from pipeline.runtime import RuntimeConfig
 from tests.cli.conftest import ROOT
 
@@ -32,6 +34,24 @@ def runtime() -> RuntimeConfig:
 @pytest.mark.parametrize("name", ["cpu", "cpu_bf16"])
 def test_one_batch_goes_through_every_stage(stage: str, name: str) -> None:
     run_batch(PROBES[stage], load(ROOT / f"conf/runtime/{name}.yaml", RuntimeConfig))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cpu", torch.float32), ("cpu_bf16", torch.bfloat16)])
+def test_the_batch_is_computed_in_the_precision_of_the_runtime(name: str, expected: torch.dtype) -> None:
+    found: list[torch.dtype] = []
+
+    def probe() -> Probe:
+        layer = nn.Linear(4, 4)
+
+        def objective() -> tuple[LossTerms, ...]:
+            scores = layer(torch.randn(3, 4))
+            found.append(scores.dtype)
+            return (LossTerms(loss_sum=scores.float().square().sum(), num_targets=3),)
+
+        return layer, objective
+
+    run_batch(probe, load(ROOT / f"conf/runtime/{name}.yaml", RuntimeConfig))
+    assert found == [expected]
 
 
 def test_every_stage_that_trains_has_its_batch() -> None:
@@ -77,7 +97,9 @@ def test_a_runtime_in_bfloat16_on_a_processor_without_it_is_a_problem(
     for has, expected in ((True, []), (False, ["choose a runtime with 32-true"])):
         monkeypatch.setattr("pipeline.doctor.multiplies_bfloat16", lambda has=has: has)
         assert [one.remedy for one in doctor.devices(rounded) if one.what == "precision"] == expected
-        assert not [one for one in doctor.devices(runtime) if one.what == "precision"]
+        # A GPU is not asked of the processor.
+        for fine in (runtime, rounded.model_copy(update={"accelerator": "cuda"})):
+            assert not [one for one in doctor.devices(fine) if one.what == "precision"]
 
 
 def test_a_package_that_is_not_as_locked_is_named(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Attention against its definition, computed token by token."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from pipeline.models.attention import CrossAttention, KeyValueCache, SelfAttention, attend, key_mask, segment_mask
@@ -72,12 +74,38 @@ def test_attention_in_bfloat16_is_that_of_float32_up_to_its_rounding_with_its_gr
         assert_close(one.float(), other, rtol=0, atol=0.03 * float(other.abs().max()))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "needs_gradient", "is_fused"),
+    [
+        (torch.float32, True, True),
+        (torch.float32, False, True),
+        (torch.bfloat16, True, False),
+        (torch.bfloat16, False, True),
+    ],
+)
+def test_the_fused_kernel_is_left_where_its_backward_pass_on_a_cpu_is_slow(
+    dtype: torch.dtype, needs_gradient: bool, is_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused, calls = F.scaled_dot_product_attention, list[torch.dtype]()
+
+    def noted(queries: Tensor, keys: Tensor, values: Tensor, **settings: Any) -> Tensor:
+        calls.append(queries.dtype)
+        return fused(queries, keys, values, **settings)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", noted)
+    queries, keys, values = torch.randn(3, 1, 2, 4, 8, dtype=dtype, requires_grad=needs_gradient).unbind(0)
+    attend(queries, keys, values, None)
+    assert calls == [dtype] * is_fused
+
+
 def test_attention_dropout_keeps_the_mean_of_the_result() -> None:
     torch.manual_seed(0)
     queries, keys, values = torch.randn(3, 1, 1, 3, 2).unbind(0)
     many_queries, many_keys, many_values = (x.expand(40_000, 1, 3, 2) for x in (queries, keys, values))
-    mean = attend(many_queries, many_keys, many_values, None, is_causal=True, dropout_p=0.25).mean(0)
-    assert_close(mean, attend(queries, keys, values, None, is_causal=True)[0], atol=0.02, rtol=0)
+    found = attend(many_queries, many_keys, many_values, None, is_causal=True, dropout_p=0.25)
+    assert_close(found.mean(0), attend(queries, keys, values, None, is_causal=True)[0], atol=0.02, rtol=0)
+    # The first position attends to itself alone, whose weight is dropped or not.
+    assert_close((found[:, 0] == 0).all(-1).float().mean(), torch.tensor(0.25), atol=0.01, rtol=0)
 
 
 @torch.no_grad()

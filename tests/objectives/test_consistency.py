@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
+from pipeline.objectives import consistency
 from pipeline.objectives.consistency import consistent_cross_entropy
 from pipeline.objectives.likelihood import projected_cross_entropy
+from tests.objectives.products import noted_products
 
 
 def inputs(num_positions: int, vocab_size: int) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -50,7 +52,9 @@ def test_loss_and_gradients_are_those_of_the_definition(num_positions: int, voca
         assert_close(ours, theirs)
 
 
-def test_in_bfloat16_loss_and_gradients_are_those_of_float32_up_to_its_rounding() -> None:
+def test_in_bfloat16_loss_and_gradients_are_those_of_float32_up_to_its_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tensors, labels = inputs(300, 37)
     exact = [tensor.detach().float().requires_grad_() for tensor in tensors]
     rounded = [tensor.detach().clone().requires_grad_() for tensor in exact]
@@ -61,8 +65,10 @@ def test_in_bfloat16_loss_and_gradients_are_those_of_float32_up_to_its_rounding(
             first, weight, bias, second=second, labels=labels, label_smoothing=0.1, consistency=1.5
         )[0]
 
+    products = noted_products(monkeypatch, consistency)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = found(rounded)
+    assert products == [torch.bfloat16] * 2
     assert_close(loss, found(exact), rtol=3e-3, atol=0)
     for ours, theirs in zip(torch.autograd.grad(loss, rounded), torch.autograd.grad(found(exact), exact), strict=True):
         assert ours.dtype == torch.float32

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from pipeline.objectives import likelihood
 from pipeline.objectives.likelihood import (
+    add_product,
     class_cross_entropy,
     projected_cross_entropy,
     response_log_probs,
@@ -21,6 +22,7 @@ from pipeline.objectives.likelihood import (
     token_cross_entropy,
     token_log_probs,
 )
+from tests.objectives.products import noted_products
 
 
 def _logits(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -171,10 +173,25 @@ def test_the_loss_from_hidden_states_is_that_of_their_logits_in_value_gradient_a
         assert_close(one.grad, other.grad)
 
 
+def test_the_gradient_of_a_projection_is_added_and_of_the_precision_of_its_factors() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grad, hidden = torch.randn(40, 6, generator=generator), torch.randn(40, 5, generator=generator)
+    exact, rounded = torch.ones(6, 5), torch.zeros(6, 5)
+    add_product(exact, grad, hidden)
+    assert_close(exact, 1 + grad.t() @ hidden)
+    add_product(rounded, grad.bfloat16(), hidden)
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    assert_close(rounded, exact - 1, rtol=0.02, atol=0.1)
+    assert not torch.equal(exact, exact.bfloat16().float())
+
+
 @pytest.mark.parametrize("hidden_dtype", [torch.float32, torch.bfloat16])
 def test_the_loss_from_hidden_states_in_bfloat16_is_that_of_autocast_and_has_gradients_of_the_parameters_precision(
-    hidden_dtype: torch.dtype,
+    hidden_dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(likelihood, "_CHUNK", 1)
+    monkeypatch.setattr(likelihood, "_MIN_ROWS", 128)  # two whole chunks and 44 rows
+    products = noted_products(monkeypatch, likelihood)
     inputs = [torch.randn(300, 32), torch.randn(50, 32) / 4, torch.randn(50)]
     labels = torch.randint(0, 50, (300,))
     ours, theirs, exact = ([one.clone().requires_grad_() for one in inputs] for _ in range(3))
@@ -184,7 +201,7 @@ def test_the_loss_from_hidden_states_in_bfloat16_is_that_of_autocast_and_has_gra
     reference = token_cross_entropy(F.linear(*exact), labels, label_smoothing=0.1).loss_sum
     for value in (loss, wanted, reference):
         torch.autograd.backward(value)
-    assert loss.dtype == torch.float32
+    assert loss.dtype == torch.float32 and products == [torch.bfloat16] * 3
     assert_close(loss, wanted, rtol=1e-4, atol=0)
     for one, other, true in zip(ours, theirs, exact, strict=True):
         assert one.grad is not None and other.grad is not None and true.grad is not None
