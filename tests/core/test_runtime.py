@@ -1,26 +1,31 @@
 """Runtimes: which rank this is, what a file must not say, and random numbers that continue."""
 
+import ctypes
 import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
+from pipeline.config import load
 from pipeline.runtime import (
     RuntimeConfig,
     current_runtime,
     global_rank,
     gradient_scale,
+    keep_freed_memory,
     random_state,
     restore_random_state,
     seed_everything,
     weights_suffice,
 )
 
+ROOT = Path(__file__).parents[2]
 SETTINGS = {
     "accelerator": "cpu",
     "strategy": "ddp",
@@ -64,6 +69,18 @@ def test_the_rank_is_the_one_that_lightning_will_have(
         monkeypatch.setenv(name, value)
     assert global_rank(runtime()) == rank
     assert global_rank(runtime(strategy="single", num_devices=1, num_nodes=1)) == 0
+
+
+def test_each_group_of_a_step_is_cut_into_as_many_micro_batches_as_a_whole_one_was() -> None:
+    assert runtime().in_groups(3) == runtime(accumulation=12)
+    assert runtime().in_groups(1) == runtime()
+
+
+@pytest.mark.parametrize("name", ["cpu", "ddp_cpu"])
+def test_a_runtime_in_bfloat16_differs_from_that_in_float32_by_its_precision_alone(name: str) -> None:
+    exact, rounded = (load(ROOT / f"conf/runtime/{file}.yaml", RuntimeConfig) for file in (name, f"{name}_bf16"))
+    assert exact.precision == "32-true"
+    assert rounded == exact.model_copy(update={"precision": "bf16-mixed"})
 
 
 def test_the_scale_of_the_loss_undoes_every_division() -> None:
@@ -146,3 +163,24 @@ print(faults(10))
     ]
     # Ten tensors of 48 MB are 117,000 pages of 4 KiB, fewer where the kernel has larger ones.
     assert counts[1] <= counts[0] / 10, counts
+
+
+def test_glibc_alone_is_asked_and_what_it_refuses_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: dict[int, int] = {}
+
+    def mallopt(setting: int, value: int) -> int:
+        asked[setting] = value
+        return int(setting != -1)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=mallopt))
+    monkeypatch.setattr("platform.libc_ver", lambda: ("musl", "1.2"))
+    keep_freed_memory()
+    assert asked == {}
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
+    keep_freed_memory()
+    # By the numbers of malloc.h: trim never, ask for 64 MiB more than is needed, and map nothing apart.
+    assert asked == {-1: -1, -2: 64 * 2**20, -4: 0}
+    (refused,) = caplog.records
+    assert refused.getMessage().startswith("glibc refuses setting -1 of mallopt")
