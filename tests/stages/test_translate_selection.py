@@ -38,6 +38,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
         "selection": {"choose": "best", "num_averaged": 2, "metric": "bleu", "patience": 2}
     }
     config["training"] |= {
+        # In groups: rank 0 validates the chosen weights alone, in as many micro-batches as a step has.
+        "batching": config["training"]["batching"] | {"groups_per_step": 2},
         "duration": {"kind": "steps", "num_steps": 20},
         "optimizer": {"lr": 1e-5},
         "schedule": {"kind": "constant"},
