@@ -122,9 +122,10 @@ def test_a_reference_is_compared_by_its_seeds_and_its_time(folder: Path) -> None
     assert {line.split()[0] for line in found["unmet"]} == {"films-random", "RTE"}
 
 
-def test_times_of_two_machines_are_not_compared(folder: Path) -> None:
+@pytest.mark.parametrize("other", [{"cpus": 999}, {"runtime": "ddp_cpu_bf16"}])
+def test_times_of_two_machines_or_runtimes_are_not_compared(folder: Path, other: dict[str, Any]) -> None:
     theirs = {"ours": [82.5, 84.5], "seconds": [100.0, 100.0]}
-    write_json(folder / "theirs.json", {"machine": machine() | {"cpus": 999}, "tasks": {"films": theirs}})
+    write_json(folder / "theirs.json", {"machine": machine() | other, "tasks": {"films": theirs}})
     changes = {"reference": "theirs.json", "goals": {"time_share": 0.6}}
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | changes)
     assert reproduce(open_number("toy", ORDER), stages([])) == 0
