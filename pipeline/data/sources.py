@@ -256,17 +256,15 @@ def _hub_faults() -> tuple[type[Exception], ...]:
 
 
 def _rows_of(source: HubSource, split: str, revision: str) -> Iterable[Mapping[str, Any]]:
-    """The rows of a split as they come."""
-    import datasets  # takes seconds to import, and only this kind of source needs it
-    from datasets.packaged_modules.parquet.parquet import ParquetConfig
-    from pyarrow.dataset import ParquetFragmentScanOptions
+    """The rows of a split as they come, from one row group of a Parquet file after the other.
 
-    builder = datasets.load_dataset_builder(source.dataset, source.config, revision=revision)
-    if isinstance(builder.config, ParquetConfig):
-        # Arrow would otherwise hold what it has read of a file until the end of that file.
-        builder.config.fragment_scan_options = ParquetFragmentScanOptions(pre_buffer=False)
-    rows: Iterable[Mapping[str, Any]] = builder.as_streaming_dataset(split=split)
-    return rows
+    Of a whole file Arrow reads on while rows are written, up to all of it.
+    """
+    import datasets  # takes seconds to import, and only this kind of source needs it
+
+    rows = datasets.load_dataset(source.dataset, source.config, split=split, revision=revision, streaming=True)
+    by_group: Iterable[Mapping[str, Any]] = rows.reshard()
+    return by_group
 
 
 def _first_line(error: BaseException) -> str:

@@ -43,8 +43,11 @@ def fetched(project: Path) -> list[dict[str, object]]:
 
 def stream(monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], Iterator[dict[str, str]]]) -> None:
     """Puts the rows of a split in the place of the hub's."""
-    builder = SimpleNamespace(config=None, as_streaming_dataset=lambda split: rows(split))
-    monkeypatch.setattr("datasets.load_dataset_builder", lambda *_, **settings: builder)
+
+    def load(*_: object, split: str, **settings: object) -> SimpleNamespace:
+        return SimpleNamespace(reshard=lambda: rows(split))
+
+    monkeypatch.setattr("datasets.load_dataset", load)
 
 
 def documents(project: Path, source: TextRows, rows: list[dict[str, object]]) -> list[tuple[str, str, str]]:

@@ -308,13 +308,14 @@ def test_a_branch_of_the_hub_is_read_and_noted_at_its_commit(project: Path, monk
     def info(self: HfApi, repo_id: str, *, revision: str) -> SimpleNamespace:
         return SimpleNamespace(sha=f"commit of {repo_id} at {revision}")
 
-    def load(path: str, name: str | None, *, revision: str) -> SimpleNamespace:
+    def load(path: str, name: str | None, *, split: str, revision: str, streaming: bool) -> SimpleNamespace:
+        assert streaming
         read.append(revision)
-        return SimpleNamespace(config=None, as_streaming_dataset=lambda split: [{"text": split}])
+        return SimpleNamespace(reshard=lambda: [{"text": split}])
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(HfApi, "dataset_info", info)
-    monkeypatch.setattr("datasets.load_dataset_builder", load)
+    monkeypatch.setattr("datasets.load_dataset", load)
     config = "sources: {h: {kind: hub, dataset: own/set, revision: main, splits: [train, test], licence: MIT}}"
     fetch.main(configure(project, "fetch", config))
     card = json.loads(Path("data/own/raw/h/card.json").read_text())
