@@ -133,7 +133,7 @@ def _write_documents(config: DocumentsConfig, raw: Path, folder: Path, rated: Se
             split: stack.enter_context((folder / f"{split}.jsonl").open("w", encoding="utf-8", newline="\n"))
             for split in SPLITS
         }
-        documents = split_documents(config, raw, found, lambda: _as_documents(rated))
+        documents = split_documents(config, raw, found, lambda: _as_documents(rated), scratch=folder)
         for split, document in progress(documents, name="text: writing", unit="documents"):
             files[split].write(line_of(document))
             words = len(document.text.split())

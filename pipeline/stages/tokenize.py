@@ -5,11 +5,11 @@ translation/pairs/ the pairs. Documents and pairs are read, and encoded, some at
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal, TypeVar, assert_never
 
 from pydantic import PositiveInt, model_validator
 from tqdm import tqdm
@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 
 Corpus = Literal["text", "conversations", "rated"]
 Encoder = Tokenizer | BpeDropout
+T = TypeVar("T")
 _PAIRS_AT_ONCE = 10_000
-_DOCUMENTS_AT_ONCE = 500
+_CHARACTERS_AT_ONCE = 1_000_000
 
 
 class TextTokenizerConfig(Config):
@@ -44,6 +45,9 @@ class TextTokenizerConfig(Config):
     """Ids, special tokens included."""
     corpora: tuple[Corpus, ...]
     """Whose training texts it is trained on; texts that a later evaluation must not have seen do not belong here."""
+    one_in: PositiveInt = 1
+    """Of so many documents of running text it is trained on one, all through the corpus: the training holds every
+    different word and where its pieces stand, which of billions of words is more than most machines have."""
 
 
 class WordPieceConfig(TextTokenizerConfig):
@@ -99,7 +103,7 @@ def main(path: Path) -> None:
         jobs = sum(part is not None for part in (config.byte_bpe, config.wordpiece, config.translation))
         with publish(layout.data("tokens")) as folder, tqdm(total=jobs, desc="tokenizers", disable=None) as progress:
             if config.byte_bpe is not None:
-                texts = TrainingTexts(prepared, config.byte_bpe.corpora)
+                texts = TrainingTexts(prepared, config.byte_bpe.corpora, one_in=config.byte_bpe.one_in)
                 tokenizer = train_byte_bpe(texts, vocab_size=config.byte_bpe.vocab_size)
                 report["bpe"] = _write(folder, "bpe", tokenizer, prepared, by_sentence=False)
                 progress.update()
@@ -126,7 +130,7 @@ def main(path: Path) -> None:
 def _wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
     """Trained, or the user's own; ValueError where that is not as BERT needs it."""
     if not config.given:
-        texts = TrainingTexts(prepared, config.corpora, config.sources)
+        texts = TrainingTexts(prepared, config.corpora, config.sources, config.one_in)
         return train_wordpiece(texts, vocab_size=config.vocab_size, lower_case=config.lower_case)
     folder = Path(config.given)
     if (folder / VOCABULARY).is_file() and not (folder / TOKENIZER).is_file():
@@ -153,13 +157,15 @@ class TrainingTexts:
     corpora: tuple[Corpus, ...]
     sources: tuple[str, ...] = ()
     """Sources of running text; empty for all."""
+    one_in: int = 1
+    """Of so many documents of running text, one is read."""
 
     def __iter__(self) -> Iterator[str]:
         for corpus in self.corpora:
             file = self.prepared / corpus / "train.jsonl"
             match corpus:
                 case "text":
-                    documents = _documents(file, self.sources)
+                    documents = islice(_documents(file, self.sources), 0, None, self.one_in)
                     for document in progress(documents, name="tokenizer: reading", unit="documents"):
                         yield from document.text.split("\n")
                 case "conversations":
@@ -195,7 +201,7 @@ def _write(
             _some_at_once(documents, tokenizer, encode),
             tokenizer_hash=tokenizer.hash,
         )
-    held_out = [document.text for document in _documents(prepared / "text" / "test.jsonl", sources)]
+    held_out = (document.text for document in _documents(prepared / "text" / "test.jsonl", sources))
     return {**_statistics(tokenizer, held_out), **counts}
 
 
@@ -216,8 +222,22 @@ def _some_at_once(
     tokenizer: Tokenizer,
     encode: Callable[[Sequence[Document], Tokenizer], list[list[list[int]]]],
 ) -> Iterator[list[list[int]]]:
-    while chunk := list(islice(documents, _DOCUMENTS_AT_ONCE)):
+    for chunk in _up_to(documents, lambda document: len(document.text)):
         yield from encode(chunk, tokenizer)
+
+
+def _up_to(items: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
+    """The items some at a time, until they have enough characters together: a document may be a line or a book."""
+    chunk: list[T] = []
+    size = 0
+    for item in items:
+        chunk.append(item)
+        size += length(item)
+        if size >= _CHARACTERS_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 @dataclass(frozen=True)
@@ -254,7 +274,7 @@ def _write_translation(
     if config.bpe_dropout:
         training = BpeDropout(tokenizer, dropout=config.bpe_dropout, seed=0)
     encode_pairs(prepared, folder / "pairs", tokenizer, [training] * config.num_segmentations)
-    return _statistics(tokenizer, list(PairTexts(prepared / "test.jsonl")))
+    return _statistics(tokenizer, PairTexts(prepared / "test.jsonl"))
 
 
 def _given(folder: Path, vocab_size: int) -> Tokenizer:
@@ -301,16 +321,20 @@ def _by_sentence(documents: Sequence[Document], tokenizer: Tokenizer) -> list[li
     return [[next(encoded) for _ in document] for document in cut]
 
 
-def _statistics(tokenizer: Tokenizer, held_out: Sequence[str]) -> dict[str, int | float | str]:
+def _statistics(tokenizer: Tokenizer, held_out: Iterable[str]) -> dict[str, int | float | str]:
     """What a tokenizer makes of held-out texts."""
-    encoded = tokenizer.encode_batch(held_out)
-    num_tokens = sum(len(ids) for ids in encoded)
     unknown = tokenizer.id_of("unk") if "unk" in tokenizer.special else None
+    num_bytes = num_tokens = num_unknown = 0
+    for texts in _up_to(held_out, len):
+        encoded = tokenizer.encode_batch(texts)
+        num_bytes += sum(len(text.encode()) for text in texts)
+        num_tokens += sum(map(len, encoded))
+        num_unknown += 0 if unknown is None else sum(ids.count(unknown) for ids in encoded)
     return {
         "vocab_size": tokenizer.vocab_size,
         "hash": tokenizer.hash,
-        "bytes_per_token": sum(len(text.encode()) for text in held_out) / num_tokens,
-        "unknown_rate": sum(ids.count(unknown) for ids in encoded) / num_tokens if unknown is not None else 0.0,
+        "bytes_per_token": num_bytes / num_tokens,
+        "unknown_rate": num_unknown / num_tokens,
     }
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +16,7 @@ from pipeline.checkpoints import Checkpoint, CheckpointFolder, Writer
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import Batch, Examples, MicroBatch
 from pipeline.data.loaders import Cut, TrainingLoader, check_cut, validation_batches
-from pipeline.data.plan import Phase, Step, TrainingPlan, padding_share, plan_epoch
+from pipeline.data.plan import Phase, TrainingPlan, padding_share, plan_epoch
 from pipeline.runtime import (
     RuntimeConfig,
     build_trainer,
@@ -71,11 +70,10 @@ def fit(
     run = replace(run, runtime=run.runtime.in_groups(config.batching.groups_per_step))
     plan = TrainingPlan(train, config.batching, config.duration, seed=config.seed, later=tuple(later))
     place = place_of(run.runtime)
-    first = _first_epoch(train, config, name="training", seed=config.seed)
-    _first_epoch(valid, config, name="validation", seed=0)
-    after = [_first_epoch(phase.examples, config, name="training", seed=config.seed) for phase in later]
-    for step in chain(first, *after):
-        check_cut(step, place)
+    padding = _check_first_epoch(train, config, place, name="training", seed=config.seed)
+    _check_first_epoch(valid, config, None, name="validation", seed=0)
+    for phase in later:
+        _check_first_epoch(phase.examples, config, place, name="training", seed=config.seed)
     module.num_steps = plan.num_steps
     if selection:
         selection.check(config, num_steps=plan.num_steps)
@@ -84,7 +82,7 @@ def fit(
             "%s: %d steps, padding %.1f%%, %.2f M parameters",
             run.layout.stage,
             module.num_steps,
-            100 * padding_share(first, train.sizes(0)),
+            100 * padding,
             sum(parameter.numel() for parameter in module.model.parameters()) / 1e6,
         )
     found = newest_checkpoint(run)
@@ -113,12 +111,22 @@ def fit(
     return validate()
 
 
-def _first_epoch(examples: Examples[Any], config: TrainingConfig, *, name: str, seed: int) -> tuple[Step, ...]:
-    """The steps of epoch 0; a data set that cannot be cut into steps is named before anything starts."""
+def _check_first_epoch(
+    examples: Examples[Any], config: TrainingConfig, place: Cut | None, *, name: str, seed: int
+) -> float:
+    """The share of padding in epoch 0, of which nothing is kept: its steps are as many as the corpus is large.
+
+    A data set that cannot be cut into steps, or whose steps `place` cannot cut, is named before anything starts.
+    """
     try:
-        return plan_epoch(examples.sizes(0), config.batching, seed=seed, epoch=0)
+        sizes = examples.sizes(0)
+        steps = plan_epoch(sizes, config.batching, seed=seed, epoch=0)
     except ValueError as error:
         raise ValueError(f"{name} data: {error}") from error
+    if place:
+        for step in steps:
+            check_cut(step, place)
+    return padding_share(steps, sizes)
 
 
 def place_of(runtime: RuntimeConfig) -> Cut:

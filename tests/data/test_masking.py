@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.data import masking
 from pipeline.data.batches import MaskedBatch, Sizes
 from pipeline.data.draws import draw_below, draw_uniform
 from pipeline.data.masking import MaskedExamples, Vocabulary, vocabulary
@@ -240,6 +241,19 @@ def test_draws_are_uniform_and_independent_of_the_company() -> None:
     assert abs(uniform.mean() - 0.5) < 0.003 and uniform.min() >= 0 and uniform.max() < 1
     assert abs(np.corrcoef(uniform[:-1], uniform[1:])[0, 1]) < 0.01
     assert abs(np.corrcoef(uniform, draw_uniform(3, 2, index))[0, 1]) < 0.01
+
+
+def test_sizes_and_labels_are_the_same_however_many_rows_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = examples(corpus(20, 12))
+    whole, labels = data.sizes(1), data.next_sentence_labels(1)
+    monkeypatch.setattr(masking, "_ROWS_AT_ONCE", 7)
+    parts = data.sizes(1)
+    assert len(whole.lengths) > 14
+    assert parts.lengths.tolist() == whole.lengths.tolist()
+    assert {name: counts.tolist() for name, counts in parts.num_targets.items()} == {
+        name: counts.tolist() for name, counts in whole.num_targets.items()
+    }
+    assert data.next_sentence_labels(1).tolist() == labels.tolist()
 
 
 def test_the_vocabulary_of_a_tokenizer_names_word_continuations_and_ordinary_ids(wordpiece: Tokenizer) -> None:

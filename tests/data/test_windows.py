@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.data import token_arrays
 from pipeline.data.batches import CausalBatch, Examples
 from pipeline.data.packing import PackedExamples, best_fit
 from pipeline.data.token_arrays import in_memory, read_token_arrays, write_token_arrays
@@ -149,3 +150,41 @@ def test_missing_and_empty_token_arrays_are_named(tmp_path: Path) -> None:
         read_token_arrays(tmp_path / "empty", tokenizer_hash="e" * 64)
     with pytest.raises(ValueError, match="none of 2 documents has two tokens"):
         PackedExamples(in_memory(documents(1, 1)), length=4, pad_id=PAD).sizes(0)
+
+
+def test_the_borders_of_documents_and_sentences_are_mapped_and_not_built_by_each_rank(tmp_path: Path) -> None:
+    written: list[list[list[int]]] = [[[1, 2], [], [3]], [], [[4]], [[], []], [[5], [6, 7, 8]]]
+    write_token_arrays(tmp_path / "a", [str(n) for n in range(5)], written, tokenizer_hash="f" * 64)
+    read = read_token_arrays(tmp_path / "a", tokenizer_hash="f" * 64)
+    borders = (read.document_starts, read.first_sentences, read.sentence_starts)
+    assert all(isinstance(border.base, np.memmap) for border in borders)
+    assert [border.tolist() for border in borders] == [[0, 3, 3, 4, 4, 8], [0, 2, 2, 3, 3, 5], [0, 2, 3, 4, 5, 8]]
+
+
+def test_chunks_of_few_tokens_give_the_same_arrays_as_one_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = [[list(range(n % 5)), list(range(n % 3))] for n in range(40)]
+    names = [str(n) for n in range(40)]
+    write_token_arrays(tmp_path / "one", names, written, tokenizer_hash="f" * 64)
+    monkeypatch.setattr(token_arrays, "_TOKENS_AT_ONCE", 7)
+    write_token_arrays(tmp_path / "many", names, written, tokenizer_hash="f" * 64)
+    one, many = (read_token_arrays(tmp_path / name, tokenizer_hash="f" * 64) for name in ("one", "many"))
+    assert len(one.parts) == 1 < len(many.parts)
+    places = np.arange(one.num_tokens)
+    assert one.gather(places).tolist() == many.gather(places).tolist()
+    for border in ("document_starts", "first_sentences", "sentence_starts"):
+        assert getattr(one, border).tolist() == getattr(many, border).tolist()
+        assert (tmp_path / "one" / f"{border}.bin").read_bytes() == (tmp_path / "many" / f"{border}.bin").read_bytes()
+
+
+@pytest.mark.parametrize("border", ["document_starts", "first_sentences", "sentence_starts"])
+def test_borders_that_are_missing_or_do_not_fit_the_tokens_are_refused(tmp_path: Path, border: str) -> None:
+    write_token_arrays(tmp_path / "a", ["d"], [[[1, 2], [3]]], tokenizer_hash="f" * 64)
+    path = tmp_path / "a" / f"{border}.bin"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="the borders do not fit the tokens; run the stage tokenize again"):
+        read_token_arrays(tmp_path / "a", tokenizer_hash="f" * 64)
+    path.unlink()
+    with pytest.raises(ValueError, match=rf"{border}\.bin: missing or empty; run the stage tokenize again"):
+        read_token_arrays(tmp_path / "a", tokenizer_hash="f" * 64)

@@ -308,9 +308,10 @@ def test_a_branch_of_the_hub_is_read_and_noted_at_its_commit(project: Path, monk
     def info(self: HfApi, repo_id: str, *, revision: str) -> SimpleNamespace:
         return SimpleNamespace(sha=f"commit of {repo_id} at {revision}")
 
-    def load(path: str, name: str | None, *, split: str, revision: str) -> list[dict[str, str]]:
+    def load(path: str, name: str | None, *, split: str, revision: str, streaming: bool) -> SimpleNamespace:
+        assert streaming
         read.append(revision)
-        return [{"text": split}]
+        return SimpleNamespace(reshard=lambda: [{"text": split}])
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr(HfApi, "dataset_info", info)

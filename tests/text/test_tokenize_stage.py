@@ -52,7 +52,7 @@ def test_running_it_twice_gives_the_same_bytes(texts: tuple[str, ...]) -> None:
     first = hashes(Path("data/own/tokens")), hashes(Path("metrics/own"))
     main(CONFIG)
     assert (hashes(Path("data/own/tokens")), hashes(Path("metrics/own"))) == first
-    assert len(first[0]) == 3 * 3 + 2 * 3 * 3 + 3 * 5 + 1
+    assert len(first[0]) == 3 * 3 + 2 * 3 * 6 + 3 * 5 + 1
 
 
 def test_the_token_arrays_hold_the_documents_in_the_ids_of_their_tokenizer(texts: tuple[str, ...]) -> None:
@@ -189,9 +189,22 @@ def test_documents_are_encoded_alike_however_many_at_once(
     prepare(texts)
     main(CONFIG)
     first = hashes(Path("data/own/tokens"))
-    monkeypatch.setattr(tokenize, "_DOCUMENTS_AT_ONCE", 2)
+    monkeypatch.setattr(tokenize, "_CHARACTERS_AT_ONCE", 150)
     main(CONFIG)
     assert hashes(Path("data/own/tokens")) == first
+
+
+def test_a_tokenizer_is_trained_on_one_document_in_so_many_all_through_the_corpus(texts: tuple[str, ...]) -> None:
+    prepare(texts, "wordpiece: {vocab_size: 160, corpora: [text], one_in: 3}\n")
+    file = Path("data/own/prepared/text/train.jsonl")
+    documents = read_documents(file)
+    read = tokenize.TrainingTexts(Path("data/own/prepared"), ("text",), one_in=3)
+    assert len(documents) > 3
+    assert list(read) == [line for document in documents[::3] for line in document.text.split("\n")]
+    main(CONFIG)
+    thinned = load_tokenizer(Path("data/own/tokens/wordpiece"))
+    assert thinned.tokens(range(160)) == train_wordpiece(read, vocab_size=160).tokens(range(160))
+    assert json.loads(Path("data/own/tokens/report.json").read_text())["wordpiece"]["tokens_train"] > 0
 
 
 def test_a_cased_wordpiece_is_trained_on_request(texts: tuple[str, ...]) -> None:

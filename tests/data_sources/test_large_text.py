@@ -1,0 +1,290 @@
+"""Running text of any size: streamed from the hub, with the borders of its documents, and in memory that stays flat."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+
+import datasets
+import httpx2
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import HfApi
+from pydantic import ValidationError
+
+from pipeline.data import overlap as overlap_module
+from pipeline.data.cleaning import key_of, words_of
+from pipeline.data.documents import DocumentCounts, DocumentsConfig, TextRows, split_documents
+from pipeline.data.overlap import overlap
+from pipeline.data.repeats import KeyFile
+from pipeline.data.sources import HubSource, fetch
+from pipeline.stages import fetch as fetch_stage
+
+ROOT = Path(__file__).parents[2]
+HUB = HubSource(kind="hub", dataset="hub", revision="abc", splits=("train",), licence="none")
+
+
+def hub_folder(project: Path, rows: list[dict[str, object]]) -> None:
+    (project / "hub").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), project / "hub" / "train-00000-of-00001.parquet")
+
+
+def fetched(project: Path) -> list[dict[str, object]]:
+    fetch("h", HUB, project / "raw" / "h", cache=project, settings=None)
+    return [json.loads(line) for line in (project / "raw/h/train.jsonl").read_text().splitlines()]
+
+
+def stream(monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], Iterator[dict[str, str]]]) -> None:
+    """Puts the rows of a split in the place of the hub's."""
+
+    def load(*_: object, split: str, **settings: object) -> SimpleNamespace:
+        return SimpleNamespace(reshard=lambda: rows(split))
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+
+
+def documents(project: Path, source: TextRows, rows: list[dict[str, object]]) -> list[tuple[str, str, str]]:
+    (project / "raw" / "h").mkdir(parents=True)
+    (project / "raw/h/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = DocumentsConfig(sources=(source,), min_words=1)
+    found = split_documents(config, project / "raw", DocumentCounts(), lambda: ())
+    return [(split, document.id, document.text) for split, document in found]
+
+
+def test_a_hub_data_set_is_streamed_and_no_copy_of_it_is_left_in_the_cache(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", project / "cache")
+    articles: list[dict[str, object]] = [
+        {"id": str(n), "title": f"T{n}", "text": f"Text {n}.\n\nEnd."} for n in range(9)
+    ]
+    hub_folder(project, articles)
+    assert fetched(project) == articles
+    assert not [path for path in (project / "cache").rglob("*") if path.suffix in (".arrow", ".parquet")]
+
+
+def test_a_row_that_has_no_form_in_json_is_named_with_the_kinds_of_its_values(project: Path) -> None:
+    hub_folder(project, [{"text": "a", "time": datetime(2020, 1, 1, tzinfo=UTC)}])
+    with pytest.raises(ValueError, match=r"hub data set hub \(train\) .* the row has text \(str\), time \(datetime\)"):
+        fetched(project)
+
+
+def test_a_connection_that_ends_within_a_data_set_is_named_with_the_rows_before(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(split: str) -> Iterator[dict[str, str]]:
+        yield from ({"text": "a"}, {"text": "b"})
+        raise ConnectionError("reset by peer")
+
+    hub_folder(project, [])
+    stream(monkeypatch, rows)
+    with pytest.raises(ValueError, match=r"hub data set hub \(train\) cannot be loaded behind row 2: reset by peer"):
+        fetched(project)
+
+
+def test_a_fetch_that_was_cut_off_takes_the_splits_that_had_come_and_keeps_none_in_the_end(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    is_away = True
+
+    def rows(split: str) -> Iterator[dict[str, str]]:
+        asked.append(split)
+        yield {"text": split}
+        if split == "test" and is_away:
+            raise ConnectionError("reset by peer")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, revision: SimpleNamespace(sha="0123"))
+    stream(monkeypatch, rows)
+    path = Path("conf/own/fetch.yaml")
+    path.write_text("sources: {h: {kind: hub, dataset: own/set, revision: main, splits: [train, test], licence: MIT}}")
+    with pytest.raises(ValueError, match="reset by peer"):
+        fetch_stage.main(path)
+    assert not Path("data/own/raw").exists()
+    is_away = False
+    fetch_stage.main(path)
+    assert asked == ["train", "test", "test"]
+    files = {split: Path(f"data/own/raw/h/{split}.jsonl") for split in ("train", "test")}
+    assert {split: json.loads(file.read_text())["text"] for split, file in files.items()} == {s: s for s in files}
+    assert all(file.stat().st_nlink == 1 for file in files.values())
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [("connection refused\nand more", "connection refused"), ("", "ConnectError")]
+)
+def test_a_hub_that_is_not_reached_is_an_error_of_one_line(
+    said: str, shown: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, revision: str) -> None:
+        raise httpx2.ConnectError(said)
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "dataset_info", refuse)
+    source = HUB.model_copy(update={"dataset": "own/set"})
+    with pytest.raises(ValueError, match=f"hub data set own/set at abc is not to be had: {shown}$"):
+        fetch("h", source, project / "raw" / "h", cache=project, settings=None)
+
+
+def test_columns_that_are_not_there_are_named_beside_those_that_are(project: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.jsonl:2: no text at key 'text'; the row has content, id"):
+        documents(
+            project,
+            TextRows(kind="rows", source="h", file="train.jsonl"),
+            [{"text": "a"}, {"content": "b", "id": 1}],
+        )
+
+
+def test_rows_of_one_sentence_are_joined_to_documents_whose_neighbours_stay_neighbours(project: Path) -> None:
+    source = TextRows(kind="rows", source="h", file="train.jsonl", into="train", rows_per_document=3)
+    names = ["one", "two", "three", "four", "five", "six", "seven"]
+    found = documents(project, source, [{"text": f"the {name} .\nit ."} for name in names])
+    assert found == [
+        ("train", "h/1", "the one . it .\nthe two . it .\nthe three . it ."),
+        ("train", "h/4", "the four . it .\nthe five . it .\nthe six . it ."),
+        ("train", "h/7", "the seven . it ."),
+    ]
+
+
+def test_parts_of_books_whose_borders_are_lost_may_not_lie_in_several_splits() -> None:
+    with pytest.raises(ValidationError, match=r"rows_per_document: 3 rows .* allowed is into: train, valid or test"):
+        TextRows(kind="rows", source="h", file="f", rows_per_document=3)
+
+
+def test_headings_and_entries_of_lists_are_left_out_where_paragraphs_have_a_fewest_number_of_words(
+    project: Path,
+) -> None:
+    source = TextRows(kind="rows", source="h", file="train.jsonl", into="train", min_paragraph_words=3)
+    text = "It is a town.\n\nHistory\n\nIt was founded.\nSee also"
+    assert documents(project, source, [{"text": text}, {"text": "See also"}]) == [
+        ("train", "h/1", "It is a town.\nIt was founded.")
+    ]
+
+
+def test_a_document_that_came_before_is_left_out_wherever_it_is(project: Path) -> None:
+    source = TextRows(kind="rows", source="h", file="train.jsonl", into="train")
+    texts = ["a b", "c d", "A b!", "e f", "c d", "a b"]
+    found = documents(project, source, [{"text": text} for text in texts])
+    assert [name for _, name, _ in found] == ["h/1", "h/2", "h/4"]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7, 1000])
+def test_repeats_are_those_that_a_set_of_all_keys_finds(at_once: int) -> None:
+    random, keys, seen = Random(at_once), KeyFile(None), set[bytes]()
+    expected = []
+    for _ in range(60):
+        key = key_of(random.choice("abcdefghijklmnopqrstuvwxyz"))
+        expected.append(key in seen)
+        seen.add(key)
+        keys.append(key)
+    assert keys.repeats(at_once=at_once).tolist() == expected
+    assert KeyFile(None).repeats().tolist() == []
+
+
+def slow_ngrams(texts: list[str], n: int) -> Counter[tuple[str, ...]]:
+    lines = [words_of(line) for text in texts for line in text.split("\n")]
+    return Counter(tuple(words[i : i + n]) for words in lines if words for i in range(max(1, len(words) - n + 1)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_the_overlap_is_that_of_ngrams_kept_as_words_however_many_texts_at_once(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlap_module, "_CHARACTERS_AT_ONCE", 20)
+    random = Random(n)
+
+    def texts(count: int) -> list[str]:
+        lines = [" ".join(random.choices("abcde", k=random.randint(0, 9))) for _ in range(3 * count)]
+        return ["\n".join(lines[i : i + 3]) for i in range(0, len(lines), 3)]
+
+    tests, trains = {"s": texts(5), "t": texts(9)}, {"u": texts(20), "v": texts(2)}
+    table = overlap(tests, trains, n=n)
+    for test, test_texts in tests.items():
+        grams = slow_ngrams(test_texts, n)
+        assert table[test]["num_ngrams"] == grams.total()
+        for train, train_texts in trains.items():
+            seen = slow_ngrams(train_texts, n)
+            share = sum(count for gram, count in grams.items() if gram in seen) / grams.total()
+            assert table[test][train] == pytest.approx(share, abs=1e-6)
+
+
+FLAT = """
+import sys, threading, time
+from pathlib import Path
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pipeline.data import masking, overlap, token_arrays
+from pipeline.data.corpus import PrepareConfig, prepare
+from pipeline.data.masking import MaskedExamples, vocabulary
+from pipeline.data.sources import HubSource, fetch
+from pipeline.stages import tokenize
+from pipeline.text.training import train_wordpiece
+
+tokenize._CHARACTERS_AT_ONCE = overlap._CHARACTERS_AT_ONCE = 100_000
+token_arrays._TOKENS_AT_ONCE, masking._ROWS_AT_ONCE = 20_000, 1000
+words = [a + b + c for a in "bdfgklmn" for b in "aeiou" for c in "lnrst"]
+text = {"sources": [{"kind": "rows", "source": "h", "file": "train.jsonl"}], "every": 50}
+tokenizer = train_wordpiece(words, vocab_size=300)
+
+class Peak(threading.Thread):
+    # The largest anonymous memory: pages of files that are mapped belong to all ranks, and can be dropped.
+    largest = 0
+    is_over = False
+
+    def run(self):
+        while not self.is_over:
+            [line] = [line for line in open("/proc/self/status") if line.startswith("RssAnon")]
+            self.largest = max(self.largest, int(line.split()[1]) * 1024)
+            time.sleep(0.01)
+
+def run(folder, num_bytes):
+    random = np.random.default_rng(0)
+    (folder / "hub").mkdir(parents=True)
+    with pq.ParquetWriter(folder / "hub/train.parquet", pa.schema({"text": pa.string()})) as file:
+        while num_bytes > 0:
+            texts = []
+            for _ in range(50):
+                sentences = [" ".join(random.choice(words, 10)).capitalize() + "." for _ in range(15)]
+                texts.append("\\n\\n".join(" ".join(sentences[i:i + 5]) for i in (0, 5, 10)))
+            file.write_table(pa.table({"text": texts}))
+            num_bytes -= sum(map(len, texts))
+    hub = HubSource(kind="hub", dataset=str(folder / "hub"), revision="a", splits=("train",), licence="none")
+    fetch("h", hub, folder / "raw" / "h", cache=folder, settings=None)
+    prepare(PrepareConfig(text=text), folder / "raw", folder / "prepared")
+    (folder / "tokens").mkdir()
+    tokenize._write(folder / "tokens", "wordpiece", tokenizer, folder / "prepared", by_sentence=True)
+    tokens = token_arrays.read_token_arrays(folder / "tokens/text-wordpiece/train", tokenizer_hash=tokenizer.hash)
+    examples = MaskedExamples(tokens, vocabulary(tokenizer), max_length=128, mask_share=0.15, short_share=0.1,
+                              whole_words=False, seed=0)
+    examples.sizes(0)
+    examples.collate(np.arange(4), 0)
+
+peaks = []
+for name, num_bytes in (("small", 1_000_000), ("large", 7_000_000)):
+    peak = Peak(daemon=True)
+    peak.start()
+    run(Path(sys.argv[1]) / name, num_bytes)
+    peak.is_over = True
+    peaks.append(peak.largest)
+print(peaks[1] - peaks[0])
+"""
+
+
+def test_memory_stays_flat_from_the_hub_to_the_rows_of_bert_when_the_text_is_seven_times_as_large(
+    tmp_path: Path,
+) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "1"}
+    command = [sys.executable, "-c", FLAT, str(tmp_path)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    growth = int(ended.stdout.splitlines()[-1])
+    assert growth < 0.75 * 6_000_000, f"{growth:,} bytes more for 6,000,000 more bytes of text"
