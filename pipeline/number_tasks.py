@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import read_json
 from pipeline.config import Config
@@ -45,13 +45,30 @@ class TaskFigures(Config):
     """The published figure of this task, where there is one."""
     beside: Mapping[str, str] = {}
     """Other figures of the same runs by their names: more scores, and what knows less."""
+    beside_tasks: Mapping[str, str] = {}
+    """Other tasks of this number by names for their figures, which stand in this one's row: other networks, that no
+    verdict waits for."""
     above: str = ""
     """Another task of this number whose mean this one's has to exceed."""
+    pretraining: str = ""
+    """The stage whose model its runs start from, as `pretrain_gpt`, which no task reads that does not name it: it runs
+    right before them. Empty where they read every stage before them."""
+
+    @model_validator(mode="after")
+    def _names_are_different(self) -> "TaskFigures":
+        if both := set(self.beside) & set(self.beside_tasks):
+            raise ValueError(f"beside and beside_tasks: both have {', '.join(sorted(both))}")
+        return self
 
 
 def task_of(path: Path) -> str:
     """The task of a configuration, by its folder."""
     return path.parent.name
+
+
+def bystanders(tasks: Mapping[str, TaskFigures]) -> set[str]:
+    """The tasks whose figures only stand beside another's."""
+    return {other for task in tasks.values() for other in task.beside_tasks.values()}
 
 
 def task_reports(
@@ -92,6 +109,10 @@ def task_reports(
         if other in found:
             margin = one["mean"] - found[other]["mean"]
             one["above"] = {"task": other, "margin": margin, "holds": margin > 0}
+        for label, beside in tasks[name].beside_tasks.items():
+            if beside in found:
+                one["beside"][label] = {part: found[beside][part] for part in ("ours", "mean", "spread")}
+                found[beside]["in_row_of"] = name
     if reference is not None and reference.is_file():
         known = read_json(reference)
         for name, theirs in known["tasks"].items():
@@ -129,6 +150,8 @@ def unmet(goals: Goals, reports: Mapping[str, Any]) -> list[str]:
         if margin is None or margin < goals.mean_margin:
             found.append(f"the mean margin is {margin}, to reach {goals.mean_margin}")
     for name, one in reports.items():
+        if "in_row_of" in one:
+            continue
         reference = one.get("reference")
         if goals.within_spread and (reference is None or reference["is_within_spread"] is False):
             found.append(f"{name} differs from the reference by more than the spread")
@@ -176,6 +199,7 @@ def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
         )
         for report in reports
         for name, one in report.get("tasks", {}).items()
+        if one.get("in_row_of") not in report["tasks"]
     ]
     rows += [
         (f"`{report['id']}`", "average", "", f"{report['average']:.2f}", "", "", "")

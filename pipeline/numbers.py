@@ -16,10 +16,12 @@ from pipeline.artifacts import read_json, write_json
 from pipeline.config import Config, load
 from pipeline.layout import Layout
 from pipeline.number_made import NO_RUNTIME, Made
+from pipeline.number_stages import check_tasks, in_order_of_work, read_by, stage_of
 from pipeline.number_tasks import (
     Goals,
     TaskFigures,
     average,
+    bystanders,
     mean_margin,
     reference_mean,
     task_of,
@@ -82,12 +84,12 @@ class NumberConfig(Config):
 
 @dataclass(frozen=True)
 class Number:
-    """A published number with the files of the stages that make it, in the order of their work."""
+    """A published number with the files of the stages that make it."""
 
     id: str
     config: NumberConfig
     stages: tuple[Path, ...]
-    """Configuration of each stage; the last ones are one training a seed, or the only one."""
+    """Configuration of each stage in the order of their work; the last one is a training."""
     needs: "Number | None" = None
     """The number that is made first."""
 
@@ -108,19 +110,25 @@ class Number:
         return tuple(path for path in self.stages if stage_of(path) == last)
 
     @property
+    def deciding_runs(self) -> tuple[Path, ...]:
+        """The trainings that the number is made of: without those that only stand beside it."""
+        others = bystanders(self.config.tasks)
+        return tuple(path for path in self.runs if task_of(path) not in others)
+
+    @property
     def own_runs(self) -> tuple[Path, ...]:
         """The trainings whose metrics hold the number's own figure: those of the first task."""
         first = next(iter(self.config.tasks), "")
         return tuple(path for path in self.runs if not first or task_of(path) == first)
 
+    def before(self, path: Path) -> tuple[Path, ...]:
+        """The stages that one reads, behind all of the numbers that this one needs."""
+        own = read_by(path, self.stages, self.config.tasks)
+        return (*(self.needs.all_stages if self.needs else ()), *own)
+
     def name_of(self, run: Path) -> str:
         """A run's name among those of its number: its seed, behind its task where there are several."""
         return f"{task_of(run)}/{run.stem}" if self.config.tasks else run.stem
-
-
-def stage_of(configuration: Path) -> str:
-    """The stage that a configuration belongs to, without its item."""
-    return Layout.of(configuration).stage.split("/")[0]
 
 
 def all_numbers() -> list[str]:
@@ -150,30 +158,12 @@ def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] =
             path,
         )
     )
-    _check_tasks(folder / "number.yaml", config, stages)
+    check_tasks(folder / "number.yaml", config.tasks, stages, key=config.key, average_of=config.average_of)
     _check_ladder(name, config)
     if name in needed_by:
         raise ValueError(f"{folder / 'number.yaml'}: needs: {' needs '.join([*needed_by, name])}, itself")
     needs = open_number(config.needs, order, needed_by=(*needed_by, name)) if config.needs else None
-    return Number(name, config, tuple(stages), needs)
-
-
-def _check_tasks(file: Path, config: NumberConfig, stages: Sequence[Path]) -> None:
-    """ValueError where the runs of the last stage are not those of the tasks, or a task is above an unknown one."""
-    if not config.tasks:
-        return
-    own = next(iter(config.tasks.values()))
-    if own.key != config.key:
-        raise ValueError(f"{file}: key: {config.key} is to be that of the first task, {own.key}")
-    trained = {task_of(path) for path in stages if stage_of(path) == stage_of(stages[-1])}
-    if trained != set(config.tasks):
-        raise ValueError(f"{file}: tasks: {', '.join(config.tasks)}; the folders are {', '.join(sorted(trained))}")
-    for name in config.average_of:
-        if name not in config.tasks:
-            raise ValueError(f"{file}: average_of: {name}: no such task")
-    for name, task in config.tasks.items():
-        if task.above and task.above not in config.tasks:
-            raise ValueError(f"{file}: tasks.{name}.above: {task.above}: no such task")
+    return Number(name, config, in_order_of_work(stages, config.tasks), needs)
 
 
 def _check_ladder(name: str, config: NumberConfig) -> None:
@@ -216,7 +206,8 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     reference = Path(config.reference) if config.reference else None
     machines = {path: one.machine for path, one in runs.items()}
     tasks = task_reports(config.tasks, found, seconds, machines, reference=reference)
-    is_whole = len(runs) == len(number.runs)
+    finished = [path for path in number.deciding_runs if path in runs]
+    is_whole = len(finished) == len(number.deciding_runs)
     missed = unmet(config.goals, tasks)
     report: dict[str, Any] = {
         "id": number.id,
@@ -229,7 +220,7 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
         "mean": mean,
         "spread": stdev(ours) if len(ours) > 1 else None,
         "reached": _reaches(mean, config.reach) and not missed if is_whole else None,
-        "num_runs": {"finished": len(runs), "planned": len(number.runs)},
+        "num_runs": {"finished": len(finished), "planned": len(number.deciding_runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
         "command": f"{_chosen(last.machine)}make reproduce NUMBER={number.id} DATA=FOLDER",
@@ -282,7 +273,7 @@ def _kept(number: Number) -> dict[Path, Made]:
 
 def _configuration(number: Number, run: Path) -> str:
     """Stands for the files that a run depends on: its own, those of the stages before it and of the number it needs."""
-    return content_hash([path for path in number.all_stages if path not in number.runs or path == run])
+    return content_hash([*number.before(run), run])
 
 
 def above(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -12,16 +12,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.data.sources import GIVEN
 from pipeline.layout import Layout
 from pipeline.number_made import NO_RUNTIME, Made
+from pipeline.number_stages import stage_of
 from pipeline.numbers import (
     Number,
     all_numbers,
@@ -29,7 +31,6 @@ from pipeline.numbers import (
     order,
     read_reports,
     shown,
-    stage_of,
     write_readme,
     write_report,
 )
@@ -135,48 +136,46 @@ def _reproduce(
         if code:
             return code
     sources = _code(number)
-    for paths in _by_stage(number).values():
-        keys = []
-        for path in paths:
-            if only and path in number.runs and number.name_of(path) not in only:
-                continue
-            key = _key(path, done.key)
-            keys.append(key)
-            note = Layout.of(path).local.with_suffix(".reproduced.json")
-            known = read_json(note) if note.is_file() else {}
-            known = known if known.get("key") == key else {"key": key, "seconds": 0.0, "done": False}
-            if known["done"] and Layout.of(path).metrics.is_file():
-                sys.stderr.write(f"{path}: up to date\n")
-            else:
-                sys.stderr.write(f"{path}\n")
-                spent = known["seconds"]
+    wanted = [path for path in number.runs if not only or number.name_of(path) in only]
+    read = {path for one in wanted for path in number.before(one)}
+    keys: dict[Path, str] = {}
+    for path in number.stages:
+        if path not in wanted and path not in read:
+            continue
+        key = keys[path] = _key(path, _chained(done.key, number.before(path), keys))
+        note = Layout.of(path).local.with_suffix(".reproduced.json")
+        known = read_json(note) if note.is_file() else {}
+        known = known if known.get("key") == key else {"key": key, "seconds": 0.0, "done": False}
+        if known["done"] and Layout.of(path).metrics.is_file():
+            sys.stderr.write(f"{path}: up to date\n")
+        else:
+            sys.stderr.write(f"{path}\n")
+            spent = known["seconds"]
 
-                def keep(value: float, note: Path = note, key: str = key, spent: float = spent) -> None:
-                    write_json(note, {"key": key, "seconds": spent + value, "done": False})
+            def keep(value: float, note: Path = note, key: str = key, spent: float = spent) -> None:
+                write_json(note, {"key": key, "seconds": spent + value, "done": False})
 
-                code = run(path, keep)
-                if code:
-                    return code
-                known = read_json(note) | {"done": True, "versions": versions(), "machine": machine()}
-                write_json(note, known)
-            done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), sources)
-            if path in number.runs:
-                report = write_report(number, done.stages, keeps=bool(only))
-                step = order(report, read_reports())
-                mean, published = shown(report["mean"]), shown(report["reported"])
-                sys.stderr.write(
-                    f"{number.id}: mean {mean} of {report['ours']}, published {published}"
-                    f"{step and f'; to be above {step}'}\n"
-                )
-        done.key = hashlib.sha256(" ".join([done.key, *keys]).encode()).hexdigest()
+            code = run(path, keep)
+            if code:
+                return code
+            known = read_json(note) | {"done": True, "versions": versions(), "machine": machine()}
+            write_json(note, known)
+        done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), sources)
+        if path in number.runs:
+            report = write_report(number, done.stages, keeps=bool(only))
+            step = order(report, read_reports())
+            mean, published = shown(report["mean"]), shown(report["reported"])
+            told = f"{number.id}: mean {mean} of {report['ours']}, published {published}"
+            sys.stderr.write(f"{told}{step and f'; to be above {step}'}\n")
+    done.key = _chained(done.key, number.stages, keys)
     return 0
 
 
-def _by_stage(number: Number) -> dict[str, list[Path]]:
-    grouped: dict[str, list[Path]] = {}
-    for path in number.stages:
-        grouped.setdefault(stage_of(path), []).append(path)
-    return grouped
+def _chained(key: str, paths: Sequence[Path], keys: Mapping[Path, str]) -> str:
+    """Stands for stages of this number, stage by stage, behind what `key` stands for."""
+    for _, group in groupby((path for path in paths if path in keys), stage_of):
+        key = hashlib.sha256(" ".join([key, *(keys[path] for path in group)]).encode()).hexdigest()
+    return key
 
 
 def _key(path: Path, before: str) -> str:

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = read_json(file) if file.is_file() else {"tasks": {}}
     found |= {"source": "transformers' Trainer, dynamic padding", "machine": machine()}
     found["versions"] = {**versions(), "transformers": _version()}
-    for path in number.runs:
+    for path in number.deciding_runs:
         task = found["tasks"].setdefault(task_of(path), {"ours": [], "seconds": [], "seeds": []})
         config = load(path, FinetuneConfig)
         if config.training.seed in task["seeds"]:

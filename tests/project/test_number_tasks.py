@@ -13,11 +13,15 @@ from pipeline.config import load
 from pipeline.data.corpus import PrepareConfig
 from pipeline.data.sources import FetchConfig, HubSource
 from pipeline.layout import Layout
-from pipeline.number_tasks import Goals, compare, unmet
-from pipeline.numbers import BEGIN, END, open_number, stage_of
+from pipeline.number_stages import stage_of
+from pipeline.number_tasks import Goals, compare, task_of, unmet
+from pipeline.numbers import BEGIN, END, open_number
 from pipeline.reproduce import ORDER, machine, overview, reproduce
-from pipeline.stages.finetune import FinetuneConfig
+from pipeline.stages.finetune import FinetuneConfig, vectors
+from pipeline.stages.finetune_networks import pretraining_stage
+from pipeline.stages.pretrain_bert import PretrainBertConfig
 from pipeline.stages.tokenize import TokenizeConfig
+from tests.project.conftest import schema_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -220,9 +224,44 @@ def test_what_is_scored_on_glue_is_trained_on_nothing_that_has_seen_it(
     assert not prepared.rated.sources and not prepared.rated_as_text
     assert {source.source for source in prepared.text.sources} <= texts
     for path in opened.stages:
-        if stage_of(path) == "tokenize":
-            made = load(path, TokenizeConfig)
-            assert made.wordpiece is not None and set(made.wordpiece.corpora) == {"text"}
-        if stage_of(path) == "finetune":
-            encoder = load(path, FinetuneConfig).encoder
-            assert encoder.startswith(f"runs/{number}/data/raw/") if models else encoder == ""
+        match stage_of(path):
+            case "tokenize":
+                made = load(path, TokenizeConfig)
+                trained = [one for one in (made.wordpiece, made.byte_bpe) if one is not None]
+                assert made.wordpiece is not None and made.wordpiece.given == "" and made.translation is None
+                assert all(set(one.corpora) == {"text"} for one in trained)
+            case "pretrain_bert":
+                assert load(path, PretrainBertConfig).start.kind == "random"
+            case "finetune":
+                config = load(path, FinetuneConfig)
+                assert config.encoder.startswith(f"runs/{number}/data/raw/") if models else config.encoder == ""
+                assert vectors(config.network) == ()
+            case other:
+                # The GPT and the language model in both directions read the tokens of this number, and nothing else.
+                assert other in ("fetch", "prepare", "pretrain_gpt", "pretrain_bilm")
+                assert load(path, schema_of(other))
+
+
+OTHERS = {
+    "glue-small": {"bilstm max", "bilstm attention", "bilm max", "gpt"},
+    "glue-minilm": {"bilstm max", "bilstm attention", "bert"},
+}
+
+
+@pytest.mark.parametrize("number", OTHERS)
+def test_beside_every_task_of_glue_the_same_one_is_learned_by_other_networks(
+    number: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    opened = open_number(number, ORDER)
+    runs = {task_of(path): load(path, FinetuneConfig) for path in opened.runs}
+    for name in opened.config.average_of:
+        others = [runs[other] for other in opened.config.tasks[name].beside_tasks.values()]
+        assert all((one.task, one.max_length) == (runs[name].task, runs[name].max_length) for one in others)
+        networks = [one.network.model_dump(include={"kind", "pooling"}) for one in others]
+        assert {" ".join(values.values()) for values in networks} == OTHERS[number]
+        # A BERT that stands beside itself is the one from random weights.
+        assert all(one.start == "random" for one in others if one.network.kind == "bert")
+    for name, run in runs.items():
+        named = opened.config.tasks[name].pretraining
+        assert named == ("" if run.encoder else pretraining_stage(run.network))

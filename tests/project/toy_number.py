@@ -15,7 +15,7 @@ NUMBER = {"source": "A paper", "metric": "BLEU", "key": "bleu.beam", "reported":
 
 def write_yaml(path: Path, values: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def write_toy_repository(root: Path) -> None:
