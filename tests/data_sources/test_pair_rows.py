@@ -79,5 +79,5 @@ def test_a_value_that_is_no_text_is_named_with_its_line(project: Path, pairs: Pa
 
 
 def test_splits_of_a_hub_data_set_that_do_not_fit_each_other_are_named(project: Path) -> None:
-    with pytest.raises(ValueError, match=r"^hub data set hub \(train\) cannot be loaded: .*'eine Katze'"):
+    with pytest.raises(ValueError, match=r"^hub data set hub \(validation\) cannot be loaded: .*'eine Katze'"):
         prepared(project, train=[("a dog", 1)])
