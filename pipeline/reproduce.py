@@ -97,20 +97,21 @@ def overview() -> str:
 def reproduce(
     number: Number, run: Callable[[Path, Callable[[float], None]], int], *, only: Collection[str] = ()
 ) -> int:
-    """Runs what is not up to date, and writes the report after every run of the last stage.
+    """Runs what is not up to date, writes the report after every run of the last stage, and the README at the end.
 
     `run` gets a stage's configuration and where to note the seconds that it took so far, and returns its exit code; the
-    first one that is not 0 ends the whole and is returned. `only` names the runs of the last stage that are wanted, as
-    when every seed has a machine of its own; the report keeps the others' figures. ValueError for an unknown one.
+    first one that is not 0 ends the whole and is returned, and the README has what was measured until then. `only`
+    names the runs of the last stage that are wanted, as when every seed has a machine of its own; the report keeps the
+    others' figures. ValueError for an unknown one.
     """
     names = [number.name_of(path) for path in number.runs]
     if unknown := sorted(set(only) - set(names)):
         raise ValueError(f"{number.id}: no run {', '.join(unknown)}; there are {', '.join(names)}")
-    done = _Done()
-    code = _reproduce(number, run, done, only=only)
-    if not code:
+    try:
+        return _reproduce(number, run, _Done(), only=only)
+    finally:
+        # At the end and not beside each report: the trainings in between would note a commit with changed files.
         write_readme(Path("README.md"))
-    return code
 
 
 @dataclass

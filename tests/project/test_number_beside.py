@@ -110,9 +110,11 @@ def test_what_other_networks_start_from_is_made_behind_the_figures_that_do_not_n
 def test_a_number_is_whole_before_what_stands_beside_it_is_run(folder: Path) -> None:
     assert run_all(until="finetune/films-random/seed-1") == MAIN
     assert report(folder)["reached"] is None and report(folder)["num_runs"] == {"finished": 1, "planned": 2}
+    assert "| 80.00 | 82.00 (1 of 2) | 81.00, not all seeds yet |" in (folder / "README.md").read_text()
     assert run_all(until="finetune/films-lstm/seed-1")[0] == MAIN[-1]
     found = report(folder)
     assert found["reached"] is True and found["num_runs"] == {"finished": 2, "planned": 2}
+    assert "| 80.00 | 82.00 (2) | 81.00, reached |" in (folder / "README.md").read_text()
     assert found["tasks"]["films"]["beside"].keys() == {"majority"}
     run_all(until="pretrain_gpt")
     assert report(folder)["tasks"]["films"]["beside"].keys() == {"majority", "LSTM"}
