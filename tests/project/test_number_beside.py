@@ -133,6 +133,18 @@ def test_a_network_made_alone_takes_what_it_starts_from_and_leaves_the_figures_o
     assert report(folder)["tasks"]["films"]["ours"] == [82.0]
 
 
+def test_costs_are_those_of_all_stages_behind_the_figures_and_not_of_what_one_call_ran(folder: Path) -> None:
+    run_all()
+    whole = dict.fromkeys(ALL, 50.0)
+    assert report(folder)["seconds_by_stage"] == whole
+    run_all(only=("films-gpt/seed-1",))
+    assert report(folder)["seconds_by_stage"] == whole and report(folder)["seconds"] == 50.0 * len(ALL)
+    # A figure that is left out takes with it what was run for it alone.
+    write_yaml(folder / "conf/numbers/toy/pretrain_gpt.yaml", {"a": 2})
+    run_all(only=("films/seed-1",))
+    assert report(folder)["seconds_by_stage"].keys() == set(ALL) - {"pretrain_gpt", "finetune/films-gpt/seed-1"}
+
+
 def test_no_goal_is_missed_by_what_stands_beside_the_tasks(folder: Path) -> None:
     theirs = {"films": {"ours": [82.0], "seconds": [100.0]}, "films-random": {"ours": [76.0], "seconds": [100.0]}}
     write_json(folder / "theirs.json", {"tasks": theirs})
