@@ -205,12 +205,13 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     metrics = {number.name_of(path): values for path, values in found.items()}
     ours = [value_at(found[path], config.key, Layout.of(path).metrics) for path in runs if path in number.own_runs]
     mean = fmean(ours) if ours else None
-    last = made[[path for path in stages if path in runs][-1]]
     reference = Path(config.reference) if config.reference else None
     machines = {path: one.machine for path, one in runs.items()}
     tasks = task_reports(config.tasks, found, seconds, machines, reference=reference)
     finished = [path for path in number.deciding_runs if path in runs]
     is_whole = len(finished) == len(number.deciding_runs)
+    # What the number was made with: its last run that decides, of those made here if there is one.
+    last = made[max(reversed(runs), key=lambda path: (path in finished, path in stages))]
     missed = unmet(config.goals, tasks)
     report: dict[str, Any] = {
         "id": number.id,
@@ -347,9 +348,8 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
     spread = "" if report["spread"] is None else f" ± {report['spread']:.2f}"
     runs = report["num_runs"]
     count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
-    versions = {one["code"] for one in report.get("made", {}).values()}
-    if len(versions) > 1:
-        count += f", {len(versions)} versions of the code"
+    if (versions := _code_versions(report)) > 1:
+        count += f", {versions} versions of the code"
     verdict = "not all seeds yet"
     if report["reached"] is not None:
         is_below = report["reach"] is not None and report["mean"] < report["reach"]
@@ -365,6 +365,20 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
         f"{longest:.1f}",
         report["source"],
     )
+
+
+def _code_versions(report: Mapping[str, Any]) -> int:
+    """How many versions of the code the runs that decide were made with.
+
+    They are counted among those that start from the same stage: those of two stages have different code anyway.
+    """
+    tasks = load(CONFIGURATIONS / report["id"] / "number.yaml", NumberConfig).tasks
+    codes: dict[str, set[str]] = {}
+    for name, made in report.get("made", {}).items():
+        task = name.partition("/")[0]
+        if task not in bystanders(tasks):
+            codes.setdefault(tasks[task].pretraining if task in tasks else "", set()).add(made["code"])
+    return max(map(len, codes.values()), default=0)
 
 
 def shown(figure: float | None) -> str:

@@ -145,6 +145,47 @@ def test_costs_are_those_of_all_stages_behind_the_figures_and_not_of_what_one_ca
     assert report(folder)["seconds_by_stage"].keys() == set(ALL) - {"pretrain_gpt", "finetune/films-gpt/seed-1"}
 
 
+def test_the_code_of_what_stands_beside_a_number_makes_no_second_version_of_it(folder: Path) -> None:
+    def codes() -> dict[str, str]:
+        return {name: made["code"] for name, made in report(folder)["made"].items()}
+
+    run_all()
+    first = codes()
+    write_yaml(folder / "code/pipeline.stages.pretrain_gpt", "changed")
+    assert run_all() == ["pretrain_gpt", "finetune/films-gpt/seed-1"]
+    assert {name for name, code in codes().items() if code != first[name]} == {"films-gpt/seed-1"}
+    write_yaml(folder / "code/pipeline.stages.finetune", "changed")
+    run_all(only=("films-lstm/seed-1",))
+    assert codes()["films-lstm/seed-1"] != first["films-lstm/seed-1"]
+    assert "| 82.00 (2) |" in (folder / "README.md").read_text()
+    run_all(only=("films/seed-1",))
+    assert "| 82.00 (2, 2 versions of the code) |" in (folder / "README.md").read_text()
+
+
+def test_tasks_that_start_from_different_stages_are_no_two_versions_of_the_code(folder: Path) -> None:
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": NUMBER["tasks"] | {"films-random": GPT}})
+    run_all()
+    assert "| 82.00 (2) |" in (folder / "README.md").read_text()
+
+
+def test_the_machine_of_a_number_is_that_of_a_run_which_decides(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> tuple[str, str]:
+        return report(folder)["command"].partition("make")[0], report(folder)["machine"]["runtime"]
+
+    monkeypatch.setenv("PIPELINE_RUNTIME", "cpu_bf16")
+    run_all(only=("films-gpt/seed-1",))
+    # There is no other one yet.
+    assert found() == ("PIPELINE_RUNTIME=cpu_bf16 ", "cpu_bf16")
+    monkeypatch.setenv("PIPELINE_RUNTIME", "ddp_cpu")
+    run_all(until="finetune/films-lstm/seed-1")
+    monkeypatch.setenv("PIPELINE_RUNTIME", "cpu_bf16")
+    run_all()
+    assert found() == ("PIPELINE_RUNTIME=ddp_cpu ", "ddp_cpu")
+    write_yaml(folder / "conf/numbers/toy/pretrain_gpt.yaml", {"a": 2})
+    run_all(only=("films-gpt/seed-1",))
+    assert found() == ("PIPELINE_RUNTIME=ddp_cpu ", "ddp_cpu")
+
+
 def test_no_goal_is_missed_by_what_stands_beside_the_tasks(folder: Path) -> None:
     theirs = {"films": {"ours": [82.0], "seconds": [100.0]}, "films-random": {"ours": [76.0], "seconds": [100.0]}}
     write_json(folder / "theirs.json", {"tasks": theirs})
