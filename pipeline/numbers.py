@@ -4,7 +4,7 @@ reports/numbers/ID.json holds the figures of every seed that has finished, what 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -192,22 +192,26 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     """Writes the figures of the runs that have finished.
 
     `stages` are those that are up to date here, needed ones included. With `keeps` the report keeps the figures that it
-    has of other runs, which another machine made with the same configuration; without it they are dropped.
+    has of other runs, made with the same configuration by another call or on another machine, and the seconds of the
+    stages before them; without it they are dropped.
     """
     config = number.config
-    made = {**(_kept(number) if keeps else {}), **stages}
-    seconds = {path: one.seconds for path, one in made.items()}
+    known = read_json(number.report) if keeps and number.report.is_file() else {}
+    kept = _kept(number, known)
+    made = {**kept, **stages}
+    seconds = _seconds_before(number, kept, known) | {path: one.seconds for path, one in made.items()}
     runs = {path: made[path] for path in number.runs if path in made}
     found = {path: one.metrics or read_json(Layout.of(path).metrics) for path, one in runs.items()}
     metrics = {number.name_of(path): values for path, values in found.items()}
     ours = [value_at(found[path], config.key, Layout.of(path).metrics) for path in runs if path in number.own_runs]
     mean = fmean(ours) if ours else None
-    last = made[[path for path in stages if path in runs][-1]]
     reference = Path(config.reference) if config.reference else None
     machines = {path: one.machine for path, one in runs.items()}
     tasks = task_reports(config.tasks, found, seconds, machines, reference=reference)
     finished = [path for path in number.deciding_runs if path in runs]
     is_whole = len(finished) == len(number.deciding_runs)
+    # What the number was made with: its last run that decides, of those made here if there is one.
+    last = made[max(reversed(runs), key=lambda path: (path in finished, path in stages))]
     missed = unmet(config.goals, tasks)
     report: dict[str, Any] = {
         "id": number.id,
@@ -255,9 +259,8 @@ def _reaches(mean: float | None, reach: float | None) -> bool:
     return reach is None or (mean is not None and mean >= reach)
 
 
-def _kept(number: Number) -> dict[Path, Made]:
-    """The runs of the report whose configuration, and that of the stages before them, is still the same."""
-    report = read_json(number.report) if number.report.is_file() else {}
+def _kept(number: Number, report: Mapping[str, Any]) -> dict[Path, Made]:
+    """The runs of a report whose configuration, and that of the stages before them, is still the same."""
     kept = {}
     for path in number.runs:
         name = number.name_of(path)
@@ -269,6 +272,13 @@ def _kept(number: Number) -> dict[Path, Made]:
         else:
             _log.warning("%s: %s was made with another configuration, and is left out", number.report, name)
     return kept
+
+
+def _seconds_before(number: Number, runs: Iterable[Path], report: Mapping[str, Any]) -> dict[Path, float]:
+    """What the stages before runs of a report took, which a call for other runs may have no use for."""
+    before = dict.fromkeys(path for run in runs for path in number.before(run))
+    found = {path: report["seconds_by_stage"].get(_label(path, number)) for path in before}
+    return {path: seconds for path, seconds in found.items() if seconds is not None}
 
 
 def _configuration(number: Number, run: Path) -> str:
@@ -338,9 +348,8 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
     spread = "" if report["spread"] is None else f" ± {report['spread']:.2f}"
     runs = report["num_runs"]
     count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
-    versions = {one["code"] for one in report.get("made", {}).values()}
-    if len(versions) > 1:
-        count += f", {len(versions)} versions of the code"
+    if (versions := _code_versions(report)) > 1:
+        count += f", {versions} versions of the code"
     verdict = "not all seeds yet"
     if report["reached"] is not None:
         is_below = report["reach"] is not None and report["mean"] < report["reach"]
@@ -356,6 +365,20 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
         f"{longest:.1f}",
         report["source"],
     )
+
+
+def _code_versions(report: Mapping[str, Any]) -> int:
+    """How many versions of the code the runs that decide were made with.
+
+    They are counted among those that start from the same stage: those of two stages have different code anyway.
+    """
+    tasks = load(CONFIGURATIONS / report["id"] / "number.yaml", NumberConfig).tasks
+    codes: dict[str, set[str]] = {}
+    for name, made in report.get("made", {}).items():
+        task = name.partition("/")[0]
+        if task not in bystanders(tasks):
+            codes.setdefault(tasks[task].pretraining if task in tasks else "", set()).add(made["code"])
+    return max(map(len, codes.values()), default=0)
 
 
 def shown(figure: float | None) -> str:

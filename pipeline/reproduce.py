@@ -97,20 +97,21 @@ def overview() -> str:
 def reproduce(
     number: Number, run: Callable[[Path, Callable[[float], None]], int], *, only: Collection[str] = ()
 ) -> int:
-    """Runs what is not up to date, and writes the report after every run of the last stage.
+    """Runs what is not up to date, writes the report after every run of the last stage, and the README at the end.
 
     `run` gets a stage's configuration and where to note the seconds that it took so far, and returns its exit code; the
-    first one that is not 0 ends the whole and is returned. `only` names the runs of the last stage that are wanted, as
-    when every seed has a machine of its own; the report keeps the others' figures. ValueError for an unknown one.
+    first one that is not 0 ends the whole and is returned, and the README has what was measured until then. `only`
+    names the runs of the last stage that are wanted, as when every seed has a machine of its own; the report keeps the
+    others' figures. ValueError for an unknown one.
     """
     names = [number.name_of(path) for path in number.runs]
     if unknown := sorted(set(only) - set(names)):
         raise ValueError(f"{number.id}: no run {', '.join(unknown)}; there are {', '.join(names)}")
-    done = _Done()
-    code = _reproduce(number, run, done, only=only)
-    if not code:
+    try:
+        return _reproduce(number, run, _Done(), only=only)
+    finally:
+        # At the end and not beside each report: the trainings in between would note a commit with changed files.
         write_readme(Path("README.md"))
-    return code
 
 
 @dataclass
@@ -135,14 +136,16 @@ def _reproduce(
         code = _reproduce(number.needs, run, done)
         if code:
             return code
-    sources = _code(number)
+    sources = {name: module_sources(f"pipeline.stages.{name}") for name in {*map(stage_of, number.all_stages)}}
     wanted = [path for path in number.runs if not only or number.name_of(path) in only]
     read = {path for one in wanted for path in number.before(one)}
     keys: dict[Path, str] = {}
     for path in number.stages:
         if path not in wanted and path not in read:
             continue
-        key = keys[path] = _key(path, _chained(done.key, number.before(path), keys))
+        before = number.before(path)
+        key = keys[path] = _key(path, _chained(done.key, before, keys))
+        made_by = content_hash({source for one in (*before, path) for source in sources[stage_of(one)]})
         note = Layout.of(path).local.with_suffix(".reproduced.json")
         known = read_json(note) if note.is_file() else {}
         known = known if known.get("key") == key else {"key": key, "seconds": 0.0, "done": False}
@@ -160,7 +163,7 @@ def _reproduce(
                 return code
             known = read_json(note) | {"done": True, "versions": versions(), "machine": machine()}
             write_json(note, known)
-        done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), sources)
+        done.stages[path] = Made(known["seconds"], known["versions"], known.get("machine", {}), made_by)
         if path in number.runs:
             report = write_report(number, done.stages, keeps=bool(only))
             step = order(report, read_reports())
@@ -182,12 +185,6 @@ def _key(path: Path, before: str) -> str:
     """Stands for the code and the configuration of a stage and for all stages before it."""
     own = content_hash([*module_sources(f"pipeline.stages.{stage_of(path)}"), path])
     return hashlib.sha256(f"{before} {own}".encode()).hexdigest()
-
-
-def _code(number: Number) -> str:
-    """Stands for the code of all stages of a number, and of those that it needs."""
-    names = {stage_of(path) for path in number.all_stages}
-    return content_hash({source for name in names for source in module_sources(f"pipeline.stages.{name}")})
 
 
 def run_stage(path: Path, keep: Callable[[float], None]) -> int:

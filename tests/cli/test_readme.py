@@ -13,8 +13,10 @@ from pipeline.data.sources import FetchConfig
 from pipeline.layout import Layout
 from pipeline.models.recurrent import DropoutRates, RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
+from pipeline.number_tasks import TaskFigures
 from pipeline.numbers import NumberConfig
 from pipeline.stages.finetune import FinetuneConfig
+from pipeline.stages.tokenize import TokenizeConfig
 from pipeline.stages.translate import TranslateConfig
 
 ROOT = Path(__file__).parents[2]
@@ -91,10 +93,12 @@ def test_the_options_of_translation_models_are_those_of_their_configurations() -
 def test_the_keys_that_published_numbers_speak_of_are_those_of_their_files() -> None:
     (section,) = re.findall(r"^## Published numbers\n(.*?)^<!--", README, re.DOTALL | re.MULTILINE)
     named = set(re.findall(r"`([a-z_]+)(?:: \w+)?`", section))
-    assert named == {"reads_test", "above"}
+    of_tasks = {"beside_tasks", "pretraining"}
+    assert named == {"reads_test", "above", "byte_bpe", *of_tasks}
     assert "`reads_test: false` of `translate/*.yaml` keeps the test set closed" in " ".join(section.split())
     assert TranslateConfig.model_fields["reads_test"].annotation is bool
-    assert "above" in NumberConfig.model_fields
+    assert "above" in NumberConfig.model_fields and of_tasks <= TaskFigures.model_fields.keys()
+    assert "byte_bpe" in TokenizeConfig.model_fields
 
 
 def test_the_options_of_an_estimate_exist() -> None:

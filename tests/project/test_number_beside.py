@@ -110,9 +110,11 @@ def test_what_other_networks_start_from_is_made_behind_the_figures_that_do_not_n
 def test_a_number_is_whole_before_what_stands_beside_it_is_run(folder: Path) -> None:
     assert run_all(until="finetune/films-random/seed-1") == MAIN
     assert report(folder)["reached"] is None and report(folder)["num_runs"] == {"finished": 1, "planned": 2}
+    assert "| 80.00 | 82.00 (1 of 2) | 81.00, not all seeds yet |" in (folder / "README.md").read_text()
     assert run_all(until="finetune/films-lstm/seed-1")[0] == MAIN[-1]
     found = report(folder)
     assert found["reached"] is True and found["num_runs"] == {"finished": 2, "planned": 2}
+    assert "| 80.00 | 82.00 (2) | 81.00, reached |" in (folder / "README.md").read_text()
     assert found["tasks"]["films"]["beside"].keys() == {"majority"}
     run_all(until="pretrain_gpt")
     assert report(folder)["tasks"]["films"]["beside"].keys() == {"majority", "LSTM"}
@@ -129,6 +131,59 @@ def test_a_network_made_alone_takes_what_it_starts_from_and_leaves_the_figures_o
     write_yaml(folder / "conf/numbers/toy/pretrain_gpt.yaml", {"a": 2})
     assert run_all(only=("films-gpt/seed-1",)) == ["pretrain_gpt", "finetune/films-gpt/seed-1"]
     assert report(folder)["tasks"]["films"]["ours"] == [82.0]
+
+
+def test_costs_are_those_of_all_stages_behind_the_figures_and_not_of_what_one_call_ran(folder: Path) -> None:
+    run_all()
+    whole = dict.fromkeys(ALL, 50.0)
+    assert report(folder)["seconds_by_stage"] == whole
+    run_all(only=("films-gpt/seed-1",))
+    assert report(folder)["seconds_by_stage"] == whole and report(folder)["seconds"] == 50.0 * len(ALL)
+    # A figure that is left out takes with it what was run for it alone.
+    write_yaml(folder / "conf/numbers/toy/pretrain_gpt.yaml", {"a": 2})
+    run_all(only=("films/seed-1",))
+    assert report(folder)["seconds_by_stage"].keys() == set(ALL) - {"pretrain_gpt", "finetune/films-gpt/seed-1"}
+
+
+def test_the_code_of_what_stands_beside_a_number_makes_no_second_version_of_it(folder: Path) -> None:
+    def codes() -> dict[str, str]:
+        return {name: made["code"] for name, made in report(folder)["made"].items()}
+
+    run_all()
+    first = codes()
+    write_yaml(folder / "code/pipeline.stages.pretrain_gpt", "changed")
+    assert run_all() == ["pretrain_gpt", "finetune/films-gpt/seed-1"]
+    assert {name for name, code in codes().items() if code != first[name]} == {"films-gpt/seed-1"}
+    write_yaml(folder / "code/pipeline.stages.finetune", "changed")
+    run_all(only=("films-lstm/seed-1",))
+    assert codes()["films-lstm/seed-1"] != first["films-lstm/seed-1"]
+    assert "| 82.00 (2) |" in (folder / "README.md").read_text()
+    run_all(only=("films/seed-1",))
+    assert "| 82.00 (2, 2 versions of the code) |" in (folder / "README.md").read_text()
+
+
+def test_tasks_that_start_from_different_stages_are_no_two_versions_of_the_code(folder: Path) -> None:
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": NUMBER["tasks"] | {"films-random": GPT}})
+    run_all()
+    assert "| 82.00 (2) |" in (folder / "README.md").read_text()
+
+
+def test_the_machine_of_a_number_is_that_of_a_run_which_decides(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> tuple[str, str]:
+        return report(folder)["command"].partition("make")[0], report(folder)["machine"]["runtime"]
+
+    monkeypatch.setenv("PIPELINE_RUNTIME", "cpu_bf16")
+    run_all(only=("films-gpt/seed-1",))
+    # There is no other one yet.
+    assert found() == ("PIPELINE_RUNTIME=cpu_bf16 ", "cpu_bf16")
+    monkeypatch.setenv("PIPELINE_RUNTIME", "ddp_cpu")
+    run_all(until="finetune/films-lstm/seed-1")
+    monkeypatch.setenv("PIPELINE_RUNTIME", "cpu_bf16")
+    run_all()
+    assert found() == ("PIPELINE_RUNTIME=ddp_cpu ", "ddp_cpu")
+    write_yaml(folder / "conf/numbers/toy/pretrain_gpt.yaml", {"a": 2})
+    run_all(only=("films-gpt/seed-1",))
+    assert found() == ("PIPELINE_RUNTIME=ddp_cpu ", "ddp_cpu")
 
 
 def test_no_goal_is_missed_by_what_stands_beside_the_tasks(folder: Path) -> None:
