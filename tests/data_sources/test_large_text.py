@@ -1,22 +1,14 @@
-"""Running text of any size: streamed from the hub, with the borders of its documents, and in memory that stays flat."""
+"""Running text of any size: the borders of its documents, and in memory that stays flat."""
 
 import json
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 
-import datasets
-import httpx2
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import HfApi
 from pydantic import ValidationError
 
 from pipeline.data import overlap as overlap_module
@@ -24,30 +16,8 @@ from pipeline.data.cleaning import key_of, words_of
 from pipeline.data.documents import DocumentCounts, DocumentsConfig, TextRows, split_documents
 from pipeline.data.overlap import overlap
 from pipeline.data.repeats import KeyFile
-from pipeline.data.sources import HubSource, fetch
-from pipeline.stages import fetch as fetch_stage
 
 ROOT = Path(__file__).parents[2]
-HUB = HubSource(kind="hub", dataset="hub", revision="abc", splits=("train",), licence="none")
-
-
-def hub_folder(project: Path, rows: list[dict[str, object]]) -> None:
-    (project / "hub").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), project / "hub" / "train-00000-of-00001.parquet")
-
-
-def fetched(project: Path) -> list[dict[str, object]]:
-    fetch("h", HUB, project / "raw" / "h", cache=project, settings=None)
-    return [json.loads(line) for line in (project / "raw/h/train.jsonl").read_text().splitlines()]
-
-
-def stream(monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], Iterator[dict[str, str]]]) -> None:
-    """Puts the rows of a split in the place of the hub's."""
-
-    def load(*_: object, split: str, **settings: object) -> SimpleNamespace:
-        return SimpleNamespace(reshard=lambda: rows(split))
-
-    monkeypatch.setattr("datasets.load_dataset", load)
 
 
 def documents(project: Path, source: TextRows, rows: list[dict[str, object]]) -> list[tuple[str, str, str]]:
@@ -56,81 +26,6 @@ def documents(project: Path, source: TextRows, rows: list[dict[str, object]]) ->
     config = DocumentsConfig(sources=(source,), min_words=1)
     found = split_documents(config, project / "raw", DocumentCounts(), lambda: ())
     return [(split, document.id, document.text) for split, document in found]
-
-
-def test_a_hub_data_set_is_streamed_and_no_copy_of_it_is_left_in_the_cache(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", project / "cache")
-    articles: list[dict[str, object]] = [
-        {"id": str(n), "title": f"T{n}", "text": f"Text {n}.\n\nEnd."} for n in range(9)
-    ]
-    hub_folder(project, articles)
-    assert fetched(project) == articles
-    assert not [path for path in (project / "cache").rglob("*") if path.suffix in (".arrow", ".parquet")]
-
-
-def test_a_row_that_has_no_form_in_json_is_named_with_the_kinds_of_its_values(project: Path) -> None:
-    hub_folder(project, [{"text": "a", "time": datetime(2020, 1, 1, tzinfo=UTC)}])
-    with pytest.raises(ValueError, match=r"hub data set hub \(train\) .* the row has text \(str\), time \(datetime\)"):
-        fetched(project)
-
-
-def test_a_connection_that_ends_within_a_data_set_is_named_with_the_rows_before(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rows(split: str) -> Iterator[dict[str, str]]:
-        yield from ({"text": "a"}, {"text": "b"})
-        raise ConnectionError("reset by peer")
-
-    hub_folder(project, [])
-    stream(monkeypatch, rows)
-    with pytest.raises(ValueError, match=r"hub data set hub \(train\) cannot be loaded behind row 2: reset by peer"):
-        fetched(project)
-
-
-def test_a_fetch_that_was_cut_off_takes_the_splits_that_had_come_and_keeps_none_in_the_end(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-    is_away = True
-
-    def rows(split: str) -> Iterator[dict[str, str]]:
-        asked.append(split)
-        yield {"text": split}
-        if split == "test" and is_away:
-            raise ConnectionError("reset by peer")
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, revision: SimpleNamespace(sha="0123"))
-    stream(monkeypatch, rows)
-    path = Path("conf/own/fetch.yaml")
-    path.write_text("sources: {h: {kind: hub, dataset: own/set, revision: main, splits: [train, test], licence: MIT}}")
-    with pytest.raises(ValueError, match="reset by peer"):
-        fetch_stage.main(path)
-    assert not Path("data/own/raw").exists()
-    is_away = False
-    fetch_stage.main(path)
-    assert asked == ["train", "test", "test"]
-    files = {split: Path(f"data/own/raw/h/{split}.jsonl") for split in ("train", "test")}
-    assert {split: json.loads(file.read_text())["text"] for split, file in files.items()} == {s: s for s in files}
-    assert all(file.stat().st_nlink == 1 for file in files.values())
-
-
-@pytest.mark.parametrize(
-    ("said", "shown"), [("connection refused\nand more", "connection refused"), ("", "ConnectError")]
-)
-def test_a_hub_that_is_not_reached_is_an_error_of_one_line(
-    said: str, shown: str, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, revision: str) -> None:
-        raise httpx2.ConnectError(said)
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(HfApi, "dataset_info", refuse)
-    source = HUB.model_copy(update={"dataset": "own/set"})
-    with pytest.raises(ValueError, match=f"hub data set own/set at abc is not to be had: {shown}$"):
-        fetch("h", source, project / "raw" / "h", cache=project, settings=None)
 
 
 def test_columns_that_are_not_there_are_named_beside_those_that_are(project: Path) -> None:
@@ -224,7 +119,8 @@ import pyarrow.parquet as pq
 from pipeline.data import masking, overlap, token_arrays
 from pipeline.data.corpus import PrepareConfig, prepare
 from pipeline.data.masking import MaskedExamples, vocabulary
-from pipeline.data.sources import HubSource, fetch
+from pipeline.data.source_hub import HubSource
+from pipeline.data.sources import fetch
 from pipeline.stages import tokenize
 from pipeline.text.training import train_wordpiece
 
@@ -257,7 +153,7 @@ def run(folder, num_bytes):
             file.write_table(pa.table({"text": texts}))
             num_bytes -= sum(map(len, texts))
     hub = HubSource(kind="hub", dataset=str(folder / "hub"), revision="a", splits=("train",), licence="none")
-    fetch("h", hub, folder / "raw" / "h", cache=folder, settings=None)
+    fetch("h", hub, folder / "raw" / "h", cache=folder, kept=folder / "kept", settings=None)
     prepare(PrepareConfig(text=text), folder / "raw", folder / "prepared")
     (folder / "tokens").mkdir()
     tokenize._write(folder / "tokens", "wordpiece", tokenizer, folder / "prepared", by_sentence=True)
