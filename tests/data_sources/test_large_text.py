@@ -20,11 +20,18 @@ from pipeline.data.repeats import KeyFile
 ROOT = Path(__file__).parents[2]
 
 
-def documents(project: Path, source: TextRows, rows: list[dict[str, object]]) -> list[tuple[str, str, str]]:
-    (project / "raw" / "h").mkdir(parents=True)
+def documents(
+    project: Path,
+    source: TextRows,
+    rows: list[dict[str, object]],
+    counts: DocumentCounts | None = None,
+    *,
+    min_words: int = 1,
+) -> list[tuple[str, str, str]]:
+    (project / "raw" / "h").mkdir(parents=True, exist_ok=True)
     (project / "raw/h/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = DocumentsConfig(sources=(source,), min_words=1)
-    found = split_documents(config, project / "raw", DocumentCounts(), lambda: ())
+    config = DocumentsConfig(sources=(source,), min_words=min_words)
+    found = split_documents(config, project / "raw", counts or DocumentCounts(), lambda: ())
     return [(split, document.id, document.text) for split, document in found]
 
 
@@ -61,6 +68,20 @@ def test_headings_and_entries_of_lists_are_left_out_where_paragraphs_have_a_fewe
     assert documents(project, source, [{"text": text}, {"text": "See also"}]) == [
         ("train", "h/1", "It is a town.\nIt was founded.")
     ]
+
+
+def test_every_document_and_paragraph_that_is_left_out_is_counted_under_its_own_name(project: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": text} for text in ("One two three four.\nSee also", "See also", "", "***\n", "See also\n\nHistory")
+    ]
+    kept = TextRows(kind="rows", source="h", file="train.jsonl", into="train", min_paragraph_words=3)
+    counts = DocumentCounts()
+    assert [name for _, name, _ in documents(project, kept, rows, counts)] == ["h/1"]
+    assert (counts.num_read, +counts.dropped) == (5, {"short_paragraphs": 5, "empty_documents": 4})
+    whole = TextRows(kind="rows", source="h", file="train.jsonl")
+    counts = DocumentCounts()
+    assert [name for _, name, _ in documents(project, whole, rows, counts, min_words=3)] == ["h/1", "h/5"]
+    assert (counts.num_read, +counts.dropped) == (5, {"short_documents": 1, "empty_documents": 2})
 
 
 def test_a_document_that_came_before_is_left_out_wherever_it_is(project: Path) -> None:
