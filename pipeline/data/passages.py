@@ -1,5 +1,6 @@
 """Running text as word numbers, for methods that look at the words around a word. T words of the whole text."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -20,12 +21,11 @@ class Passages:
 
 
 def encode_passages(passages: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Passages:
-    """The known words of all passages."""
-    words: list[int] = []
-    lengths: list[int] = []
+    """The known words of all passages, which may come one at a time: of each word four bytes are held, and no text."""
+    words, lengths = array("i"), array("i")
     for passage in passages:
         known = vocabulary.encode(passage)
-        words += known
+        words.extend(known)
         lengths.append(len(known))
     return Passages(
         words=np.array(words, dtype=np.int32), passage=np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)

@@ -121,7 +121,9 @@ class SentencePairs:
         offset = draw_below(self.room, self.seed, epoch, _OFFSET, 0)
         place = (indices * self.room + offset) % places[-1]
         document = np.searchsorted(places, place, side="right") - 1
-        length, num_places = np.diff(documents)[document], np.diff(places)[document]
+        # Of these documents alone: what a micro-batch costs must not grow with the corpus.
+        length = documents[document + 1] - documents[document]
+        num_places = places[document + 1] - places[document]
         position = documents[document] + (place - places[document]) * length // num_places
         begin = np.searchsorted(self._starts, position, side="right") - 1
         last = self._first_sentence[document + 1] - 1

@@ -4,6 +4,7 @@ import bz2
 import html
 import re
 from collections.abc import Iterator
+from itertools import chain, islice, tee
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -39,8 +40,10 @@ def tokenised_articles(path: Path) -> Iterator[tuple[str, str]]:
     A title stands between empty lines; lines that look like one are also within formulas and tables.
     """
     title, lines = "", list[str]()
-    read = [(0, ""), *((number, line.strip()) for number, line in read_lines(path)), (0, "")]
-    for (_, before), (number, text), (_, after) in zip(read, read[1:], read[2:], strict=False):
+    read = chain([(0, "")], ((number, line.strip()) for number, line in read_lines(path)), [(0, "")])
+    first, second, third = tee(read, 3)
+    neighbours = zip(first, islice(second, 1, None), islice(third, 2, None), strict=False)
+    for (_, before), (number, text), (_, after) in neighbours:
         heading = None if before or after else _TITLE.fullmatch(text)
         if heading:
             if lines:
@@ -60,7 +63,11 @@ def articles(path: Path) -> Iterator[tuple[str, str]]:
     with bz2.open(path) if path.suffix == ".bz2" else path.open("rb") as stream:
         title, namespace, text = "", "", ""
         try:
-            for _, element in ElementTree.iterparse(stream):
+            events = ElementTree.iterparse(stream, ("start", "end"))
+            _, root = next(events)
+            for event, element in events:
+                if event == "start":
+                    continue
                 match element.tag.rpartition("}")[2]:
                     case "title":
                         title = element.text or ""
@@ -71,7 +78,8 @@ def articles(path: Path) -> Iterator[tuple[str, str]]:
                     case "page":
                         if namespace == "0" and not text.lstrip().upper().startswith("#REDIRECT"):
                             yield title, prose(text)
-                        element.clear()
+                        # The page and its place among the children of the root, which would grow with the dump.
+                        root.clear()
         except ElementTree.ParseError as error:
             raise ValueError(f"{path}: not a MediaWiki dump: {error}") from error
 

@@ -99,6 +99,7 @@ def main(path: Path) -> None:
     layout = Layout.of(path)
     prepared = layout.data("prepared")
     with stage_frame(__spec__.name, path, config, inputs=(prepared,)) as tracker:
+        _refuse_empty(config, prepared)
         report: dict[str, Mapping[str, int | float | str]] = {}
         jobs = sum(part is not None for part in (config.byte_bpe, config.wordpiece, config.translation))
         with publish(layout.data("tokens")) as folder, tqdm(total=jobs, desc="tokenizers", disable=None) as progress:
@@ -125,6 +126,28 @@ def main(path: Path) -> None:
         tracker.params({"tokenizer": {name: {"hash": values["hash"]} for name, values in report.items()}})
         for name, values in report.items():
             log.info("%s: %s ids, %.2f bytes a token", name, values["vocab_size"], values["bytes_per_token"])
+
+
+def _refuse_empty(config: TokenizeConfig, prepared: Path) -> None:
+    """ValueError names the split that has no text or no pairs for a tokenizer, and the keys that give it some.
+
+    Before the first training: that of a large corpus and its encoding take hours.
+    """
+    has_text = config.byte_bpe is not None or config.wordpiece is not None
+    sources = config.wordpiece.sources if config.wordpiece is not None else ()
+    for split in SPLITS:
+        text, pairs = (prepared / role / f"{split}.jsonl" for role in ("text", "translation"))
+        if has_text and (_is_empty(text) or next(_documents(text, sources), None) is None):
+            of = f" of {' or '.join(sources)}" if sources else ""
+            wanted = f"a source with into: {split}, or with into: split and enough documents"
+            raise ValueError(f"{text}: no documents{of}; text of prepare.yaml needs {wanted}")
+        if config.translation is not None and _is_empty(pairs):
+            wanted = f"a source with into: {split}" + ("" if split == "train" else f", or num_{split}")
+            raise ValueError(f"{pairs}: no pairs; translation of prepare.yaml needs {wanted}")
+
+
+def _is_empty(file: Path) -> bool:
+    return file.is_file() and not file.stat().st_size
 
 
 def _wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
@@ -255,15 +278,7 @@ class PairTexts:
 def _write_translation(
     folder: Path, prepared: Path, config: TranslationTokenizerConfig
 ) -> Mapping[str, int | float | str]:
-    """Saves the tokenizer of the pairs and the pairs of every split in its ids; returns its statistics.
-
-    ValueError names the split that has no pairs, and the keys that give it some.
-    """
-    for split in SPLITS:
-        file = prepared / f"{split}.jsonl"
-        if file.is_file() and not file.stat().st_size:
-            wanted = f"a source with into: {split}" + ("" if split == "train" else f", or num_{split}")
-            raise ValueError(f"{file}: no pairs; translation of prepare.yaml needs {wanted}")
+    """Saves the tokenizer of the pairs and the pairs of every split in its ids; returns its statistics."""
     if config.given:
         tokenizer = _given(Path(config.given), config.vocab_size)
     else:

@@ -4,7 +4,7 @@ V words, D dimensions.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, assert_never
@@ -17,12 +17,13 @@ from scipy import sparse
 from pipeline.config import TrainingConfig
 from pipeline.data.cooccurrence import CellBatch, cell_examples, count_cooccurrences, hold_out
 from pipeline.data.passages import Passages, encode_passages
-from pipeline.data.prepared import read_documents
+from pipeline.data.prepared import stream_documents
 from pipeline.data.word_pairs import WindowBatch, WindowExamples, keep_probabilities, negative_probabilities
 from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors
 from pipeline.models.word_vectors import ContinuousBagOfWords, GloVe, SkipGram, SubwordEmbedding, skip_gram
 from pipeline.objectives.terms import LossTerms
 from pipeline.objectives.word_vectors import glove_loss, negative_sampling_loss
+from pipeline.progress import progress
 from pipeline.stages.base import StageModule
 from pipeline.stages.run import StageRun
 from pipeline.stages.training import fit
@@ -63,13 +64,18 @@ class Trained:
 
 
 def read_training_text(folder: Path, *, min_count: int) -> Text:
-    """The training and validation documents, in the vocabulary of the training documents."""
-    train, valid = (
-        list(passages_of(document.text for document in read_documents(folder / f"{split}.jsonl")))
-        for split in ("train", "valid")
-    )
-    vocabulary = build_vocabulary(train, min_count=min_count)
-    return Text(vocabulary, encode_passages(train, vocabulary), encode_passages(valid, vocabulary))
+    """The training and validation documents, in the vocabulary of the training documents.
+
+    The training text is read twice, since as words it would be many times as large as in numbers.
+    """
+    vocabulary = build_vocabulary(_passages(folder, "train"), min_count=min_count)
+    train, valid = (encode_passages(_passages(folder, split), vocabulary) for split in ("train", "valid"))
+    return Text(vocabulary, train, valid)
+
+
+def _passages(folder: Path, split: str) -> Iterator[list[str]]:
+    documents = stream_documents(folder / f"{split}.jsonl")
+    return passages_of(document.text for document in progress(documents, name=f"words: {split}", unit="documents"))
 
 
 class WindowTraining(StageModule[WindowBatch]):

@@ -1,5 +1,6 @@
 import dataclasses
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -277,3 +278,21 @@ def test_three_thousand_rows_of_128_take_less_than_a_second() -> None:
     for step in range(30):
         found.collate(np.arange(step * 64, (step + 1) * 64) % 2000, 0)
     assert 30 * 64 / (time.process_time() - begin) > 3000
+
+
+def test_what_a_micro_batch_needs_does_not_grow_with_the_number_of_documents() -> None:
+    num_documents, ids = 300_000, np.arange(FIRST, 100)
+    tokens = TokenArrays(
+        parts=(np.full(4 * num_documents, FIRST),),
+        document_starts=np.arange(num_documents + 1) * 4,
+        first_sentences=np.arange(num_documents + 1) * 2,
+        sentence_starts=np.arange(2 * num_documents + 1) * 2,
+    )
+    known = Vocabulary(PAD, CLS, SEP, MASK, ids, np.zeros(100, dtype=bool))
+    found = MaskedExamples(tokens, known, max_length=64, mask_share=0.15, short_share=0.1, whole_words=False, seed=1)
+    found.collate(np.arange(4), 0)  # which also builds what an epoch keeps of each document
+    tracemalloc.start()
+    found.collate(np.arange(4, 8), 0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < num_documents, f"{peak:,} bytes for 4 of {num_documents:,} documents"

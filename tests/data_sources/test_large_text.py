@@ -1,22 +1,11 @@
-"""Running text of any size: streamed from the hub, with the borders of its documents, and in memory that stays flat."""
+"""Running text of any size: the borders of its documents, its repeats, and its overlap."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 
-import datasets
-import httpx2
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import HfApi
 from pydantic import ValidationError
 
 from pipeline.data import overlap as overlap_module
@@ -24,113 +13,23 @@ from pipeline.data.cleaning import key_of, words_of
 from pipeline.data.documents import DocumentCounts, DocumentsConfig, TextRows, split_documents
 from pipeline.data.overlap import overlap
 from pipeline.data.repeats import KeyFile
-from pipeline.data.sources import HubSource, fetch
-from pipeline.stages import fetch as fetch_stage
 
 ROOT = Path(__file__).parents[2]
-HUB = HubSource(kind="hub", dataset="hub", revision="abc", splits=("train",), licence="none")
 
 
-def hub_folder(project: Path, rows: list[dict[str, object]]) -> None:
-    (project / "hub").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), project / "hub" / "train-00000-of-00001.parquet")
-
-
-def fetched(project: Path) -> list[dict[str, object]]:
-    fetch("h", HUB, project / "raw" / "h", cache=project, settings=None)
-    return [json.loads(line) for line in (project / "raw/h/train.jsonl").read_text().splitlines()]
-
-
-def stream(monkeypatch: pytest.MonkeyPatch, rows: Callable[[str], Iterator[dict[str, str]]]) -> None:
-    """Puts the rows of a split in the place of the hub's."""
-
-    def load(*_: object, split: str, **settings: object) -> SimpleNamespace:
-        return SimpleNamespace(reshard=lambda: rows(split))
-
-    monkeypatch.setattr("datasets.load_dataset", load)
-
-
-def documents(project: Path, source: TextRows, rows: list[dict[str, object]]) -> list[tuple[str, str, str]]:
-    (project / "raw" / "h").mkdir(parents=True)
+def documents(
+    project: Path,
+    source: TextRows,
+    rows: list[dict[str, object]],
+    counts: DocumentCounts | None = None,
+    *,
+    min_words: int = 1,
+) -> list[tuple[str, str, str]]:
+    (project / "raw" / "h").mkdir(parents=True, exist_ok=True)
     (project / "raw/h/train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = DocumentsConfig(sources=(source,), min_words=1)
-    found = split_documents(config, project / "raw", DocumentCounts(), lambda: ())
+    config = DocumentsConfig(sources=(source,), min_words=min_words)
+    found = split_documents(config, project / "raw", counts or DocumentCounts(), lambda: ())
     return [(split, document.id, document.text) for split, document in found]
-
-
-def test_a_hub_data_set_is_streamed_and_no_copy_of_it_is_left_in_the_cache(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", project / "cache")
-    articles: list[dict[str, object]] = [
-        {"id": str(n), "title": f"T{n}", "text": f"Text {n}.\n\nEnd."} for n in range(9)
-    ]
-    hub_folder(project, articles)
-    assert fetched(project) == articles
-    assert not [path for path in (project / "cache").rglob("*") if path.suffix in (".arrow", ".parquet")]
-
-
-def test_a_row_that_has_no_form_in_json_is_named_with_the_kinds_of_its_values(project: Path) -> None:
-    hub_folder(project, [{"text": "a", "time": datetime(2020, 1, 1, tzinfo=UTC)}])
-    with pytest.raises(ValueError, match=r"hub data set hub \(train\) .* the row has text \(str\), time \(datetime\)"):
-        fetched(project)
-
-
-def test_a_connection_that_ends_within_a_data_set_is_named_with_the_rows_before(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def rows(split: str) -> Iterator[dict[str, str]]:
-        yield from ({"text": "a"}, {"text": "b"})
-        raise ConnectionError("reset by peer")
-
-    hub_folder(project, [])
-    stream(monkeypatch, rows)
-    with pytest.raises(ValueError, match=r"hub data set hub \(train\) cannot be loaded behind row 2: reset by peer"):
-        fetched(project)
-
-
-def test_a_fetch_that_was_cut_off_takes_the_splits_that_had_come_and_keeps_none_in_the_end(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-    is_away = True
-
-    def rows(split: str) -> Iterator[dict[str, str]]:
-        asked.append(split)
-        yield {"text": split}
-        if split == "test" and is_away:
-            raise ConnectionError("reset by peer")
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(HfApi, "dataset_info", lambda *_, revision: SimpleNamespace(sha="0123"))
-    stream(monkeypatch, rows)
-    path = Path("conf/own/fetch.yaml")
-    path.write_text("sources: {h: {kind: hub, dataset: own/set, revision: main, splits: [train, test], licence: MIT}}")
-    with pytest.raises(ValueError, match="reset by peer"):
-        fetch_stage.main(path)
-    assert not Path("data/own/raw").exists()
-    is_away = False
-    fetch_stage.main(path)
-    assert asked == ["train", "test", "test"]
-    files = {split: Path(f"data/own/raw/h/{split}.jsonl") for split in ("train", "test")}
-    assert {split: json.loads(file.read_text())["text"] for split, file in files.items()} == {s: s for s in files}
-    assert all(file.stat().st_nlink == 1 for file in files.values())
-
-
-@pytest.mark.parametrize(
-    ("said", "shown"), [("connection refused\nand more", "connection refused"), ("", "ConnectError")]
-)
-def test_a_hub_that_is_not_reached_is_an_error_of_one_line(
-    said: str, shown: str, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, revision: str) -> None:
-        raise httpx2.ConnectError(said)
-
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(HfApi, "dataset_info", refuse)
-    source = HUB.model_copy(update={"dataset": "own/set"})
-    with pytest.raises(ValueError, match=f"hub data set own/set at abc is not to be had: {shown}$"):
-        fetch("h", source, project / "raw" / "h", cache=project, settings=None)
 
 
 def test_columns_that_are_not_there_are_named_beside_those_that_are(project: Path) -> None:
@@ -166,6 +65,20 @@ def test_headings_and_entries_of_lists_are_left_out_where_paragraphs_have_a_fewe
     assert documents(project, source, [{"text": text}, {"text": "See also"}]) == [
         ("train", "h/1", "It is a town.\nIt was founded.")
     ]
+
+
+def test_every_document_and_paragraph_that_is_left_out_is_counted_under_its_own_name(project: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"text": text} for text in ("One two three four.\nSee also", "See also", "", "***\n", "See also\n\nHistory")
+    ]
+    kept = TextRows(kind="rows", source="h", file="train.jsonl", into="train", min_paragraph_words=3)
+    counts = DocumentCounts()
+    assert [name for _, name, _ in documents(project, kept, rows, counts)] == ["h/1"]
+    assert (counts.num_read, +counts.dropped) == (5, {"short_paragraphs": 5, "empty_documents": 4})
+    whole = TextRows(kind="rows", source="h", file="train.jsonl")
+    counts = DocumentCounts()
+    assert [name for _, name, _ in documents(project, whole, rows, counts, min_words=3)] == ["h/1", "h/5"]
+    assert (counts.num_read, +counts.dropped) == (5, {"short_documents": 1, "empty_documents": 2})
 
 
 def test_a_document_that_came_before_is_left_out_wherever_it_is(project: Path) -> None:
@@ -213,78 +126,3 @@ def test_the_overlap_is_that_of_ngrams_kept_as_words_however_many_texts_at_once(
             seen = slow_ngrams(train_texts, n)
             share = sum(count for gram, count in grams.items() if gram in seen) / grams.total()
             assert table[test][train] == pytest.approx(share, abs=1e-6)
-
-
-FLAT = """
-import sys, threading, time
-from pathlib import Path
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pipeline.data import masking, overlap, token_arrays
-from pipeline.data.corpus import PrepareConfig, prepare
-from pipeline.data.masking import MaskedExamples, vocabulary
-from pipeline.data.sources import HubSource, fetch
-from pipeline.stages import tokenize
-from pipeline.text.training import train_wordpiece
-
-tokenize._CHARACTERS_AT_ONCE = overlap._CHARACTERS_AT_ONCE = 100_000
-token_arrays._TOKENS_AT_ONCE, masking._ROWS_AT_ONCE = 20_000, 1000
-words = [a + b + c for a in "bdfgklmn" for b in "aeiou" for c in "lnrst"]
-text = {"sources": [{"kind": "rows", "source": "h", "file": "train.jsonl"}], "every": 50}
-tokenizer = train_wordpiece(words, vocab_size=300)
-
-class Peak(threading.Thread):
-    # The largest anonymous memory: pages of files that are mapped belong to all ranks, and can be dropped.
-    largest = 0
-    is_over = False
-
-    def run(self):
-        while not self.is_over:
-            [line] = [line for line in open("/proc/self/status") if line.startswith("RssAnon")]
-            self.largest = max(self.largest, int(line.split()[1]) * 1024)
-            time.sleep(0.01)
-
-def run(folder, num_bytes):
-    random = np.random.default_rng(0)
-    (folder / "hub").mkdir(parents=True)
-    with pq.ParquetWriter(folder / "hub/train.parquet", pa.schema({"text": pa.string()})) as file:
-        while num_bytes > 0:
-            texts = []
-            for _ in range(50):
-                sentences = [" ".join(random.choice(words, 10)).capitalize() + "." for _ in range(15)]
-                texts.append("\\n\\n".join(" ".join(sentences[i:i + 5]) for i in (0, 5, 10)))
-            file.write_table(pa.table({"text": texts}))
-            num_bytes -= sum(map(len, texts))
-    hub = HubSource(kind="hub", dataset=str(folder / "hub"), revision="a", splits=("train",), licence="none")
-    fetch("h", hub, folder / "raw" / "h", cache=folder, settings=None)
-    prepare(PrepareConfig(text=text), folder / "raw", folder / "prepared")
-    (folder / "tokens").mkdir()
-    tokenize._write(folder / "tokens", "wordpiece", tokenizer, folder / "prepared", by_sentence=True)
-    tokens = token_arrays.read_token_arrays(folder / "tokens/text-wordpiece/train", tokenizer_hash=tokenizer.hash)
-    examples = MaskedExamples(tokens, vocabulary(tokenizer), max_length=128, mask_share=0.15, short_share=0.1,
-                              whole_words=False, seed=0)
-    examples.sizes(0)
-    examples.collate(np.arange(4), 0)
-
-peaks = []
-for name, num_bytes in (("small", 1_000_000), ("large", 7_000_000)):
-    peak = Peak(daemon=True)
-    peak.start()
-    run(Path(sys.argv[1]) / name, num_bytes)
-    peak.is_over = True
-    peaks.append(peak.largest)
-print(peaks[1] - peaks[0])
-"""
-
-
-def test_memory_stays_flat_from_the_hub_to_the_rows_of_bert_when_the_text_is_seven_times_as_large(
-    tmp_path: Path,
-) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "1"}
-    command = [sys.executable, "-c", FLAT, str(tmp_path)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    growth = int(ended.stdout.splitlines()[-1])
-    assert growth < 0.75 * 6_000_000, f"{growth:,} bytes more for 6,000,000 more bytes of text"

@@ -12,7 +12,8 @@ from pipeline.data.glue import TASKS, is_asked
 from pipeline.data.prepared import read_labelled
 from pipeline.data.question_records import read_questions
 from pipeline.data.records import Labelled, read_lines
-from pipeline.data.sources import FetchConfig, HubSource
+from pipeline.data.source_hub import HubSource
+from pipeline.data.sources import FetchConfig
 from pipeline.data.tasks import GlueSource
 from tests.training.harness import ROOT
 

@@ -11,7 +11,8 @@ import yaml
 from pipeline.artifacts import write_json
 from pipeline.config import load
 from pipeline.data.corpus import PrepareConfig
-from pipeline.data.sources import FetchConfig, HubSource
+from pipeline.data.source_hub import HubSource
+from pipeline.data.sources import FetchConfig
 from pipeline.layout import Layout
 from pipeline.number_stages import stage_of
 from pipeline.number_tasks import Goals, compare, task_of, unmet

@@ -257,3 +257,40 @@ def test_the_bert_takes_the_sources_that_it_names_and_the_gpt_all(texts: tuple[s
     CONFIG.write_text(ALL.replace("corpora: [text]}", "corpora: [text], sources: [own, books]}"))
     with pytest.raises(ValueError, match=r"wordpiece.sources: .*train.jsonl has no document of books"):
         main(CONFIG)
+
+
+def refuse_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(*_: object, **settings: object) -> None:
+        raise AssertionError("trained a tokenizer whose text cannot be measured")
+
+    for name in ("train_byte_bpe", "train_wordpiece", "train_translation_bpe"):
+        monkeypatch.setattr(tokenize, name, train)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+@pytest.mark.parametrize("sources", ["", ", sources: [books]", ", sources: [books, more]"])
+def test_a_split_without_text_is_refused_before_the_first_training(
+    sources: str, split: str, texts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(texts, ALL.replace("corpora: [text]}", f"corpora: [text]{sources}}}"))
+    for name in ("train", "valid", "test"):
+        source = "own" if name == split else "books"
+        documents = [] if name == split and not sources else [Document("b", "", source, "some text")]
+        write_records(Path(f"data/own/prepared/text/{name}.jsonl"), documents)
+    refuse_training(monkeypatch)
+    message = f"text/{split}.jsonl: no documents.*; text of prepare.yaml needs a source with into: {split}"
+    if sources and split == "train":
+        message = "wordpiece.sources: .*train.jsonl has no document of books"
+    with pytest.raises(ValueError, match=message):
+        main(CONFIG)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_a_split_without_pairs_is_refused_before_the_first_training(
+    split: str, texts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(texts)
+    write_records(Path(f"data/own/prepared/translation/{split}.jsonl"), [])
+    refuse_training(monkeypatch)
+    with pytest.raises(ValueError, match=f"translation/{split}.jsonl: no pairs; .* needs a source with into: {split}"):
+        main(CONFIG)
