@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import numpy as np
@@ -147,22 +148,22 @@ def test_a_freed_block_is_used_again_without_a_page_from_the_kernel() -> None:
     script = """
 import resource, torch
 from pipeline.runtime import keep_freed_memory
-def faults(tensors: int) -> int:
+def faults() -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(tensors):
-        torch.ones(12_000_000)
+    torch.ones(12_000_000)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 if KEEPS:
     keep_freed_memory()
-faults(1)
-print(faults(10))
+print(*(faults() for _ in range(11)))
 """
-    counts = [
-        int(subprocess.run([sys.executable, "-c", f"KEEPS = {keeps}{script}"], capture_output=True, check=True).stdout)
+    freed, kept = (
+        median(
+            int(count) for count in subprocess.check_output([sys.executable, "-c", f"KEEPS = {keeps}{script}"]).split()
+        )
         for keeps in (False, True)
-    ]
-    # Ten tensors of 48 MB are 117,000 pages of 4 KiB, fewer where the kernel has larger ones.
-    assert counts[1] <= counts[0] / 10, counts
+    )
+    # A tensor of 48 MB is 11,700 pages of 4 KiB, fewer where the kernel has larger ones, and the heap grows at times.
+    assert kept <= freed / 10
 
 
 def test_glibc_alone_is_asked_and_what_it_refuses_is_said(
