@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from pipeline.artifacts import read_json
 from pipeline.config import Config
@@ -36,15 +36,27 @@ _TASK_HEAD = (
 )
 
 
+_KEY = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$"
+
+
+class Scaled(Config):
+    """A figure that a report gives in another unit than the run that measured it."""
+
+    key: str = Field(pattern=_KEY)
+    """Where the figure stands, as `score.accuracy`."""
+    times: PositiveFloat
+    """Its factor: 100 makes percent of a share."""
+
+
 class TaskFigures(Config):
     """What is read from the metrics of a task's runs."""
 
-    key: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
+    key: str = Field(pattern=_KEY)
     """Where the figure stands, as `score.glue`."""
     reported: float | None = None
     """The published figure of this task, where there is one."""
-    beside: Mapping[str, str] = {}
-    """Other figures of the same runs by their names: more scores, and what knows less."""
+    beside: Mapping[str, str | Scaled] = {}
+    """Other figures of the same runs by their names, each at its key: more scores, and what knows less."""
     beside_tasks: Mapping[str, str] = {}
     """Other tasks of this number by names for their figures, which stand in this one's row: other networks, that no
     verdict waits for."""
@@ -100,8 +112,8 @@ def task_reports(
             "reported": figures.reported,
             "seconds": [round(seconds[path], 1) for path in mine],
             "beside": {
-                other: _spread([value_at(metrics, key, path) for path, metrics in mine.items()])
-                for other, key in figures.beside.items()
+                other: _spread([_in_unit(metrics, figure, path) for path, metrics in mine.items()])
+                for other, figure in figures.beside.items()
             },
         }
     for name, one in found.items():
@@ -228,6 +240,12 @@ def _beside_reference(reference: Mapping[str, Any] | None) -> str:
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"ours": list(values), "mean": fmean(values), "spread": stdev(values) if len(values) > 1 else None}
+
+
+def _in_unit(metrics: Mapping[str, Any], figure: str | Scaled, path: Path) -> float:
+    if isinstance(figure, str):
+        return value_at(metrics, figure, path)
+    return figure.times * value_at(metrics, figure.key, path)
 
 
 def value_at(values: Any, key: str, path: Path) -> float:

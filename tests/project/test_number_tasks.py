@@ -33,7 +33,11 @@ NUMBER: dict[str, Any] = {
     "reported": 80.0,
     "reach": 81.0,
     "tasks": {
-        "films": {"key": "score.glue", "beside": {"majority": "baselines.majority.glue"}, "above": "films-random"},
+        "films": {
+            "key": "score.glue",
+            "beside": {"majority": "baselines.majority.glue", "accuracy": {"key": "score.accuracy", "times": 100}},
+            "above": "films-random",
+        },
         "films-random": {"key": "score.glue"},
         "RTE": {"key": "score.glue", "reported": 65.7},
     },
@@ -68,7 +72,8 @@ def stages(ran: list[str]) -> Callable[[Path, Callable[[float], None]], int]:
         ran.append(Layout.of(path).stage)
         keep(50.0)
         score = SCORES.get(Layout.of(path).stage.removeprefix("finetune/"), 0.0)
-        values = {"score": {"glue": score}, "baselines": {"majority": {"glue": 51.0}}, "training": {"flops": 1.0}}
+        scores = {"glue": score, "accuracy": score / 100}
+        values = {"score": scores, "baselines": {"majority": {"glue": 51.0}}, "training": {"flops": 1.0}}
         write_json(Layout.of(path).metrics, values)
         return 0
 
@@ -90,12 +95,16 @@ def test_the_number_is_that_of_the_first_task_and_every_task_has_its_seeds(folde
     films = found["tasks"]["films"]
     assert films["ours"] == [82.0, 84.0] and films["spread"] == pytest.approx(2**0.5)
     assert films["beside"]["majority"]["ours"] == [51.0, 51.0]
+    assert films["beside"]["accuracy"]["ours"] == pytest.approx([82.0, 84.0])
     assert films["above"] == {"task": "films-random", "margin": 4.0, "holds": True}
     assert found["runs"].keys() == SCORES.keys()
     assert found["average"] == pytest.approx((83.0 + 60.0) / 2)
     assert found["reached"] and found["unmet"] == [] and found["mean_margin"] == 4.0
     table = (folder / "README.md").read_text()
-    assert "| `toy` | films |  | 83.00 ± 1.41 (2) | majority 51.00 ± 0.00 (2) | +4.00 over films-random |  |" in table
+    assert (
+        "| `toy` | films |  | 83.00 ± 1.41 (2) | accuracy 83.00 ± 1.41 (2), majority 51.00 ± 0.00 (2) | +4.00 over"
+        in table
+    )
     assert "| `toy` | average |  | 71.50 |" in table
     assert "| `toy` | RTE | 65.70 | 60.00 (1) |" in table
 
