@@ -36,13 +36,14 @@ _TASK_HEAD = (
 )
 
 
-_KEY = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$"
+KEY = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$"
+"""Pattern of the keys at which figures stand in metrics."""
 
 
 class Scaled(Config):
     """A figure that a report gives in another unit than the run that measured it."""
 
-    key: str = Field(pattern=_KEY)
+    key: str = Field(pattern=KEY)
     """Where the figure stands, as `score.accuracy`."""
     times: PositiveFloat
     """Its factor: 100 makes percent of a share."""
@@ -51,7 +52,7 @@ class Scaled(Config):
 class TaskFigures(Config):
     """What is read from the metrics of a task's runs."""
 
-    key: str = Field(pattern=_KEY)
+    key: str = Field(pattern=KEY)
     """Where the figure stands, as `score.glue`."""
     reported: float | None = None
     """The published figure of this task, where there is one."""

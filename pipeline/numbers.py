@@ -18,6 +18,7 @@ from pipeline.layout import Layout
 from pipeline.number_made import NO_RUNTIME, Made
 from pipeline.number_stages import check_tasks, in_order_of_work, read_by, stage_of
 from pipeline.number_tasks import (
+    KEY,
     Goals,
     TaskFigures,
     average,
@@ -48,7 +49,7 @@ class NumberConfig(Config):
     """Who reported it, and where."""
     metric: str
     """What is measured, and how, in words."""
-    key: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
+    key: str = Field(pattern=KEY)
     """Where the figure stands in the metrics of the last stage, as `tokenised_bleu.beam`."""
     reported: float | None = None
     """The published figure; without one, a `reference` that is run here takes its place."""

@@ -54,6 +54,20 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HfApi, "dataset_info", lambda *_, revision: SimpleNamespace(sha="0123"))
 
 
+class CutOff:
+    """A hub that goes away behind the first row of its test split until it is back, and notes the splits asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.is_away = True
+
+    def rows(self, split: str) -> Iterator[dict[str, str]]:
+        self.asked.append(split)
+        yield {"text": split}
+        if split == "test" and self.is_away:
+            raise ConnectionError("reset by peer")
+
+
 def configure(profile: str, sources: str) -> Path:
     path = Path("conf") / profile / "fetch.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,24 +118,16 @@ def test_a_connection_that_ends_within_a_data_set_is_named_with_the_rows_before(
 def test_a_fetch_that_was_cut_off_takes_the_splits_that_had_come_and_keeps_none_in_the_end(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    is_away = True
-
-    def rows(split: str) -> Iterator[dict[str, str]]:
-        asked.append(split)
-        yield {"text": split}
-        if split == "test" and is_away:
-            raise ConnectionError("reset by peer")
-
+    hub = CutOff()
     answer(monkeypatch)
-    stream(monkeypatch, rows)
+    stream(monkeypatch, hub.rows)
     path = configure("own", SPLITS)
     with pytest.raises(ValueError, match="reset by peer"):
         fetch_stage.main(path)
     assert not Path("data/own/raw").exists()
-    is_away = False
+    hub.is_away = False
     fetch_stage.main(path)
-    assert asked == ["train", "test", "test"]
+    assert hub.asked == ["train", "test", "test"]
     files = {split: Path(f"data/own/raw/h/{split}.jsonl") for split in ("train", "test")}
     assert {split: json.loads(file.read_text())["text"] for split, file in files.items()} == {s: s for s in files}
     assert all(file.stat().st_nlink == 1 for file in files.values())
@@ -146,26 +152,18 @@ def test_a_hub_that_is_not_reached_is_an_error_of_one_line(
 def test_the_splits_that_had_come_for_a_profile_outlive_the_fetch_of_another(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    is_away = True
-
-    def rows(split: str) -> Iterator[dict[str, str]]:
-        asked.append(split)
-        yield {"text": split}
-        if split == "test" and is_away:
-            raise ConnectionError("reset by peer")
-
+    hub = CutOff()
     answer(monkeypatch)
-    stream(monkeypatch, rows)
+    stream(monkeypatch, hub.rows)
     large = configure("large", SPLITS)
     with pytest.raises(ValueError, match="reset by peer"):
         fetch_stage.main(large)
     Path("mine").mkdir()
     Path("mine/a.txt").write_text("a")
     fetch_stage.main(configure("small", "{mine: {kind: folder, path: mine}}"))
-    is_away = False
+    hub.is_away = False
     fetch_stage.main(large)
-    assert asked == ["train", "test", "test"]
+    assert hub.asked == ["train", "test", "test"]
     assert sorted(path.name for path in Path("data/large").iterdir()) == ["raw"]
 
 
