@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from pipeline.chunks import chunks
 from pipeline.text.lines import numbered_lines
 
 STANDARD_INPUT = "standard input"
@@ -26,15 +27,10 @@ def lines_of(file: Path | None) -> Iterator[str]:
 
 def in_groups(lines: Iterable[str], lines_at_once: int) -> Iterator[tuple[int, list[str]]]:
     """Lines in groups of so many, fewer where lines are very long; each with the number of its first line, from 1."""
-    first, group, size = 1, list[str](), 0
-    for line in lines:
-        group.append(line)
-        size += len(line)
-        if len(group) == lines_at_once or size >= _MOST_CHARACTERS:
-            yield first, group
-            first, group, size = first + len(group), [], 0
-    if group:
+    first = 1
+    for group in chunks(lines, len, size_at_once=_MOST_CHARACTERS, most_at_once=lines_at_once):
         yield first, group
+        first += len(group)
 
 
 def check_argument(text: str) -> None:

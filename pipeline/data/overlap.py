@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 from jaxtyping import UInt64
 
+from pipeline.chunks import chunks
 from pipeline.data.cleaning import words_of
 from pipeline.data.draws import draw_bits
 
@@ -41,15 +42,8 @@ def overlap(
 
 def hashed_ngrams(texts: Iterable[str], n: int) -> Iterator[UInt64[np.ndarray, "G"]]:
     """The n-grams of each line of the texts, with repeats, as a number each; those of some texts at a time."""
-    lines: list[list[str]] = []
-    size = 0
-    for text in texts:
-        lines += [words for line in text.split("\n") if (words := words_of(line))]
-        size += len(text)
-        if size >= _CHARACTERS_AT_ONCE:
-            yield _hashed(lines, n)
-            lines, size = [], 0
-    yield _hashed(lines, n)
+    for chunk in chunks(texts, len, size_at_once=_CHARACTERS_AT_ONCE):
+        yield _hashed([words for text in chunk for line in text.split("\n") if (words := words_of(line))], n)
 
 
 def _hashed(lines: list[list[str]], n: int) -> UInt64[np.ndarray, "G"]:

@@ -5,7 +5,7 @@ document. Beside it lie the borders, one file each, which every rank maps too: n
 built when a training opens it. D1 number of documents + 1, S1 number of sentences with a token + 1.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +18,7 @@ from datasets import Dataset
 from jaxtyping import Int
 
 from pipeline.artifacts import read_json
+from pipeline.chunks import chunks
 
 _STATE = "state.json"
 """Where the library keeps the fingerprint, for which the hash of the tokenizer serves."""
@@ -83,7 +84,8 @@ def write_token_arrays(
         file = stack.enter_context(pa.OSFile(str(folder / rows["filename"]), "wb"))
         writer = stack.enter_context(pa.ipc.new_stream(file, _SCHEMA))
         borders = {name: stack.enter_context(_border(folder, name).open("wb")) for name in _BORDERS}
-        for chunk in _some_at_once(zip(ids, documents, strict=True)):
+        named = zip(ids, documents, strict=True)
+        for chunk in chunks(named, _num_tokens, size_at_once=_TOKENS_AT_ONCE, most_at_once=_DOCUMENTS_AT_ONCE):
             flat = [[token for sentence in document for token in sentence] for _, document in chunk]
             lengths = [[len(sentence) for sentence in document] for _, document in chunk]
             columns = {"id": [name for name, _ in chunk], "input_ids": flat, "sentence_lengths": lengths}
@@ -98,18 +100,8 @@ def write_token_arrays(
     return num_tokens
 
 
-def _some_at_once(
-    documents: Iterator[tuple[str, Sequence[Sequence[int]]]],
-) -> Iterator[list[tuple[str, Sequence[Sequence[int]]]]]:
-    chunk, size = [], 0
-    for document in documents:
-        chunk.append(document)
-        size += sum(map(len, document[1]))
-        if size >= _TOKENS_AT_ONCE or len(chunk) == _DOCUMENTS_AT_ONCE:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def _num_tokens(named: tuple[str, Sequence[Sequence[int]]]) -> int:
+    return sum(map(len, named[1]))
 
 
 def _border(folder: Path, name: str) -> Path:

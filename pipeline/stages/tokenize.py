@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TypeVar, assert_never
+from typing import Literal, assert_never
 
 from pydantic import PositiveInt, model_validator
 from tqdm import tqdm
 
 from pipeline.artifacts import publish, write_json
+from pipeline.chunks import chunks
 from pipeline.config import Config, Fraction, load
 from pipeline.data.pair_arrays import EncodedPairs, write_pair_arrays
 from pipeline.data.prepared import read_rated, stream_conversations, stream_documents, stream_pairs
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 Corpus = Literal["text", "conversations", "rated"]
 Encoder = Tokenizer | BpeDropout
-T = TypeVar("T")
 _PAIRS_AT_ONCE = 10_000
 _CHARACTERS_AT_ONCE = 1_000_000
 
@@ -221,7 +221,7 @@ def _write(
         counts[f"tokens_{split}"] = write_token_arrays(
             folder / f"text-{name}" / split,
             ids,
-            _some_at_once(documents, tokenizer, encode),
+            _token_ids(documents, tokenizer, encode),
             tokenizer_hash=tokenizer.hash,
         )
     held_out = (document.text for document in _documents(prepared / "text" / "test.jsonl", sources))
@@ -240,27 +240,13 @@ def _documents(file: Path, sources: tuple[str, ...]) -> Iterator[Document]:
         raise ValueError(f"wordpiece.sources: {file} has no document of {', '.join(missing)}")
 
 
-def _some_at_once(
+def _token_ids(
     documents: Iterator[Document],
     tokenizer: Tokenizer,
     encode: Callable[[Sequence[Document], Tokenizer], list[list[list[int]]]],
 ) -> Iterator[list[list[int]]]:
-    for chunk in _up_to(documents, lambda document: len(document.text)):
+    for chunk in chunks(documents, lambda document: len(document.text), size_at_once=_CHARACTERS_AT_ONCE):
         yield from encode(chunk, tokenizer)
-
-
-def _up_to(items: Iterable[T], length: Callable[[T], int]) -> Iterator[list[T]]:
-    """The items some at a time, until they have enough characters together: a document may be a line or a book."""
-    chunk: list[T] = []
-    size = 0
-    for item in items:
-        chunk.append(item)
-        size += length(item)
-        if size >= _CHARACTERS_AT_ONCE:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 @dataclass(frozen=True)
@@ -340,7 +326,7 @@ def _statistics(tokenizer: Tokenizer, held_out: Iterable[str]) -> dict[str, int 
     """What a tokenizer makes of held-out texts."""
     unknown = tokenizer.id_of("unk") if "unk" in tokenizer.special else None
     num_bytes = num_tokens = num_unknown = 0
-    for texts in _up_to(held_out, len):
+    for texts in chunks(held_out, len, size_at_once=_CHARACTERS_AT_ONCE):
         encoded = tokenizer.encode_batch(texts)
         num_bytes += sum(len(text.encode()) for text in texts)
         num_tokens += sum(map(len, encoded))
