@@ -87,7 +87,8 @@ def weights_suffice() -> bool:
 def current_runtime() -> RuntimeConfig:
     """The runtime that PIPELINE_RUNTIME names; without it, `gpu` where CUDA is available and `cpu` elsewhere.
 
-    Raises ValueError for a name without a file, and for a file whose settings contradict each other or the machine.
+    Raises ValueError for a name without a file, and for a file whose settings contradict each other, the machine or the
+    launcher that started this process.
     """
     name = os.environ.get("PIPELINE_RUNTIME") or ("gpu" if torch.cuda.is_available() else "cpu")
     path = Path("conf/runtime", f"{name}.yaml")
@@ -99,9 +100,35 @@ def current_runtime() -> RuntimeConfig:
         raise ValueError(f"{path}: zero_stage {runtime.zero_stage} does not go with strategy {runtime.strategy}")
     if runtime.strategy == "single" and runtime.world_size > 1:
         raise ValueError(f"{path}: strategy single has one rank, found {runtime.world_size}")
-    if runtime.accelerator == "cuda" and torch.cuda.device_count() < runtime.num_devices:
-        raise ValueError(f"{path}: num_devices {runtime.num_devices}, this machine has {torch.cuda.device_count()}")
+    if runtime.accelerator == "cuda":
+        _check_devices(runtime, path)
+    _check_launcher(runtime, path)
     return runtime
+
+
+def _check_devices(runtime: RuntimeConfig, path: Path) -> None:
+    found = torch.cuda.device_count()
+    if not found:
+        build = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "is a build for CPUs alone"
+        raise ValueError(
+            f"{path}: accelerator cuda, and no CUDA device was found by torch {torch.__version__}, which {build}: set "
+            "PIPELINE_RUNTIME=cpu, or see to the driver (nvidia-smi) and to a build of torch for CUDA"
+        )
+    if found < runtime.num_devices:
+        raise ValueError(f"{path}: num_devices {runtime.num_devices}, this machine has {found}")
+
+
+def _check_launcher(runtime: RuntimeConfig, path: Path) -> None:
+    """ValueError where a launcher started more processes than there are ranks: each would train on its own."""
+    counted = {"WORLD_SIZE": True, "SLURM_NTASKS": SLURMEnvironment.detect()}
+    for variable, holds in counted.items():
+        started = int(os.environ.get(variable) or 1)
+        if holds and started > runtime.world_size:
+            raise ValueError(
+                f"{variable}={started} processes were started, but {path} has {runtime.world_size} rank(s), "
+                f"num_devices {runtime.num_devices} x num_nodes {runtime.num_nodes}: set PIPELINE_RUNTIME to a runtime "
+                f"of {started} ranks, or start {runtime.world_size} (torchrun --nproc-per-node, srun --ntasks-per-node)"
+            )
 
 
 def prepare_process(runtime: RuntimeConfig, seed: int) -> None:
@@ -142,11 +169,19 @@ def global_rank(runtime: RuntimeConfig) -> int:
     """Rank of this process, known before any process group exists, from the launcher that Lightning will recognise."""
     if runtime.strategy == "single":
         return 0
-    for environment in (TorchElasticEnvironment, SLURMEnvironment):
-        if environment.detect():
-            return environment().global_rank()
+    launcher = _launcher()
+    if launcher:
+        return launcher.global_rank()
     alone = LightningEnvironment()
     return alone.node_rank() * runtime.num_devices + alone.local_rank()
+
+
+def _launcher() -> TorchElasticEnvironment | SLURMEnvironment | None:
+    """What started the ranks, if not Lightning; torchrun comes first, since it may itself run under SLURM."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    # Requeued by Lightning at a SIGUSR1, a job would go on from a checkpoint that nobody verified.
+    return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
 
 
 def gradient_scale(runtime: RuntimeConfig) -> float:
@@ -161,7 +196,7 @@ def gradient_scale(runtime: RuntimeConfig) -> float:
 
 def build_trainer(runtime: RuntimeConfig, *, clip_norm: float, callbacks: list[Callback], folder: Path) -> Trainer:
     """A Trainer for one flat pass over a loader that ends by itself; validation and checkpoints are callbacks."""
-    precision = _precision(runtime)
+    precision, launcher = _precision(runtime), _launcher()
     return Trainer(
         accelerator=runtime.accelerator,
         devices=runtime.num_devices,
@@ -173,7 +208,7 @@ def build_trainer(runtime: RuntimeConfig, *, clip_norm: float, callbacks: list[C
         gradient_clip_val=clip_norm or None,
         gradient_clip_algorithm="norm",
         callbacks=callbacks,
-        plugins=[PlainCheckpoints(), *precision],
+        plugins=[PlainCheckpoints(), *precision, *([launcher] if launcher else [])],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.config import load
 from pipeline.runtime import (
     RuntimeConfig,
+    build_trainer,
     current_runtime,
     global_rank,
     gradient_scale,
@@ -45,7 +48,26 @@ def runtime(**changes: object) -> RuntimeConfig:
     return RuntimeConfig.model_validate(SETTINGS | changes)
 
 
-LAUNCHERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "SLURM_NTASKS", "TORCHELASTIC_RUN_ID")
+LAUNCHERS = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
+    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_JOB_NAME"),
+)
+TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "6", "TORCHELASTIC_RUN_ID": "x"}
+SLURM = {
+    "SLURM_PROCID": "4",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "2",
+    "SLURM_NTASKS": "6",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_JOB_NAME": "train",
+}
+
+
+def launched_by(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name in LAUNCHERS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize(
@@ -58,18 +80,77 @@ LAUNCHERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "S
         ({"NODE_RANK": "2"}, 4),
         ({"NODE_RANK": "2", "LOCAL_RANK": "1"}, 5),
         # torchrun starts every rank.
-        ({"RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}, 3),
+        (TORCHRUN, 3),
+        # So does srun, inside which torchrun may run.
+        (SLURM, 4),
+        (SLURM | TORCHRUN, 3),
+        # In a shell that SLURM gave, Lightning starts the ranks.
+        (SLURM | {"SLURM_JOB_NAME": "interactive"}, 0),
     ],
 )
 def test_the_rank_is_the_one_that_lightning_will_have(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], rank: int
 ) -> None:
-    for name in LAUNCHERS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+    launched_by(monkeypatch, environment)
     assert global_rank(runtime()) == rank
     assert global_rank(runtime(strategy="single", num_devices=1, num_nodes=1)) == 0
+
+
+@pytest.mark.parametrize("environment", [{}, TORCHRUN, SLURM])
+def test_the_launcher_that_gives_the_rank_is_that_of_the_trainer_and_requeues_no_job_by_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """By itself Lightning saves a checkpoint of its own at SIGUSR1, and takes it up unasked."""
+    launched_by(monkeypatch, environment)
+    trainer = build_trainer(runtime(), clip_norm=0.0, callbacks=[], folder=tmp_path)
+    assert trainer.global_rank == global_rank(runtime())
+    assert isinstance(trainer.strategy, DDPStrategy)
+    launcher = trainer.strategy.cluster_environment
+    if environment == SLURM:
+        assert isinstance(launcher, SLURMEnvironment) and not launcher.auto_requeue
+    else:
+        assert not isinstance(launcher, SLURMEnvironment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        (TORCHRUN | {"WORLD_SIZE": "8"}, "WORLD_SIZE=8"),
+        (SLURM | {"SLURM_NTASKS": "8"}, "SLURM_NTASKS=8"),
+    ],
+)
+def test_more_processes_than_ranks_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], reason: str
+) -> None:
+    use(tmp_path, monkeypatch, SETTINGS)
+    for fine in ({}, TORCHRUN, SLURM, SLURM | {"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "bash"}):
+        launched_by(monkeypatch, fine)
+        assert current_runtime() == runtime()
+    launched_by(monkeypatch, environment)
+    with pytest.raises(ValueError, match=rf"{reason} processes .*mine.yaml has 6 rank\(s\), .* PIPELINE_RUNTIME .* 8 ranks"):
+        current_runtime()
+
+
+@pytest.mark.parametrize(
+    ("num_found", "reason"),
+    [(0, "no CUDA device was found by torch .*PIPELINE_RUNTIME=cpu"), (1, "num_devices 2, this machine has 1")],
+)
+def test_gpus_that_are_not_there_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_found: int, reason: str
+) -> None:
+    launched_by(monkeypatch, {})
+    use(tmp_path, monkeypatch, SETTINGS | {"accelerator": "cuda"})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_found)
+    with pytest.raises(ValueError, match=f"mine.yaml: .*{reason}"):
+        current_runtime()
+
+
+def use(folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]) -> None:
+    """Makes these settings the runtime `mine`, and chooses it."""
+    (folder / "conf/runtime").mkdir(parents=True)
+    (folder / "conf/runtime/mine.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PIPELINE_RUNTIME", "mine")
 
 
 def test_each_group_of_a_step_is_cut_into_as_many_micro_batches_as_a_whole_one_was() -> None:
@@ -102,18 +183,13 @@ def test_the_scale_of_the_loss_undoes_every_division() -> None:
 def test_a_runtime_that_contradicts_itself_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], reason: str
 ) -> None:
-    (tmp_path / "conf/runtime").mkdir(parents=True)
-    (tmp_path / "conf/runtime/mine.yaml").write_text(yaml.safe_dump(SETTINGS | changes))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIPELINE_RUNTIME", "mine")
+    use(tmp_path, monkeypatch, SETTINGS | changes)
     with pytest.raises(ValueError, match=f"mine.yaml.*{reason}|mine.yaml: 1 bad key(.|\n)*{reason}"):
         current_runtime()
 
 
 def test_an_unknown_runtime_is_named_with_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "conf/runtime").mkdir(parents=True)
-    (tmp_path / "conf/runtime/mine.yaml").write_text(yaml.safe_dump(SETTINGS))
-    monkeypatch.chdir(tmp_path)
+    use(tmp_path, monkeypatch, SETTINGS)
     monkeypatch.setenv("PIPELINE_RUNTIME", "other")
     with pytest.raises(ValueError, match=r"PIPELINE_RUNTIME=other: no conf/runtime/other.yaml; known are mine"):
         current_runtime()
