@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import Trainer
 from pydantic import NonNegativeInt, PositiveInt, model_validator
 from safetensors.torch import load_file, save_file
@@ -57,8 +56,9 @@ class Selection:
     """A configuration at work."""
 
     config: SelectionConfig
-    bleu: Callable[[Mapping[str, Tensor]], float] | None
-    """BLEU of the model with these weights on the validation set, for rank 0; none where `metric` is not bleu."""
+    bleu: Callable[[Mapping[str, Tensor], torch.device], float] | None
+    """BLEU of the model with these weights on the validation set, found on a device by all ranks together; none where
+    `metric` is not bleu."""
 
     def check(self, training: TrainingConfig, *, num_steps: int) -> None:
         """ValueError for a training with fewer validations than weights are asked for."""
@@ -142,26 +142,17 @@ class Select(StepCallback):
         self.runtime = runtime
 
     def on_step_end(self, trainer: Trainer, module: StageModule[Any], update: int) -> None:
-        """Every rank takes part in gathering the weights, and all learn the score."""
+        """Every rank takes part in gathering the weights and in finding the score."""
         if "valid/total" not in module.history[-1]:
             return
         bleu, keeps_weights = self.selection.bleu, not self.selection.config.is_end
         if bleu or keeps_weights:
             state = full_state(self.runtime, module.model)
             if bleu:
-                value = bleu(state) if trainer.is_global_zero else 0.0
-                module.history.add_to_last({"valid/bleu": _from_rank_0(value, module.device)})
+                module.history.add_to_last({"valid/bleu": bleu(state, module.device)})
             if keeps_weights and trainer.is_global_zero:
                 self.weights.save(update, state)
                 self.weights.keep(self.selection.chosen(module.history))
         if self.selection.is_over(module.history):
             module.num_steps = update
             trainer.should_stop = True
-
-
-def _from_rank_0(value: float, device: torch.device) -> float:
-    """The number that rank 0 has, on every rank."""
-    shared = torch.tensor(value, dtype=torch.float64, device=device)
-    if dist.is_available() and dist.is_initialized():
-        dist.broadcast(shared, src=0)
-    return float(shared)

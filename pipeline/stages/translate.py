@@ -7,7 +7,6 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import count, product
@@ -25,9 +24,7 @@ from pipeline.data.batches import TranslationBatch
 from pipeline.data.pair_arrays import read_pair_arrays
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_pairs
-from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, choose_examples
-from pipeline.evaluation.bleu import bleu
 from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.layout import Layout
 from pipeline.models.flops import model_flops
@@ -42,13 +39,9 @@ from pipeline.stages.run import stage_run
 from pipeline.stages.selection import Selection, SelectionConfig
 from pipeline.stages.training import fit
 from pipeline.stages.translation import SearchConfig, Translator, save_translator
-from pipeline.stages.translation_scores import (
-    MosesBleuConfig,
-    as_plain,
-    evaluate,
-    refuse_empty_references,
-)
-from pipeline.text.forms import has_no_case, load_form
+from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, refuse_empty_references
+from pipeline.stages.validation_bleu import ValidationBleu
+from pipeline.text.forms import load_form
 from pipeline.text.tokenizer import load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -204,10 +197,8 @@ def main(path: Path) -> None:
         form = load_form(pairs_folder)
         bleu_of_weights = None
         if config.selection.metric == "bleu":
-            # A plain copy: a strategy may take the trained module to pieces.
-            plain = copy.deepcopy(module.model).to(run.device).eval()
-            scorer = Translator(plain, tokenizer, config.search.greedy, form)
-            bleu_of_weights = partial(bleu_with, scorer=scorer, pairs=valid_pairs)
+            scorer = Translator(copy.deepcopy(module.model).eval(), tokenizer, config.search.greedy, form)
+            bleu_of_weights = ValidationBleu(scorer, valid_pairs)
         selection = Selection(config.selection, bleu_of_weights)
         started = time.monotonic()
         validation = fit(run, module, train=train, valid=valid, selection=selection)
@@ -246,13 +237,6 @@ def main(path: Path) -> None:
             history=module.history,
             samples=evaluation.samples,
         )
-
-
-def bleu_with(state: Mapping[str, Tensor], scorer: Translator, pairs: Sequence[Pair]) -> float:
-    """BLEU of the scorer's model with other weights."""
-    scorer.model.load_state_dict(state)
-    found = scorer.translate([pair.src for pair in pairs], too_long="cut")
-    return bleu(*as_plain([one.text for one in found], pairs, scorer.form), lowercase=has_no_case(scorer.form)).value
 
 
 def training_flops(

@@ -129,11 +129,13 @@ class Translator:
         found = self.translate([self.as_source(text) for text in texts])
         return [replace(one, text=out_of_form(one.text, self.form)) for one in found]
 
-    def translate(self, texts: Sequence[str], *, too_long: Literal["refuse", "cut"] = "refuse") -> list[Translation]:
+    def translate(
+        self, texts: Sequence[str], *, too_long: Literal["refuse", "cut"] = "refuse", is_shown: bool = True
+    ) -> list[Translation]:
         """The best translation of each text, in the order of the texts; both are in the model's form.
 
         A text longer than the model reads is a ValueError that names it, or its end is cut off: for evaluation, where
-        no text may be missing. A text without a token stays one.
+        no text may be missing. A text without a token stays one. Of several ranks only one has its progress shown.
         """
         found: dict[int, Translation] = {}
         for finished in progress(
@@ -142,6 +144,7 @@ class Translator:
             unit="texts",
             total=len(texts),
             size=len,
+            is_shown=is_shown,
         ):
             found.update((place, best) for place, (best,) in finished)
         return [found[place] for place in range(len(texts))]

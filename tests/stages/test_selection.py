@@ -12,7 +12,7 @@ from pipeline.stages.selection import Selection, SelectionConfig, Weights
 
 
 def selection(**settings: object) -> Selection:
-    return Selection(SelectionConfig.model_validate(settings), bleu=lambda state: 0.0)
+    return Selection(SelectionConfig.model_validate(settings), bleu=lambda state, device: 0.0)
 
 
 def history(key: str, values: dict[int, float]) -> History:
