@@ -51,7 +51,7 @@ class RuntimeConfig(Config):
     accumulation: PositiveInt
     """Micro-batches into which a rank cuts its part of an optimizer step: more of them need less memory."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    """Precision of the matrix products; parameters and losses stay in float32."""
+    """Precision of the matrix products; parameters and losses stay in float32, and so does the whole of DPO."""
     num_threads: PositiveInt
     """CPU threads of each rank; ranks times threads are kept within the cores."""
     prefetch: NonNegativeInt

@@ -95,14 +95,18 @@ def answer_log_probs(
 
 
 def pair_log_probs(model: GPT, batch: PreferenceBatch) -> PairLogProbs:
-    """log p(response | prompt) of both answers: sums over the tokens of the response and its EOS; differentiable."""
+    """log p(response | prompt) of both answers: sums over the tokens of the response and its EOS; differentiable.
+
+    In float32 under every runtime: of a policy and its reference only small differences count, and rounding hides them.
+    """
     sides = (
         (batch.chosen_ids, batch.chosen_labels, batch.chosen_is_response),
         (batch.rejected_ids, batch.rejected_labels, batch.rejected_is_response),
     )
     sums = []
     for ids, labels, counted in sides:
-        logits = model.logits(model(ids)[counted])
+        with torch.autocast(ids.device.type, enabled=False):
+            logits = model.logits(model(ids)[counted])
         sums.append(response_log_probs(logits, labels[counted], counted))
     return PairLogProbs(*sums)
 

@@ -33,6 +33,15 @@ def test_the_first_loss_is_log_two(trained: Workspace) -> None:
     assert first["train/loss/reward_margin"] == pytest.approx(0.0, abs=1e-5)
 
 
+def test_the_first_loss_is_log_two_in_bfloat16_too(world: World) -> None:
+    """The reference was computed in float32."""
+    training = DPO["training"] | {"duration": {"kind": "steps", "num_steps": 1}}
+    stage = world.stage("dpo", DPO | {"training": training}, variant="-bf16")
+    stage.run("cpu_bf16")
+    assert stage.curve()[0]["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert stage.curve()[0]["train/loss/reward_margin"] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_the_first_loss_of_ipo_is_the_square_of_the_wanted_margin(world: World) -> None:
     loss = {"kind": "identity", "beta": 0.1}
     training = DPO["training"] | {"duration": {"kind": "steps", "num_steps": 1}}
