@@ -33,14 +33,17 @@ class Sums:
     def reduce(self, targets: Mapping[str, int] | None, device: torch.device) -> dict[str, float]:
         """Divides the sums of all ranks by their counts, and empties them. A collective operation.
 
-        The counts are `targets` where the step's plan knows them, else the sum of what the terms counted. Keys are
-        the term's name for its loss, `name/report` for what is reported with it, and `total` for the weighted loss.
+        The counts are `targets` where the step's plan knows them, and then those of the terms have to be the same, else
+        the sum of what the terms counted. Keys are the term's name for its loss, `name/report` for what is reported
+        with it, and `total` for the weighted loss.
         """
         keys, names = sorted(self._values), sorted(self._num_targets)
         local = [self._values[key].to(device) for key in keys]
         local += [torch.tensor(float(self._num_targets[name]), dtype=torch.float64, device=device) for name in names]
         values = _sum_over_ranks(torch.stack(local))
-        counted = dict(zip(names, values[len(keys) :], strict=True)) if targets is None else targets
+        counted = dict(zip(names, values[len(keys) :], strict=True))
+        if targets is not None:
+            assert counted == targets, f"targets of a step: planned {dict(targets)}, counted by the losses {counted}"
         result = {
             f"{name}/{report}" if report else name: value / max(1.0, counted[name])
             for (name, report), value in zip(keys, values[: len(keys)], strict=True)

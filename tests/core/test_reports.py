@@ -25,10 +25,14 @@ def test_each_term_is_divided_by_its_own_count_and_the_total_is_weighted() -> No
     assert found == pytest.approx({"tokens": 3.0, "tokens/right": 2 / 3, "pairs": 4.0, "total": 5.0})
 
 
-def test_the_counts_of_the_plan_are_used_where_they_are_known() -> None:
+def test_the_counts_of_the_plan_have_to_be_those_of_the_losses() -> None:
     sums = Sums()
     sums.add(LossTerms(tensor(6.0), 2))
-    assert sums.reduce({"loss": 12}, CPU) == {"loss": 0.5, "total": 0.5}
+    sums.add(LossTerms(tensor(6.0), 1))
+    assert sums.reduce({"loss": 3}, CPU) == {"loss": 4.0, "total": 4.0}
+    sums.add(LossTerms(tensor(6.0), 2))
+    with pytest.raises(AssertionError, match=r"planned \{'loss': 12\}, counted by the losses \{'loss': 2.0\}"):
+        sums.reduce({"loss": 12}, CPU)
 
 
 def test_sums_start_anew_after_they_were_read() -> None:
