@@ -127,7 +127,9 @@ def test_more_processes_than_ranks_are_refused(
         launched_by(monkeypatch, fine)
         assert current_runtime() == runtime()
     launched_by(monkeypatch, environment)
-    with pytest.raises(ValueError, match=rf"{reason} processes .*mine.yaml has 6 rank\(s\), .* PIPELINE_RUNTIME .* 8 ranks"):
+    with pytest.raises(
+        ValueError, match=rf"{reason} processes .*mine.yaml has 6 rank\(s\), .* PIPELINE_RUNTIME .* 8 ranks"
+    ):
         current_runtime()
 
 
