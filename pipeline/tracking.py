@@ -112,10 +112,13 @@ class FileTracker(Tracker):
         self._write({"event": "finish", "status": status})
         self._check()
         if self._file is not None:
-            self._file.close()
-            self._file = None
-            if status == "FINISHED":
-                (self.folder / DONE).touch()
+            file, self._file = self._file, None
+            try:
+                file.close()
+                if status == "FINISHED":
+                    (self.folder / DONE).touch()
+            except OSError as error:
+                self._warn(f"the end of {self.folder} is not noted: {error}")
         if self._helper is not None:
             # Nobody waits for the helper, but it must not stay a zombie of a long-lived process.
             threading.Thread(target=self._helper.wait, daemon=True).start()
@@ -124,7 +127,7 @@ class FileTracker(Tracker):
         """Gives the helper time to send everything, unless it has already said that it cannot."""
         deadline = time.monotonic() + seconds
         while self._helper is not None and self._helper.poll() is None and time.monotonic() < deadline:
-            if (self.folder / FAULT).exists():
+            if self._fault() is not None:
                 break
             time.sleep(0.05)
         self._check()
@@ -141,11 +144,21 @@ class FileTracker(Tracker):
             self._file = None
 
     def _check(self) -> None:
-        if (self.folder / FAULT).exists():
-            reason = (self.folder / FAULT).read_text(encoding="utf-8")
+        reason = self._fault()
+        if reason is not None:
             self._warn(f"MLflow is out of reach, its data stays in {self.folder} and is sent by a later run: {reason}")
         elif self._helper is not None and self._helper.poll():
             self._warn(f"the tracking helper ended with {self._helper.returncode}, see {self.folder / LOG}")
+
+    def _fault(self) -> str | None:
+        """What the helper says of a server that it cannot reach; it takes that back as soon as it can."""
+        try:
+            return (self.folder / FAULT).read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._warn(f"{self.folder / FAULT} cannot be read: {error}")
+            return None
 
     def _warn(self, message: str) -> None:
         if not self._warned:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -201,6 +202,19 @@ def test_a_full_disk_costs_one_warning(
         tracker.metrics({"loss": 1.0}, 1)
         tracker.metrics({"loss": 1.0}, 2)
     assert caplog.text.count("not tracked from here on") == 1
+
+
+def test_an_end_that_cannot_be_noted_and_a_fault_that_cannot_be_read_cost_a_warning(
+    work: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_TRACKING", "local")
+    with track_stage("sft", key="k") as tracker:
+        shutil.rmtree(tracker.folder)
+    assert caplog.text.count("is not noted") == 1
+    with track_stage("dpo", key="k") as tracker:
+        (tracker.folder / FAULT).mkdir()
+    tracker.wait(1.0)
+    assert caplog.text.count("cannot be read") == 1
 
 
 def test_other_ranks_track_nothing(work: Path) -> None:
