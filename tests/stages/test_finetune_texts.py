@@ -386,7 +386,7 @@ def test_a_configuration_of_files_that_lacks_something_is_refused(
 def test_an_encoder_whose_tokenizer_is_another_one_is_refused(workspace: Path) -> None:
     folder = workspace / "other-bert"
     shutil.copytree(workspace / "a-bert", folder)
-    train_wordpiece([" ".join(WORDS)] * 9, vocab_size=60).save(folder)
+    train_wordpiece([" ".join([*WORDS, *(f"stranger{i}" for i in range(99))])] * 9, vocab_size=900).save(folder)
     (workspace / "conf/tiny/finetune/other.yaml").write_text(
         yaml.safe_dump(settings(task={"kind": "glue", "name": "MNLI"}, encoder="other-bert"))
     )
