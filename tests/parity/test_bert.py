@@ -123,8 +123,9 @@ def test_the_gradient_of_every_parameter_is_theirs(tmp_path: Path) -> None:
 def test_the_epsilon_of_the_norms_is_that_of_the_folder_in_both_directions(tmp_path: Path) -> None:
     config = their_config()
     config.layer_norm_eps = 0.5
-    theirs = BertForMaskedLM(config).eval()
+    theirs: Any = BertForMaskedLM(config)
     spread(theirs)
+    theirs.eval()
     found = masked_words_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
     mask = inputs()[2]
     assert_same(found.mlm_logits(found(*inputs()))[mask], theirs(**their_inputs()).logits[mask])
@@ -141,8 +142,9 @@ def test_a_folder_with_more_rows_than_its_tokenizer_has_ids_answers_as_theirs(tm
     tokenizer = train_wordpiece(texts * 9, vocab_size=60)
     config = their_config()
     config.vocab_size = tokenizer.vocab_size + 7
-    theirs = BertForSequenceClassification(config).eval()
+    theirs: Any = BertForSequenceClassification(config)
     spread(theirs)
+    theirs.eval()
     theirs.save_pretrained(tmp_path)
     tokenizer.save(tmp_path)
     model = open_model(tmp_path)
