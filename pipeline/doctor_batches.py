@@ -19,8 +19,10 @@ from pipeline.data.batches import (
     InstructionBatch,
     MaskedBatch,
     PreferenceBatch,
+    QuestionBatch,
     RewardBatch,
     SequenceBatch,
+    TaggingBatch,
     TranslationBatch,
 )
 from pipeline.data.pieces import PieceBatch
@@ -28,7 +30,7 @@ from pipeline.data.word_pairs import WindowBatch
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.models.heads import ActorCritic, RewardModel, SequenceClassifier
+from pipeline.models.heads import ActorCritic, RewardModel, SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.recurrent import RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
 from pipeline.models.word_vectors import skip_gram
@@ -38,6 +40,8 @@ from pipeline.objectives.terms import LossTerms
 from pipeline.runtime import RuntimeConfig
 from pipeline.stages.base import StageModule
 from pipeline.stages.dpo import DirectPreferenceOptimization, SigmoidConfig
+from pipeline.stages.finetune_answers import AnswerFinding
+from pipeline.stages.finetune_tags import TagFineTuning
 from pipeline.stages.finetune_texts import FineTuning
 from pipeline.stages.pretrain_bert import BertPretraining
 from pipeline.stages.pretrain_bilm import BiLMPretraining
@@ -105,10 +109,24 @@ def pretrain_bert() -> Probe:
     return _through(BertPretraining(BertForPretraining(_bert()), _TRAINING), batch)
 
 
-def finetune() -> Probe:
+def texts() -> Probe:
     """Classes of texts."""
     model = SequenceClassifier(Bert(_bert()), Pooler(_bert().d_model), num_labels=2, dropout=0.0)
     return _through(FineTuning(model, _TRAINING), SequenceBatch(_tokens(), _zeros(), _ones(), torch.arange(_B)))
+
+
+def tags() -> Probe:
+    """Tags of words."""
+    model = TokenClassifier(Bert(_bert()), num_labels=3, dropout=0.0)
+    labels = torch.arange(_T).expand(_B, _T) % 3
+    return _through(TagFineTuning(model, _TRAINING), TaggingBatch(_tokens(), _zeros(), _ones(), labels, _ones()))
+
+
+def answers() -> Probe:
+    """First and last tokens of answers."""
+    first = torch.arange(_B)
+    batch = QuestionBatch(_tokens(), _zeros(), _ones(), first, first + 1, _ones(), _ones())
+    return _through(AnswerFinding(SpanHead(Bert(_bert())), _TRAINING), batch)
 
 
 def pretrain_gpt() -> Probe:
@@ -188,7 +206,9 @@ def ppo() -> Probe:
 PROBES: Mapping[str, Callable[[], Probe]] = {
     "word_vectors": word_vectors,
     "pretrain_bert": pretrain_bert,
-    "finetune": finetune,
+    "finetune/texts": texts,
+    "finetune/tags": tags,
+    "finetune/answers": answers,
     "pretrain_gpt": pretrain_gpt,
     "pretrain_bilm": pretrain_bilm,
     "translate/transformer": transformer,

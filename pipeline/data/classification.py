@@ -71,7 +71,7 @@ def classification_examples(
 ) -> SequenceExamples:
     """Examples whose label is the number of their class in `classes`.
 
-    Raises ValueError that names the place of a label that is not a class.
+    Raises ValueError that names the place of a label that is not a class, and a `max_length` without room for a text.
     """
     number = {name: i for i, name in enumerate(classes)}
     for text in texts:
@@ -112,9 +112,14 @@ def _examples(
     max_length: int,
 ) -> SequenceExamples:
     begin, end = (tokenizer.id_of(role) for role in text_marks(tokenizer))
+    is_pair = np.array([text.second is not None for text in texts], dtype=bool)
+    shortest = 5 if is_pair.any() else 3
+    if max_length < shortest:
+        raise ValueError(
+            f"max_length: found {max_length}, allowed is {shortest} or more: a token of each text and the marks around"
+        )
     first = tokenizer.encode_batch([text.text for text in texts])
     second = tokenizer.encode_batch([text.second or "" for text in texts])
-    is_pair = np.array([text.second is not None for text in texts], dtype=bool)
     a = np.array([len(ids) for ids in first], dtype=np.int64)
     b = np.array([len(ids) for ids in second], dtype=np.int64)
     a_kept, b_kept = truncate_pair(a, b, max_length - 2 - is_pair)

@@ -59,7 +59,7 @@ def _prepare(source: AnyTask, raw: Path, out: Path) -> dict[str, Any]:
             for split, part in found.items():
                 counts[split] = {"records": write_records(out / f"{split}.jsonl", part.examples)}
                 if part.num_broken:
-                    counts[split]["dropped"] = {"columns_missing": part.num_broken}
+                    counts[split]["dropped"] = {"other_number_of_columns": part.num_broken}
             write_json(out / TASK, {"kind": "glue", "name": source.name})
             return counts
         case SquadSource():

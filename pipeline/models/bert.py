@@ -16,8 +16,6 @@ from pipeline.models.dropout import Dropout
 from pipeline.models.rows import ReadTokens, Rows
 from pipeline.models.transformer import Activation, EncoderLayer, Layers, activate, initialise
 
-NORM_EPS = 1e-12
-
 
 class BertConfig(Config):
     """Shape of a BERT encoder."""
@@ -44,6 +42,8 @@ class BertConfig(Config):
     """Dropout of the attention weights (published: 0.1); other than 0 it gives up the fused attention kernel."""
     initial_std: PositiveFloat = 0.02
     """Standard deviation of the first weights; published: 0.02, at widths from 768 on."""
+    layer_norm_eps: PositiveFloat = 1e-12
+    """Added to the variance in each layer norm."""
 
     @model_validator(mode="after")
     def _heads_divide_the_width(self) -> "BertConfig":
@@ -61,7 +61,7 @@ class Bert(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = nn.Embedding(config.max_length, config.d_model)
         self.token_type_embedding = nn.Embedding(config.num_token_types, config.d_model)
-        self.embedding_norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.embedding_norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.dropout)
         self.layers: Layers[EncoderLayer] = Layers(
             EncoderLayer(
@@ -72,7 +72,7 @@ class Bert(nn.Module):
                 activation=config.activation,
                 dropout=config.dropout,
                 attention_dropout=config.attention_dropout,
-                eps=NORM_EPS,
+                eps=config.layer_norm_eps,
             )
             for _ in range(config.num_layers)
         )
@@ -146,7 +146,7 @@ class MaskedWordHead(nn.Module):
         super().__init__()
         self.activation = config.activation
         self.dense = nn.Linear(config.d_model, config.d_model)
-        self.norm = nn.LayerNorm(config.d_model, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
         self.decoder = nn.Linear(config.d_model, config.vocab_size)
         initialise(self, config.initial_std)
         self.decoder.weight = token_embedding.weight

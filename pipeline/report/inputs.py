@@ -13,6 +13,9 @@ from typing import Any
 from pipeline.artifacts import read_json
 from pipeline.layout import Layout
 
+_BESIDE_METRICS = ("samples/", "predictions/")
+"""Folders of JSON files beside the metrics: examples, and what a model says of every held-out example."""
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -68,7 +71,7 @@ def read_run(layout: Layout) -> RunFiles:
     """Reads what there is; ValueError names a file that is damaged."""
     folder = layout.metrics.parent
     files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.json"))}
-    metrics = {name: read_json(path) for name, path in files.items() if not name.startswith("samples/")}
+    metrics = {name: read_json(path) for name, path in files.items() if not name.startswith(_BESIDE_METRICS)}
     curves_folder, card = layout.curve.parent, layout.data("raw") / "card.json"
     return RunFiles(
         profile=layout.profile,

@@ -68,6 +68,8 @@ class ResultSpec:
     """Path of its upper end."""
     style: Literal["number", "percent"] = "number"
     decimals: int = 2
+    command: str = ""
+    """What makes it, where that is no stage of dvc.yaml by its name."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Result:
     @property
     def command(self) -> str:
         """What makes this result."""
+        if self.spec.command:
+            return self.spec.command
         stage, _, item = self.spec.stage.partition("/")
         return f"dvc repro {stage}@{item}" if item else f"dvc repro {stage}"
 

@@ -1,6 +1,7 @@
 """The rows of the results, in the order of the chain: which number of which stage, and what stands beside it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.report.inputs import RunFiles
 from pipeline.report.results import ResultSpec, Source
@@ -18,12 +19,16 @@ NETWORKS = {
 }
 """How the name of the same task learned by another network than BERT ends, and what the network is called."""
 
+FINETUNED = tuple(f"{task}{end}" for task in ("polarity", "rating") for end in ("", RANDOM, *NETWORKS))
+"""The fine-tunings of the chain; what else a run has is a task of the user's own."""
+
 
 def result_specs(run: RunFiles) -> list[ResultSpec]:
     """All rows; the items of a matrix that the run has beside the usual ones come behind those."""
     return [
         *(_words(item, METHODS.get(item, item)) for item in usual_first(METHODS, run.items("word_vectors"))),
         *_bert(),
+        *(_own_task(item, run.metrics[f"finetune/{item}"]) for item in run.items("finetune") if item not in FINETUNED),
         *_gpt(),
         _bilm(),
         *(_translation(item, TRANSLATORS.get(item, item)) for item in usual_first(TRANSLATORS, run.items("translate"))),
@@ -100,6 +105,36 @@ def _bert() -> list[ResultSpec]:
             )
         )
     return rows
+
+
+def _own_task(item: str, metrics: Mapping[str, Any]) -> ResultSpec:
+    """A task that no other run has, by the number that stands for one of its kind."""
+    key, measure = _own_measure(metrics["score"])
+    stage = f"finetune/{item}"
+    return ResultSpec(
+        id=f"finetune_{item}",
+        stage=stage,
+        title=f"Fine-tuned, {item}",
+        measure=f"{measure}, {metrics['split']}",
+        path=f"score.{key}",
+        better="higher",
+        baselines={name.replace("_", " "): Source(stage, f"baselines.{name}.{key}") for name in metrics["baselines"]},
+        decimals=1 if key == "glue" else 3,
+        command=f"dvc repro tasks@{item}",
+    )
+
+
+def _own_measure(scores: Mapping[str, Any]) -> tuple[str, str]:
+    """The key of the score by which tasks of its kind are compared, and what it is called."""
+    match scores:
+        case {"glue": _}:
+            return "glue", "figure of GLUE"
+        case {"pearson": _}:
+            return "pearson", "Pearson correlation"
+        case {"matthews": _}:
+            return "accuracy", "accuracy"
+        case _:  # of tags and of answers
+            return "f1", "F1"
 
 
 def _gpt() -> list[ResultSpec]:

@@ -1,6 +1,6 @@
 """The parts of the page about BERT, GPT and translation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.report.attention import attention_chart
@@ -51,7 +51,7 @@ def bert_section(run: RunFiles) -> Section:
     )
     return Section(
         title="BERT",
-        text="An encoder that learns from hidden words and from what follows what, then from rated texts.",
+        text="An encoder that learns from hidden words and from what follows what, then a task from labelled examples.",
         stages=("pretrain_bert", "finetune"),
         blocks=[*pretraining, *_tasks(run), *tuning],
     )
@@ -66,7 +66,7 @@ def _tasks(run: RunFiles) -> list[Block]:
         if task == item:
             for name, scores in sorted(metrics["baselines"].items()):
                 rows.append((f"{item}, {name.replace('_', ' ')}", _scores(scores)))
-    return [Table("Fine-tuned on human ratings, test texts", ("Task", "Scores"), rows)] if rows else []
+    return [Table("Fine-tuned, scores on held-out examples", ("Task", "Scores"), rows)] if rows else []
 
 
 def _task_and_learner(item: str) -> tuple[str, str]:
@@ -77,8 +77,22 @@ def _task_and_learner(item: str) -> tuple[str, str]:
     return item, "pretrained"
 
 
-def _scores(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {number(value, 3)}" for name, value in sorted(scores.items()))
+def _scores(scores: Mapping[str, Any]) -> str:
+    """The numbers of a score by name, counts without decimals; the list by type stays in the metrics."""
+    return ", ".join(
+        f"{name} {number(float(value), 0 if isinstance(value, int) else 3)}" for name, value in _numbers(scores)
+    )
+
+
+def _numbers(scores: Mapping[str, Any], part: str = "") -> Iterator[tuple[str, float]]:
+    """Every number, one of a part behind the name of the part; of a part without questions there is none."""
+    for name, value in sorted(scores.items()):
+        shown = f"{part}{name.replace('_', ' ')}"
+        match value:
+            case Mapping():
+                yield from _numbers(value, f"{shown}: ")
+            case int() | float():
+                yield shown, value
 
 
 def gpt_section(run: RunFiles) -> Section:

@@ -318,6 +318,11 @@ def open_translator(folder: Path) -> Translator:
         raise ValueError(f"{folder}: {error}") from error
     tokenizer = load_tokenizer(folder)
     tokenizer.check_fits(model.config.vocab_size, folder)
+    if tokenizer.pad_id != model.config.vocab_size - 1:
+        raise ValueError(
+            f"{folder}: the tokenizer does not fit the model: its pad id is {tokenizer.pad_id}, "
+            f"the model's is its last row, {model.config.vocab_size - 1}"
+        )
     if found.config.get(TOKENIZER_HASH, tokenizer.hash) != tokenizer.hash:
         raise ValueError(
             f"{folder / TOKENIZER}: not the tokenizer of this model, whose {TOKENIZER_HASH} is in {folder / CONFIG}: "

@@ -146,10 +146,14 @@ class Tokenizer:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def check_fits(self, vocab_size: int, folder: Path) -> None:
-        """ValueError when the model in `folder` has another vocabulary size than this tokenizer."""
-        if vocab_size != self.vocab_size:
+        """ValueError when this tokenizer has ids for which the model in `folder` has no row.
+
+        More rows than ids are harmless: published models pad them to a round number, or keep some in reserve.
+        """
+        num_ids = 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
+        if num_ids > vocab_size:
             raise ValueError(
-                f"{folder}: the tokenizer does not fit the model: it has {self.vocab_size} ids, "
+                f"{folder}: the tokenizer does not fit the model: it has {num_ids} ids, "
                 f"the model's vocab_size is {vocab_size}"
             )
 

@@ -235,7 +235,7 @@ def test_a_missing_head_is_named(copy: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_another_vocabulary_is_named(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    train_wordpiece(["the cat"], vocab_size=20).save(copy)
+    train_wordpiece([" ".join(f"stranger{i}" for i in range(400))] * 9, vocab_size=2000).save(copy)
     assert "the tokenizer does not fit the model: it has " in refused(copy, capsys)
 
 

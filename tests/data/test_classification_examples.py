@@ -62,6 +62,19 @@ def test_a_pair_that_is_too_long_loses_the_ends_of_both_texts_and_is_counted(wor
     )
 
 
+@pytest.mark.parametrize("max_length", range(7))
+def test_no_row_is_longer_than_asked_and_a_length_without_room_for_the_texts_is_refused(
+    max_length: int, wordpiece: Tokenizer
+) -> None:
+    for texts, shortest in ((TEXTS[:1], 3), (TEXTS, 5)):
+        if max_length >= shortest:
+            examples = classification_examples(texts, wordpiece, classes=CLASSES, max_length=max_length)
+            assert max(len(row) for row in examples.input_ids) == max_length
+        else:
+            with pytest.raises(ValueError, match=f"max_length: found {max_length}, allowed is {shortest} or more"):
+                classification_examples(texts, wordpiece, classes=CLASSES, max_length=max_length)
+
+
 def test_a_label_outside_its_set_is_named_with_its_place(wordpiece: Tokenizer) -> None:
     texts = [*TEXTS, LabelledText("x", None, "fair", "a.tsv:4")]
     with pytest.raises(ValueError, match=r"a.tsv:4: label 'fair' is not allowed; allowed are \['bad', 'good'\]"):

@@ -216,12 +216,24 @@ def test_the_rows_of_a_test_set_keep_the_index_of_their_file(tmp_path: Path) -> 
         read_glue(tmp_path / "QQP", "QQP")
 
 
-def test_rows_of_qqp_without_all_columns_are_left_out_and_counted(tmp_path: Path) -> None:
+def test_rows_of_qqp_with_other_columns_than_the_file_are_left_out_and_counted(tmp_path: Path) -> None:
     official(tmp_path / "QQP", "QQP")
     with (tmp_path / "QQP/train.tsv").open("a") as file:
         file.write("\n7\t8\t9\tA question that ends with a line break?\n")
+        file.write("7\t8\t9\tOne with a\ttab?\tAnother?\t0\n")
     part = read_glue(tmp_path / "QQP", "QQP")["train"]
-    assert (len(part.examples), part.num_broken) == (2, 1)
+    assert (len(part.examples), part.num_broken) == (2, 2)
+
+
+@pytest.mark.parametrize(("name", "file"), [("CoLA", "train"), ("RTE", "dev"), ("MRPC", "test"), ("QQP", "test")])
+def test_a_tab_within_a_text_is_refused_instead_of_cutting_it(name: GlueName, file: str, tmp_path: Path) -> None:
+    official(tmp_path / name, name)
+    path = tmp_path / f"{name}/{file}.tsv"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([first, *(row.replace("bare", "bare\tand") for row in others)]))
+    columns = len(first.split("\t"))
+    with pytest.raises(ValueError, match=rf"{file}.tsv:2: expected {columns} columns, found {columns + 1}: "):
+        read_glue(tmp_path / name, name)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
-from transformers import BertConfig as TheirConfig
 from transformers import (
+    AutoTokenizer,
     BertForMaskedLM,
     BertForMultipleChoice,
     BertForNextSentencePrediction,
@@ -21,7 +21,9 @@ from transformers import (
     BertModel,
     BertPreTrainedModel,
 )
+from transformers import BertConfig as TheirConfig
 
+from pipeline.inference import Classifier, open_model
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.huggingface.bert import (
@@ -36,6 +38,7 @@ from pipeline.models.huggingface.bert import (
     token_classifier_to_huggingface,
 )
 from pipeline.objectives.likelihood import token_cross_entropy
+from pipeline.text.training import train_wordpiece
 from tests.parity.hf import assert_same, mean_loss, open_theirs, save_theirs, spread, text_terms
 
 CONFIG = BertConfig(vocab_size=37, d_model=24, num_layers=2, num_heads=3, d_ff=40, max_length=16)
@@ -114,6 +117,43 @@ def test_the_gradient_of_every_parameter_is_theirs(tmp_path: Path) -> None:
         assert_close(gradient, expected[name], atol=1e-5, rtol=1e-4)
         # Nothing is learned of a key's bias: it adds the same to all scores of a query.
         assert gradient.abs().max() > 1e-4 or name.endswith("key.bias"), name
+
+
+@torch.no_grad()
+def test_the_epsilon_of_the_norms_is_that_of_the_folder_in_both_directions(tmp_path: Path) -> None:
+    config = their_config()
+    config.layer_norm_eps = 0.5
+    theirs: Any = BertForMaskedLM(config)
+    spread(theirs)
+    theirs.eval()
+    found = masked_words_from_huggingface(*save_theirs(tmp_path, theirs)).eval()
+    mask = inputs()[2]
+    assert_same(found.mlm_logits(found(*inputs()))[mask], theirs(**their_inputs()).logits[mask])
+    torch.manual_seed(0)
+    our = BertForPretraining(CONFIG.model_copy(update={"layer_norm_eps": 0.5})).eval()
+    spread(our)
+    again = open_theirs(tmp_path, BertForPreTraining, bert_to_huggingface(our, pad_token_id=0))
+    assert_same(our.mlm_logits(our(*inputs()))[mask], again(**their_inputs()).prediction_logits[mask])
+
+
+@torch.no_grad()
+def test_a_folder_with_more_rows_than_its_tokenizer_has_ids_answers_as_theirs(tmp_path: Path) -> None:
+    texts = ["the old man saw the sea", "the sea was old"]
+    tokenizer = train_wordpiece(texts * 9, vocab_size=60)
+    config = their_config()
+    config.vocab_size = tokenizer.vocab_size + 7
+    theirs: Any = BertForSequenceClassification(config)
+    spread(theirs)
+    theirs.eval()
+    theirs.save_pretrained(tmp_path)
+    tokenizer.save(tmp_path)
+    model = open_model(tmp_path)
+    assert isinstance(model, Classifier)
+    asked = AutoTokenizer.from_pretrained(tmp_path)(texts, padding=True, return_tensors="pt")
+    expected = theirs(**asked).logits.softmax(-1).max(-1)
+    found = model.classify(texts)
+    assert [one.label for one in found] == [f"LABEL_{number}" for number in expected.indices.tolist()]
+    assert_same(torch.tensor([one.values[0] for one in found]), expected.values)
 
 
 @torch.no_grad()

@@ -8,8 +8,10 @@ from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT: dict[str, Any] = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+OWN = "tasks"
+"""The stage of the user's own tasks, which the project has none of."""
 STAGES: dict[str, dict[str, Any]] = {
-    name: stage | stage.get("do", {}) for name, stage in DOCUMENT["stages"].items()
+    name: stage | stage.get("do", {}) for name, stage in DOCUMENT["stages"].items() if name != OWN
 }  # what `foreach` repeats stands in `do`
 
 

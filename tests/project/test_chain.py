@@ -63,6 +63,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         else:
             shutil.copy(ROOT / name, root / name)
     (root / "conf/profile.yaml").write_text("profile: tiny\n")
+    (root / "conf/tasks.yaml").write_text("tasks: {}\n")
     # Long enough that a fast machine is still training when the signal has been sent and passed on.
     killed = root / f"conf/tiny/{KILLED}.yaml"
     killed.write_text(killed.read_text().replace("num_steps: 120}", "num_steps: 1000}"))

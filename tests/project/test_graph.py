@@ -153,6 +153,7 @@ def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     shutil.copytree(ROOT / "conf", folder / "conf")
     shutil.copy(ROOT / "dvc.yaml", folder)
     (folder / "conf/profile.yaml").write_text(f"profile: {request.param}\n")
+    (folder / "conf/tasks.yaml").write_text("tasks: {}\n")
     return Repo.init(str(folder), no_scm=True)
 
 

@@ -49,10 +49,10 @@ PROMISES: list[tuple[str, str, tuple[str, ...]]] = [
     *[("BERT", f"drawing: Fine-tuning, polarity{end.replace('-', ', ')}", CURVE) for end in NETWORKS],
     ("BERT", "drawing: Fine-tuning, rating", CURVE),
     ("BERT", "drawing: Fine-tuning, rating, random", CURVE),
-    ("BERT", "table: Fine-tuned on human ratings, test texts", ("bag of words", "random", "0.81")),
+    ("BERT", "table: Fine-tuned, scores on held-out examples", ("bag of words", "random", "0.81")),
     (
         "BERT",
-        "table: Fine-tuned on human ratings, test texts",
+        "table: Fine-tuned, scores on held-out examples",
         ("polarity, BiLSTM accuracy 0.710", "polarity, BiLSTM over a language model accuracy 0.730", "GPT fine-tuned"),
     ),
     ("Bidirectional language model", "drawing: Both directions", ("training, ahead", "validation, back")),

@@ -18,7 +18,7 @@ from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_wordpiece
 from tests.folders import save_folder
 from tests.parity.hf import spread
-from tests.stages.riddles import FILLERS, tokenizer
+from tests.stages.riddles import tokenizer
 
 SETTING = AnswererSettings(max_length=14, stride=4, max_question_tokens=4, max_answer_tokens=3)
 PASSAGES = [
@@ -175,7 +175,7 @@ def test_a_folder_that_does_not_fit_together_is_named_with_what_is_wrong(tmp_pat
 
 def test_another_vocabulary_and_a_missing_head_are_named(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model")
-    train_wordpiece([" ".join(FILLERS)] * 9, vocab_size=60).save(folder)
+    train_wordpiece([" ".join(f"stranger{i}" for i in range(400))] * 9, vocab_size=2000).save(folder)
     with pytest.raises(ValueError, match=r"model: the tokenizer does not fit the model: it has \d+ ids, the model's"):
         open_answerer(folder)
     words = tokenizer()

@@ -18,6 +18,7 @@ from pipeline.data.tasks import TASK
 from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.inference import Classifier, open_model
 from pipeline.stages.finetune import FinetuneConfig, glue_texts
+from pipeline.stages.finetune_task import Answers
 from pipeline.stages.finetune_texts import Target, glue_figure, open_texts
 from pipeline.text.training import train_wordpiece
 from tests.foundations.chain import Run
@@ -237,6 +238,20 @@ def test_a_figure_of_the_benchmark_is_the_mean_of_what_the_task_reports() -> Non
     assert glue_figure({"accuracy": 0.8, "f1": 0.9, "matthews": 0.1}, ("f1", "accuracy")) == pytest.approx(85.0)
 
 
+def test_the_figure_of_the_diagnostic_set_is_matthews_correlation_and_counts_for_no_other() -> None:
+    texts = {
+        split: [LabelledText(f"{split} {label}", "so", label, where="") for label in MNLI_CLASSES]
+        for split in ("train", "valid", "diagnostic")
+    }
+    task = open_texts(texts, Target(MNLI_CLASSES, glue="MNLI"), tokenizer(), max_length=9)
+    found = task.evaluate(Answers({"valid": np.array([0, 1, 0]), "diagnostic": np.array([0, 1, 1])})).metrics
+    assert found["glue"] == found["score"]["glue"] == pytest.approx(200 / 3)
+    diagnostic = found["others"]["diagnostic"]
+    # Two of three right; the covariances of what is said are 3 with the truth, 4 and 6 with themselves.
+    assert diagnostic["score"]["glue"] == pytest.approx(100 * 3 / np.sqrt(4 * 6))
+    assert diagnostic["baselines"]["majority"]["glue"] == 0.0
+
+
 def test_the_files_of_a_user_become_a_classifier_for_the_command_line(
     workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -371,7 +386,7 @@ def test_a_configuration_of_files_that_lacks_something_is_refused(
 def test_an_encoder_whose_tokenizer_is_another_one_is_refused(workspace: Path) -> None:
     folder = workspace / "other-bert"
     shutil.copytree(workspace / "a-bert", folder)
-    train_wordpiece([" ".join(WORDS)] * 9, vocab_size=60).save(folder)
+    train_wordpiece([" ".join([*WORDS, *(f"stranger{i}" for i in range(99))])] * 9, vocab_size=900).save(folder)
     (workspace / "conf/tiny/finetune/other.yaml").write_text(
         yaml.safe_dump(settings(task={"kind": "glue", "name": "MNLI"}, encoder="other-bert"))
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pipeline.models.bert import NORM_EPS, Bert, BertConfig, BertForMaskedWords, BertForPretraining, Pooler
+from pipeline.models.bert import Bert, BertConfig, BertForMaskedWords, BertForPretraining, Pooler
 from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.huggingface.labels import from_label_settings, label_settings, sequence_label_settings
 from pipeline.models.huggingface.names import (
@@ -197,7 +197,7 @@ def _to_config(config: BertConfig, architecture: str, pad_token_id: int) -> dict
         "hidden_act": config.activation,
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
-        "layer_norm_eps": NORM_EPS,
+        "layer_norm_eps": config.layer_norm_eps,
         "initializer_range": config.initial_std,
         "position_embedding_type": "absolute",
         "pad_token_id": pad_token_id,
@@ -213,7 +213,6 @@ def _from_config(config: Mapping[str, Any]) -> BertConfig:
         config,
         {
             "model_type": "bert",
-            "layer_norm_eps": NORM_EPS,
             "position_embedding_type": "absolute",
             "is_decoder": False,
         },
@@ -230,4 +229,5 @@ def _from_config(config: Mapping[str, Any]) -> BertConfig:
         dropout=setting(config, "hidden_dropout_prob"),
         attention_dropout=setting(config, "attention_probs_dropout_prob"),
         initial_std=config.get("initializer_range", 0.02),
+        layer_norm_eps=config.get("layer_norm_eps", 1e-12),
     )
