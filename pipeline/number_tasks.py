@@ -25,17 +25,6 @@ class Goals(Config):
     """Every task takes at most this share of the reference's time."""
 
 
-_TASK_HEAD = (
-    "Number",
-    "Task",
-    "Published",
-    "Ours: mean (seeds)",
-    "Beside it",
-    "Margin",
-    "Reference: mean (seeds), difference, time",
-)
-
-
 KEY = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$"
 """Pattern of the keys at which figures stand in metrics."""
 
@@ -196,47 +185,6 @@ def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, same_machine:
         "is_within_spread": is_within,
         "time_share": fmean(ours["seconds"]) / fmean(theirs["seconds"]) if same_machine else None,
     }
-
-
-def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
-    """The tasks of all numbers that have some, for the README; empty where none has."""
-    rows = [
-        (
-            f"`{report['id']}`",
-            name,
-            "" if one["reported"] is None else f"{one['reported']:.2f}",
-            _shown(one),
-            ", ".join(f"{other} {_shown(values)}" for other, values in one["beside"].items()),
-            f"{one['above']['margin']:+.2f} over {one['above']['task']}" if "above" in one else "",
-            _beside_reference(one.get("reference")),
-        )
-        for report in reports
-        for name, one in report.get("tasks", {}).items()
-        if one.get("in_row_of") not in report["tasks"]
-    ]
-    rows += [
-        (f"`{report['id']}`", "average", "", f"{report['average']:.2f}", "", "", "")
-        for report in reports
-        if report.get("average") is not None
-    ]
-    if not rows:
-        return ""
-    lines = [_TASK_HEAD, ("---",) * len(_TASK_HEAD), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
-def _shown(one: Mapping[str, Any]) -> str:
-    spread = "" if one["spread"] is None else f" ± {one['spread']:.2f}"
-    return f"{one['mean']:.2f}{spread} ({len(one['ours'])})"
-
-
-def _beside_reference(reference: Mapping[str, Any] | None) -> str:
-    if reference is None:
-        return ""
-    verdict = {True: "within the spread", False: "beyond the spread", None: "one seed"}[reference["is_within_spread"]]
-    share = reference["time_share"]
-    time = "on another machine or other threads" if share is None else f"{share:.2f} of its time"
-    return f"{_shown(reference)}: {reference['difference']:+.2f}, {verdict}; {time}"
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

@@ -23,17 +23,10 @@ from pipeline.artifacts import read_json, write_json
 from pipeline.data.sources import GIVEN
 from pipeline.layout import Layout
 from pipeline.number_made import NO_RUNTIME, Made
+from pipeline.number_report import read_reports, write_report
 from pipeline.number_stages import stage_of
-from pipeline.numbers import (
-    Number,
-    all_numbers,
-    open_number,
-    order,
-    read_reports,
-    shown,
-    write_readme,
-    write_report,
-)
+from pipeline.number_table import order, shown, write_readme
+from pipeline.numbers import Number, all_numbers, open_number
 from pipeline.provenance import content_hash, module_sources
 
 ORDER = (

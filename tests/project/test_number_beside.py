@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.artifacts import write_json
 from pipeline.layout import Layout
-from pipeline.numbers import BEGIN, END, open_number
+from pipeline.number_table import BEGIN, END
+from pipeline.numbers import open_number
 from pipeline.reproduce import ORDER, reproduce
 from tests.project.toy_number import ROOT, write_yaml
 

@@ -14,16 +14,9 @@ import yaml
 
 from pipeline.artifacts import read_json
 from pipeline.number_made import NO_RUNTIME
-from pipeline.numbers import (
-    BEGIN,
-    END,
-    NumberConfig,
-    all_numbers,
-    markdown_table,
-    open_number,
-    read_reports,
-    write_readme,
-)
+from pipeline.number_report import read_reports
+from pipeline.number_table import BEGIN, END, markdown_table, write_readme
+from pipeline.numbers import NumberConfig, all_numbers, open_number
 from pipeline.reproduce import ORDER, reproduce, versions
 from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
 
