@@ -44,7 +44,9 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     is_whole = len(finished) == len(number.deciding_runs)
     # What the number was made with: its last run that decides, of those made here if there is one.
     last = made[max(reversed(runs), key=lambda path: (path in finished, path in stages))]
-    missed = unmet(config.goals, tasks)
+    by_stage = {_label(path, number): round(value, 1) for path, value in seconds.items()}
+    mean_of_tasks = average(tasks, config.average_of)
+    missed = unmet(config.goals, tasks, average=mean_of_tasks, seconds=by_stage)
     report: dict[str, Any] = {
         "id": number.id,
         "source": config.source,
@@ -62,15 +64,14 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
         "command": f"{_chosen(last.machine)}make reproduce NUMBER={number.id} DATA=FOLDER",
         "flops": sum(float(values["training"]["flops"]) for values in metrics.values()),
         "seconds": sum(seconds.values()),
-        "seconds_by_stage": {_label(path, number): round(value, 1) for path, value in seconds.items()},
+        "seconds_by_stage": by_stage,
         "versions": dict(last.versions),
         "machine": dict(last.machine),
         "made": {number.name_of(path): one.record(_configuration(number, path)) for path, one in runs.items()},
         "note": config.note,
     }
     if tasks:
-        report |= {"tasks": tasks, "mean_margin": mean_margin(tasks), "unmet": missed}
-        report["average"] = average(tasks, config.average_of)
+        report |= {"tasks": tasks, "mean_margin": mean_margin(tasks), "unmet": missed, "average": mean_of_tasks}
     others = [other for other in read_reports() if other["id"] != number.id]
     report["above"] = above(report, others)
     write_json(number.report, report)

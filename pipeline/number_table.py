@@ -12,11 +12,11 @@ from pipeline.report.table import write_between
 
 BEGIN, END = "<!-- numbers: written by `make reproduce` -->", "<!-- end of numbers -->"
 
-_HEAD = ("Number", "Published", "Ours: mean (seeds)", "To reach", "To be above", "Hours a seed", "Source")
+_HEAD = ("Number", "Published", "Ours: mean (seeds)", "To reach", "To be above", "Runs x hours; all stages", "Source")
 _TASK_HEAD = (
     "Number",
     "Task",
-    "Published",
+    "Published; to reach",
     "Ours: mean (seeds)",
     "Beside it",
     "Margin",
@@ -39,8 +39,8 @@ def markdown_table(reports: Sequence[Mapping[str, Any]]) -> str:
     """A table for the README."""
     lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
     lines += [f"| {' | '.join(_cells(report, reports))} |" for report in reports]
-    tasks = tasks_table(reports)
-    return "\n".join([*lines, *(["", tasks] if tasks else [])])
+    notes, tasks = footnotes(reports), tasks_table(reports)
+    return "\n\n".join(["\n".join(lines), *([notes] if notes else []), *([tasks] if tasks else [])])
 
 
 def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -54,16 +54,39 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
         is_below = report["reach"] is not None and report["mean"] < report["reach"]
         shortfalls = [f"missed by {report['reach'] - report['mean']:.2f}"] if is_below else []
         verdict = "reached" if report["reached"] else "; ".join([*shortfalls, *report.get("unmet", [])])
-    longest = max(report["seconds_by_stage"].values()) / 3600
     return (
         f"`{report['id']}`: {report['metric']}",
         shown(report["reported"]),
         f"{shown(report['mean'])}{spread} ({count})",
         ", ".join([*([shown(report["reach"])] if report["reach"] is not None else []), verdict]),
         order(report, reports),
-        f"{longest:.1f}",
+        _hours(report),
         report["source"],
     )
+
+
+def _hours(report: Mapping[str, Any]) -> str:
+    """How many runs, what one of them took on average, and the total with the stages before them."""
+    by_stage = report["seconds_by_stage"]
+    # A number that is needed has its name before its stages, and its runs may be called the same.
+    labels = [
+        min((label for label in by_stage if f"/{label}".endswith(f"/{name}")), key=len) for name in report["runs"]
+    ]
+    runs = [by_stage[label] for label in labels]
+    return f"{len(runs)} x {sum(runs) / len(runs) / 3600:.2f}; {report['seconds'] / 3600:.1f}"
+
+
+def footnotes(reports: Sequence[Mapping[str, Any]]) -> str:
+    """What has to be known beside the figures, each remark once behind the numbers that it is about; empty for none."""
+    found: dict[str, list[str]] = {}
+    for report in reports:
+        note = load(CONFIGURATIONS / report["id"] / "number.yaml", NumberConfig).note
+        remarks = [note] if note else []
+        if not report.get("made") or not report.get("machine"):
+            remarks.append("Made before the machine and the code of a run were recorded.")
+        for remark in remarks:
+            found.setdefault(remark, []).append(f"`{report['id']}`")
+    return "\n".join(f"- {', '.join(ids)}: {remark}" for remark, ids in found.items())
 
 
 def _code_versions(report: Mapping[str, Any]) -> int:
@@ -96,7 +119,7 @@ def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
         (
             f"`{report['id']}`",
             name,
-            "" if one["reported"] is None else f"{one['reported']:.2f}",
+            "; ".join(shown(figure) for figure in (one["reported"], one.get("reach")) if figure is not None),
             _shown(one),
             ", ".join(f"{other} {_shown(values)}" for other, values in one["beside"].items()),
             f"{one['above']['margin']:+.2f} over {one['above']['task']}" if "above" in one else "",
@@ -107,7 +130,7 @@ def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
         if one.get("in_row_of") not in report["tasks"]
     ]
     rows += [
-        (f"`{report['id']}`", "average", "", f"{report['average']:.2f}", "", "", "")
+        (f"`{report['id']}`", "average", _average_to_reach(report), f"{report['average']:.2f}", "", "", "")
         for report in reports
         if report.get("average") is not None
     ]
@@ -115,6 +138,11 @@ def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
         return ""
     lines = [_TASK_HEAD, ("---",) * len(_TASK_HEAD), *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def _average_to_reach(report: Mapping[str, Any]) -> str:
+    goal = load(CONFIGURATIONS / report["id"] / "number.yaml", NumberConfig).goals.average
+    return "" if goal is None else shown(goal)
 
 
 def _shown(one: Mapping[str, Any]) -> str:
@@ -125,7 +153,10 @@ def _shown(one: Mapping[str, Any]) -> str:
 def _beside_reference(reference: Mapping[str, Any] | None) -> str:
     if reference is None:
         return ""
-    verdict = {True: "within the spread", False: "beyond the spread", None: "one seed"}[reference["is_within_spread"]]
+    side = {True: "within", False: "beyond", None: "one seed, not decided"}[reference["is_within_spread"]]
+    rows = reference["rows"]
+    chance = "the spread" if rows is None else f"{reference['bound']:.2f}, two standard errors of {rows} rows"
+    verdict = side if reference["is_within_spread"] is None else f"{side} {chance}"
     share = reference["time_share"]
     time = "on another machine or other threads" if share is None else f"{share:.2f} of its time"
     return f"{_shown(reference)}: {reference['difference']:+.2f}, {verdict}; {time}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from pipeline.config import Config, load
+from pipeline.layout import Layout
 from pipeline.number_stages import check_tasks, in_order_of_work, read_by, stage_of
 from pipeline.number_tasks import KEY, Goals, TaskFigures, bystanders, task_of
 
@@ -47,6 +48,10 @@ class NumberConfig(Config):
             raise ValueError("a number needs reported, what was published, or a reference that is run here")
         if self.reach is None and self.goals == Goals():
             raise ValueError("a number needs reach, or goals for its tasks")
+        if self.goals != Goals() and not self.tasks:
+            raise ValueError("goals are those of tasks, and there are none")
+        if self.goals.average is not None and not self.average_of:
+            raise ValueError("goals.average is that of the tasks of average_of, which names none")
         return self
 
     needs_gpu: bool = False
@@ -133,6 +138,8 @@ def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] =
     )
     check_tasks(folder / "number.yaml", config.tasks, stages, key=config.key, average_of=config.average_of)
     _check_ladder(name, config)
+    if unknown := sorted(set(config.goals.max_seconds) - {Layout.of(path).stage for path in stages}):
+        raise ValueError(f"{folder / 'number.yaml'}: goals.max_seconds: {', '.join(unknown)}: no stage of this number")
     if name in needed_by:
         raise ValueError(f"{folder / 'number.yaml'}: needs: {' needs '.join([*needed_by, name])}, itself")
     needs = open_number(config.needs, order, needed_by=(*needed_by, name)) if config.needs else None
