@@ -16,6 +16,8 @@ THREADS ?=
 
 VENV := $(CURDIR)/.venv
 INSTALLED := $(VENV)/.installed
+# In kB: .venv takes 2.2 GB with a CPU build of torch; the libraries of CUDA are several GB more.
+ROOM := 3000000
 
 export PATH := $(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -33,6 +35,9 @@ install: $(INSTALLED) ## create .venv with the locked packages; done by every co
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name a Python 3.11 with PYTHON=" >&2; exit 1; }
+	@case "$$($(PYTHON) -V 2>&1)" in "Python 3.11."*) ;; *) echo "make: $(PYTHON) is $$($(PYTHON) -V 2>&1); name a Python 3.11 with PYTHON=" >&2; exit 1;; esac
+	@free=$$(df -Pk $(CURDIR) | awk 'NR == 2 {print $$4}'); test -x $(VENV)/bin/python || test "$$free" -ge $(ROOM) || \
+	  { echo "make: $$((free / 1000)) MB free in $(CURDIR); .venv needs $$(($(ROOM) / 1000)) MB, and more with CUDA" >&2; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into .venv: $(TORCH), requirements.lock, this project (once; takes minutes)"
 	@$(VENV)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)

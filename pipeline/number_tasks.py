@@ -20,20 +20,13 @@ class Goals(Config):
     mean_margin: float | None = None
     """Every task is above the one that it names, and by so much on average."""
     within_spread: bool = False
-    """Every task with several seeds equals the reference within the spread of the seeds."""
+    """Every task equals the reference: within the spread of the seeds, or with one seed within what `rows` allows."""
     time_share: float | None = None
     """Every task takes at most this share of the reference's time."""
-
-
-_TASK_HEAD = (
-    "Number",
-    "Task",
-    "Published",
-    "Ours: mean (seeds)",
-    "Beside it",
-    "Margin",
-    "Reference: mean (seeds), difference, time",
-)
+    average: float | None = None
+    """The average of the tasks that `average_of` names reaches it."""
+    max_seconds: Mapping[str, PositiveFloat] = {}
+    """Stages by name, as `pretrain_bert`, that take at most so many seconds, all attempts together."""
 
 
 KEY = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$"
@@ -56,6 +49,11 @@ class TaskFigures(Config):
     """Where the figure stands, as `score.glue`."""
     reported: float | None = None
     """The published figure of this task, where there is one."""
+    reach: float | None = None
+    """The figure that our mean has to reach, where this task has one of its own."""
+    rows: str = Field(default="", pattern=f"{KEY}|^$")
+    """Where the number of scored rows stands, as `num_texts.valid`, for a figure that is an accuracy in percent: what
+    one seed is compared by. Empty for other figures, of which one seed decides nothing."""
     beside: Mapping[str, str | Scaled] = {}
     """Other figures of the same runs by their names, each at its key: more scores, and what knows less."""
     beside_tasks: Mapping[str, str] = {}
@@ -111,6 +109,7 @@ def task_reports(
             **_spread(ours),
             "key": figures.key,
             "reported": figures.reported,
+            "reach": figures.reach,
             "seconds": [round(seconds[path], 1) for path in mine],
             "beside": {
                 other: _spread([_in_unit(metrics, figure, path) for path, metrics in mine.items()])
@@ -131,7 +130,14 @@ def task_reports(
         for name, theirs in known["tasks"].items():
             if name in found:
                 same = all(machines[path] == known.get("machine") for path in by_task[name])
-                found[name]["reference"] = compare(found[name], theirs, same_machine=same)
+                rows = {
+                    int(value_at(one, tasks[name].rows, path))
+                    for path, one in by_task[name].items()
+                    if tasks[name].rows
+                }
+                found[name]["reference"] = compare(
+                    found[name], theirs, same_machine=same, num_rows=min(rows, default=None)
+                )
     return found
 
 
@@ -153,8 +159,14 @@ def reference_mean(tasks: Mapping[str, TaskFigures], reports: Mapping[str, Any])
     return found
 
 
-def unmet(goals: Goals, reports: Mapping[str, Any]) -> list[str]:
-    """What the tasks have not reached, in words."""
+def unmet(
+    goals: Goals,
+    reports: Mapping[str, Any],
+    *,
+    average: float | None = None,
+    seconds: Mapping[str, float] | None = None,
+) -> list[str]:
+    """What the tasks have not reached, in words. `seconds` are those of the stages by name."""
     found = []
     if goals.mean_margin is not None:
         below = [name for name, one in reports.items() if "above" in one and not one["above"]["holds"]]
@@ -163,80 +175,70 @@ def unmet(goals: Goals, reports: Mapping[str, Any]) -> list[str]:
         if margin is None or margin < goals.mean_margin:
             found.append(f"the mean margin is {margin}, to reach {goals.mean_margin}")
     for name, one in reports.items():
-        if "in_row_of" in one:
-            continue
-        reference = one.get("reference")
-        if goals.within_spread and (reference is None or reference["is_within_spread"] is False):
-            found.append(f"{name} differs from the reference by more than the spread")
-        share = None if reference is None else reference["time_share"]
-        if goals.time_share is not None and (share is None or share > goals.time_share):
-            allowed = f"{name} takes more than {goals.time_share:.2f} of the reference's time"
-            found.append(f"{name} has no time on the reference's machine" if share is None else allowed)
+        if one.get("reach") is not None and one["mean"] < one["reach"]:
+            found.append(f"{name} missed {one['reach']:.2f} by {one['reach'] - one['mean']:.2f}")
+        if "in_row_of" not in one:
+            found += _unlike_reference(goals, name, one.get("reference"))
+    if goals.average is not None and (average is None or average < goals.average):
+        mean = "not known yet" if average is None else f"{average:.2f}"
+        found.append(f"the average is {mean}, to reach {goals.average:.2f}")
+    for stage, allowed in goals.max_seconds.items():
+        took = (seconds or {}).get(stage)
+        if took is None or took > allowed:
+            found.append(
+                f"{stage} took {'no known time' if took is None else f'{took:.0f} s'}, at most {allowed:.0f} s"
+            )
     return found
 
 
-def compare(ours: Mapping[str, Any], theirs: Mapping[str, Any], *, same_machine: bool) -> dict[str, Any]:
-    """Our seeds beside another program's: both means, whether they differ within the spread, and the ratio of times.
+def _unlike_reference(goals: Goals, name: str, reference: Mapping[str, Any] | None) -> list[str]:
+    """In what a task has not been shown to be like its reference."""
+    if not goals.within_spread and goals.time_share is None:
+        return []
+    if reference is None:
+        return [f"{name} has no reference yet"]
+    found = []
+    if goals.within_spread and reference["is_within_spread"] is None:
+        found.append(f"{name} is not decided, with one seed")
+    if goals.within_spread and reference["is_within_spread"] is False:
+        found.append(f"{name} differs from the reference by more than {reference['bound']:.2f}")
+    share = reference["time_share"]
+    if goals.time_share is not None and share is None:
+        found.append(f"{name} has no time on the reference's machine")
+    if goals.time_share is not None and share is not None and share > goals.time_share:
+        found.append(f"{name} takes more than {goals.time_share:.2f} of the reference's time")
+    return found
+
+
+def compare(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], *, same_machine: bool, num_rows: int | None = None
+) -> dict[str, Any]:
+    """Our seeds beside another program's: both means, whether they differ by more than chance, and the ratio of times.
 
     Times of different machines have no ratio.
 
-    They differ within the spread where the difference of the means is at most twice its standard error, the root of
-    s^2 / n summed over both sides; with one seed on either side no spread is known, and nothing is said.
+    With several seeds on both sides the means may be apart by twice the standard error of their difference, the root of
+    s^2 / n summed over both. With one seed on a side, and a figure that is an accuracy in percent on `num_rows` rows,
+    by twice the binomial standard error of the reference's, the root of p (1 - p) / `num_rows`: both sides are scored
+    on the same rows, so that the error of one alone is asked of the difference. Else nothing is decided.
     """
     other = _spread(theirs["ours"])
     difference = ours["mean"] - other["mean"]
-    is_within = None
+    bound = None
     if ours["spread"] is not None and other["spread"] is not None:
-        error = sum(one["spread"] ** 2 / len(one["ours"]) for one in (ours, other)) ** 0.5
-        is_within = abs(difference) <= 2 * error
+        bound = 2 * sum(one["spread"] ** 2 / len(one["ours"]) for one in (ours, other)) ** 0.5
+        num_rows = None
+    elif num_rows is not None:
+        bound = 2 * (other["mean"] * (100 - other["mean"]) / num_rows) ** 0.5
     return {
         **other,
         "seconds": theirs["seconds"],
         "difference": difference,
-        "is_within_spread": is_within,
+        "bound": bound,
+        "rows": num_rows,
+        "is_within_spread": None if bound is None else abs(difference) <= bound,
         "time_share": fmean(ours["seconds"]) / fmean(theirs["seconds"]) if same_machine else None,
     }
-
-
-def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
-    """The tasks of all numbers that have some, for the README; empty where none has."""
-    rows = [
-        (
-            f"`{report['id']}`",
-            name,
-            "" if one["reported"] is None else f"{one['reported']:.2f}",
-            _shown(one),
-            ", ".join(f"{other} {_shown(values)}" for other, values in one["beside"].items()),
-            f"{one['above']['margin']:+.2f} over {one['above']['task']}" if "above" in one else "",
-            _beside_reference(one.get("reference")),
-        )
-        for report in reports
-        for name, one in report.get("tasks", {}).items()
-        if one.get("in_row_of") not in report["tasks"]
-    ]
-    rows += [
-        (f"`{report['id']}`", "average", "", f"{report['average']:.2f}", "", "", "")
-        for report in reports
-        if report.get("average") is not None
-    ]
-    if not rows:
-        return ""
-    lines = [_TASK_HEAD, ("---",) * len(_TASK_HEAD), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
-
-
-def _shown(one: Mapping[str, Any]) -> str:
-    spread = "" if one["spread"] is None else f" ± {one['spread']:.2f}"
-    return f"{one['mean']:.2f}{spread} ({len(one['ours'])})"
-
-
-def _beside_reference(reference: Mapping[str, Any] | None) -> str:
-    if reference is None:
-        return ""
-    verdict = {True: "within the spread", False: "beyond the spread", None: "one seed"}[reference["is_within_spread"]]
-    share = reference["time_share"]
-    time = "on another machine or other threads" if share is None else f"{share:.2f} of its time"
-    return f"{_shown(reference)}: {reference['difference']:+.2f}, {verdict}; {time}"
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

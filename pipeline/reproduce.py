@@ -20,20 +20,14 @@ from itertools import groupby
 from pathlib import Path
 
 from pipeline.artifacts import read_json, write_json
-from pipeline.data.sources import GIVEN
+from pipeline.config import load
+from pipeline.data.sources import GIVEN, FetchConfig
 from pipeline.layout import Layout
 from pipeline.number_made import NO_RUNTIME, Made
+from pipeline.number_report import read_reports, write_report
 from pipeline.number_stages import stage_of
-from pipeline.numbers import (
-    Number,
-    all_numbers,
-    open_number,
-    order,
-    read_reports,
-    shown,
-    write_readme,
-    write_report,
-)
+from pipeline.number_table import order, shown, write_readme
+from pipeline.numbers import Number, all_numbers, open_number
 from pipeline.provenance import content_hash, module_sources
 
 ORDER = (
@@ -83,15 +77,38 @@ def main(arguments: list[str]) -> int:
 
 
 def overview() -> str:
-    """One line for each number."""
+    """A line for each number: its figures, what it needs and how many runs it has; its note in another one below."""
     ours = {report["id"]: report for report in read_reports()}
     lines = ["make reproduce NUMBER=ID DATA=FOLDER, with one of"]
     for name in all_numbers():
-        config = open_number(name, ORDER).config
+        number = open_number(name, ORDER)
+        config = number.config
         found = f"ours {shown(ours[name]['mean'])}" if name in ours else "not run yet"
-        where = ", needs GPUs" if config.needs_gpu else ""
-        lines.append(f"  {name:28} published {shown(config.reported)}, {found}{where}; {config.metric}")
+        runs = f"{len(number.runs)} run{'s' if len(number.runs) > 1 else ''}"
+        lines.append(
+            f"  {name:28} published {shown(config.reported)}, {found}; {runs}; {_needs(number)}; {config.metric}"
+        )
+        if config.note:
+            lines.append(f"  {'':28} {config.note}")
     return "\n".join(lines)
+
+
+_NEEDS = {
+    "given": "files in DATA",
+    "hub": "the hub",
+    "hub_model": "the hub",
+    "package": "the package index",
+    "folder": "files in the folder of fetch.yaml",
+    "generated": "nothing",
+}
+
+
+def _needs(number: Number) -> str:
+    """Where its data come from, whose models it goes on with, and whether a processor is too slow."""
+    fetched = [load(path, FetchConfig) for path in number.all_stages if stage_of(path) == "fetch"]
+    places = dict.fromkeys(_NEEDS[source.kind] for config in fetched for source in config.sources.values())
+    others = [f"the models of {number.needs.id}"] if number.needs else []
+    return f"needs {', '.join([*places, *others, *(['GPUs'] if number.config.needs_gpu else [])]) or 'nothing'}"
 
 
 def reproduce(

@@ -204,7 +204,7 @@ def _sft() -> list[ResultSpec]:
 
 
 def _reward() -> ResultSpec:
-    others = {"bag of words": "bag_of_words", "judge": "judge", "longer text": "longer"}
+    others = {"bag of words": "bag_of_words", "VADER": "judge", "longer text": "longer"}
     return ResultSpec(
         id="reward_accuracy",
         stage="reward",

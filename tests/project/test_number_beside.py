@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.artifacts import write_json
 from pipeline.layout import Layout
-from pipeline.numbers import BEGIN, END, open_number
+from pipeline.number_table import BEGIN, END
+from pipeline.numbers import open_number
 from pipeline.reproduce import ORDER, reproduce
 from tests.project.toy_number import ROOT, write_yaml
 
@@ -66,6 +67,7 @@ def run_all(*, until: str = "", only: tuple[str, ...] = ()) -> list[str]:
             return 143
         score = SCORES.get(ran[-1].removeprefix("finetune/"), 0.0)
         values = {"score": {"glue": score}, "baselines": {"majority": {"glue": 51.0}}, "training": {"flops": 1.0}}
+        values["num_texts"] = {"valid": 400.0}
         write_json(Layout.of(path).metrics, values)
         return 0
 
@@ -189,8 +191,9 @@ def test_the_machine_of_a_number_is_that_of_a_run_which_decides(folder: Path, mo
 def test_no_goal_is_missed_by_what_stands_beside_the_tasks(folder: Path) -> None:
     theirs = {"films": {"ours": [82.0], "seconds": [100.0]}, "films-random": {"ours": [76.0], "seconds": [100.0]}}
     write_json(folder / "theirs.json", {"tasks": theirs})
+    tasks = {name: task | {"rows": "num_texts.valid"} for name, task in NUMBER["tasks"].items()}
     goals = {"reference": "theirs.json", "goals": {"within_spread": True}}
-    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | goals)
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": tasks} | goals)
     run_all()
     assert report(folder)["unmet"] == [] and report(folder)["reached"] is True
 

@@ -15,8 +15,9 @@ from pipeline.data.source_hub import HubSource
 from pipeline.data.sources import FetchConfig
 from pipeline.layout import Layout
 from pipeline.number_stages import stage_of
+from pipeline.number_table import BEGIN, END
 from pipeline.number_tasks import Goals, compare, task_of, unmet
-from pipeline.numbers import BEGIN, END, open_number
+from pipeline.numbers import open_number
 from pipeline.reproduce import ORDER, machine, overview, reproduce
 from pipeline.stages.finetune import FinetuneConfig, vectors
 from pipeline.stages.finetune_networks import pretraining_stage
@@ -73,7 +74,12 @@ def stages(ran: list[str]) -> Callable[[Path, Callable[[float], None]], int]:
         keep(50.0)
         score = SCORES.get(Layout.of(path).stage.removeprefix("finetune/"), 0.0)
         scores = {"glue": score, "accuracy": score / 100}
-        values = {"score": scores, "baselines": {"majority": {"glue": 51.0}}, "training": {"flops": 1.0}}
+        values = {
+            "score": scores,
+            "baselines": {"majority": {"glue": 51.0}},
+            "num_texts": {"valid": 400},
+            "training": {"flops": 1.0},
+        }
         write_json(Layout.of(path).metrics, values)
         return 0
 
@@ -174,6 +180,54 @@ def test_means_are_equal_within_twice_the_standard_error(theirs: list[float], is
     assert found["is_within_spread"] is is_within
 
 
+def test_one_seed_equals_the_reference_within_two_standard_errors_of_the_rows_and_else_nothing_is_decided() -> None:
+    def found(mean: float, num_rows: int | None) -> dict[str, Any]:
+        ours = {"ours": [mean], "mean": mean, "spread": None, "seconds": [1.0]}
+        return compare(ours, {"ours": [80.0], "seconds": [2.0]}, same_machine=True, num_rows=num_rows)
+
+    # 2 sqrt(80 * 20 / 1600) = 2 points.
+    assert found(81.9, 1600)["is_within_spread"] is True and found(81.9, 1600)["bound"] == pytest.approx(2.0)
+    assert found(77.9, 1600)["is_within_spread"] is False
+    undecided = {"a": {"reference": found(80.0, None)}}
+    assert unmet(Goals(within_spread=True), undecided) == ["a is not decided, with one seed"]
+    assert unmet(Goals(within_spread=True), {"a": {"reference": found(77.9, 1600)}}) == [
+        "a differs from the reference by more than 2.00"
+    ]
+
+
+def test_the_rows_that_bound_one_seed_are_those_of_the_run_and_stand_in_the_table(folder: Path) -> None:
+    theirs = {"films-random": {"ours": [78.5], "seconds": [100.0]}, "RTE": {"ours": [60.0], "seconds": [100.0]}}
+    write_json(folder / "theirs.json", {"tasks": theirs})
+    tasks = NUMBER["tasks"] | {"films-random": {"key": "score.glue", "rows": "num_texts.valid"}}
+    number = NUMBER | {"tasks": tasks, "reference": "theirs.json", "goals": {"within_spread": True}}
+    write_yaml(folder / "conf/numbers/toy/number.yaml", number)
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert report(folder)["tasks"]["films-random"]["reference"]["is_within_spread"] is True
+    # RTE is as good to the digit, but one seed of a figure without rows shows nothing.
+    assert report(folder)["unmet"] == ["films has no reference yet", "RTE is not decided, with one seed"]
+    assert report(folder)["reached"] is False
+    table = (folder / "README.md").read_text()
+    assert "78.50 (1): +0.50, within 4.11, two standard errors of 400 rows" in table
+    assert "60.00 (1): +0.00, one seed, not decided" in table
+
+
+def test_tasks_stages_and_the_average_may_have_a_goal_of_their_own(folder: Path) -> None:
+    tasks = NUMBER["tasks"] | {"RTE": {"key": "score.glue", "reported": 65.7, "reach": 65.0}}
+    goals = {"average": 72.0, "max_seconds": {"prepare": 49.0, "finetune/RTE/seed-1": 51.0}}
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": tasks, "goals": goals})
+    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert report(folder)["reached"] is False
+    assert report(folder)["unmet"] == [
+        "RTE missed 65.00 by 5.00",
+        "the average is 71.50, to reach 72.00",
+        "prepare took 50 s, at most 49 s",
+    ]
+    table = (folder / "README.md").read_text()
+    assert "| `toy` | RTE | 65.70; 65.00 | 60.00 (1) |" in table and "| `toy` | average | 72.00 | 71.50 |" in table
+    # Four runs of 50 s, and as many in the stage before them.
+    assert "| 4 x 0.01; 0.1 |" in table
+
+
 def test_a_task_that_is_not_above_the_other_is_named() -> None:
     above = {"task": "b", "margin": -1.0, "holds": False}
     assert unmet(Goals(mean_margin=-2.0), {"a": {"above": above}}) == ["a is not above b"]
@@ -196,6 +250,11 @@ def test_where_nothing_is_published_the_reference_stands_in_its_place(folder: Pa
         ({"reported": None}, "a number needs reported, what was published, or a reference that is run here"),
         ({"reach": None, "goals": {}}, "a number needs reach, or goals for its tasks"),
         ({"average_of": ["WNLI"]}, "average_of: WNLI: no such task"),
+        ({"average_of": [], "goals": {"average": 70.0}}, "the tasks of average_of, which names none"),
+        (
+            {"goals": {"max_seconds": {"pretrain_bert": 9.0}}},
+            "goals.max_seconds: pretrain_bert: no stage of this number",
+        ),
         ({"key": "score.f1"}, r"number.yaml: key: score.f1 is to be that of the first task, score.glue"),
         ({"tasks": {"films": {"key": "score.glue"}}}, r"tasks: films; the folders are RTE, films, films-random"),
         (

@@ -14,17 +14,10 @@ import yaml
 
 from pipeline.artifacts import read_json
 from pipeline.number_made import NO_RUNTIME
-from pipeline.numbers import (
-    BEGIN,
-    END,
-    NumberConfig,
-    all_numbers,
-    markdown_table,
-    open_number,
-    read_reports,
-    write_readme,
-)
-from pipeline.reproduce import ORDER, reproduce, versions
+from pipeline.number_report import read_reports
+from pipeline.number_table import BEGIN, END, markdown_table, write_readme
+from pipeline.numbers import NumberConfig, all_numbers, open_number
+from pipeline.reproduce import ORDER, overview, reproduce, versions
 from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
 
 
@@ -213,6 +206,30 @@ def test_an_unknown_number_and_a_figure_that_is_not_there_are_named(folder: Path
 def test_a_package_that_this_machine_does_not_have_is_left_out_of_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.reproduce._PACKAGES", ("torch", "a-package-that-nobody-has"))
     assert versions().keys() == {"python", "torch"}
+
+
+def test_notes_and_what_a_report_does_not_know_stand_once_below_the_table_of_numbers(folder: Path) -> None:
+    for name, note in (("toy", "Other tokens."), ("more", "Other tokens."), ("rest", "")):
+        write_yaml(folder / f"conf/numbers/{name}/number.yaml", NUMBER | {"note": note})
+        write_yaml(folder / f"conf/numbers/{name}/translate/seed-1.yaml", {"a": 1})
+        reproduce(open_number(name, ORDER), Stages(30.0, 33.0))
+    assert "- `more`, `toy`: Other tokens.\n" in (folder / "README.md").read_text()
+    more, rest, toy = read_reports()
+    assert "were recorded" not in markdown_table([more, rest, toy])
+    del more["made"], rest["machine"]
+    assert "- `more`, `rest`: Made before the machine and the code" in markdown_table([more, rest, toy])
+
+
+def test_the_list_of_numbers_says_what_each_one_needs_and_how_many_runs_it_has(folder: Path) -> None:
+    given = {"kind": "given", "licence": "ours", "origin": "this test", "files": {"train.en": "0" * 64}}
+    model = {"kind": "hub_model", "model": "a/b", "revision": "main", "licence": "ours"}
+    write_yaml(folder / "conf/numbers/toy/fetch.yaml", {"sources": {"own": given, "bert": model}})
+    write_yaml(folder / "conf/numbers/both/number.yaml", NUMBER | {"needs": "toy", "note": "Of one model."})
+    write_yaml(folder / "conf/numbers/both/ensemble.yaml", {"a": 1})
+    both, note, toy = overview().splitlines()[1:]
+    assert "not run yet; 1 run; needs files in DATA, the hub, the models of toy; BLEU" in both
+    assert note.strip() == "Of one model."
+    assert "not run yet; 2 runs; needs files in DATA, the hub; BLEU" in toy
 
 
 def test_a_readme_without_markers_is_refused(tmp_path: Path) -> None:

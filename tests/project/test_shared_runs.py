@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.number_made import NO_RUNTIME
-from pipeline.numbers import open_number, read_reports
+from pipeline.number_report import read_reports
+from pipeline.numbers import open_number
 from pipeline.reproduce import ORDER, main, reproduce
 from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
 
