@@ -140,6 +140,23 @@ def test_bad_input_is_named_and_leaves_the_earlier_output_as_it_was(texts: tuple
         main(CONFIG)
 
 
+def test_unknown_characters_of_training_are_told_with_their_share_and_counted_on_both_sides(
+    texts: tuple[str, ...], translation_bpe: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("given").mkdir()
+    translation_bpe.save(Path("given"))
+    prepare(texts, "translation: {vocab_size: 200, given: given}\n")
+    write_records(Path("data/own/prepared/translation/train.jsonl"), [Pair("p", "the", "жч the ж", "own", "p")])
+    main(CONFIG)
+    num_tokens = len(translation_bpe.encode("жч the ж"))
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{300 / num_tokens:.3g}% of the target tokens" in told and "2 characters, most often ж ч:" in told
+    report = json.loads(Path("metrics/own/tokenize.json").read_text())["translation"]
+    assert report["unknown_rate_train_src"] == 0.0
+    assert report["unknown_rate_train_tgt"] == pytest.approx(3 / num_tokens)
+    assert report["unknown_rate_test_tgt"] > 0.0
+
+
 def test_a_given_tokenizer_is_taken_as_it_is_and_the_pairs_are_in_its_ids(texts: tuple[str, ...]) -> None:
     prepare(texts)
     main(CONFIG)
