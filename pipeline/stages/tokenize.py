@@ -27,6 +27,7 @@ from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
 from pipeline.text.bpe_dropout import BpeDropout
 from pipeline.text.forms import Side
+from pipeline.text.given import translation_tokenizer
 from pipeline.text.normalise import sentences
 from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Tokenizer, load_tokenizer
 from pipeline.text.training import (
@@ -79,7 +80,8 @@ class TranslationTokenizerConfig(Config):
     vocab_size: PositiveInt
     """Ids, special tokens included."""
     given: str = ""
-    """A folder with a tokenizer.json to take as it is; empty to train one."""
+    """A folder with a tokenizer.json, or a .model file of SentencePiece, to take in place of training one; empty to
+    train."""
     character_coverage: Probability = CHARACTER_COVERAGE
     """Share of the occurrences of all characters that get a piece of their own, where there are more than 1,000
     different ones; the others are unknown, and no translation has them."""
@@ -319,17 +321,14 @@ def _warn_of_unknown(training: Mapping[Side, UnknownCounts]) -> None:
             )
 
 
-def _given(folder: Path, vocab_size: int) -> Tokenizer:
-    """The user's own tokenizer; ValueError where it is not as the translation models need it."""
-    tokenizer = load_tokenizer(folder)
+def _given(given: Path, vocab_size: int) -> Tokenizer:
+    """The user's own tokenizer; ValueError where it has another size."""
+    tokenizer = translation_tokenizer(given)
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(
-            f"translation.vocab_size: found {vocab_size}, the tokenizer in {folder} has {tokenizer.vocab_size}"
+            f"translation.vocab_size: found {vocab_size}, the tokenizer in {given} has {tokenizer.vocab_size}, with "
+            f"{tokenizer.special['eos']} and {tokenizer.special['pad']}"
         )
-    wanted = {"eos": 0, "pad": vocab_size - 1, "bos": vocab_size - 1}
-    found = {role: tokenizer.id_of(role) for role in ("eos", "pad", "bos")}
-    if found != wanted:
-        raise ValueError(f"{folder}: a tokenizer of translation has the ids {wanted}, found {found}")
     return tokenizer
 
 

@@ -169,15 +169,20 @@ def test_a_given_tokenizer_is_taken_as_it_is_and_the_pairs_are_in_its_ids(texts:
     assert arrays.src.row(0).tolist() == given.encode("entirely")
 
 
-def test_a_given_tokenizer_of_another_size_or_convention_is_refused(texts: tuple[str, ...]) -> None:
+def test_a_given_tokenizer_of_another_size_is_refused_and_one_of_other_ids_is_renumbered(
+    texts: tuple[str, ...],
+) -> None:
     prepare(texts)
     main(CONFIG)
     prepare(texts, "translation: {vocab_size: 90, given: data/own/tokens/translation}")
-    with pytest.raises(ValueError, match=r"vocab_size: found 90, the tokenizer in .*translation has 100"):
+    with pytest.raises(ValueError, match=r"vocab_size: found 90, the tokenizer in .*translation has 100, with <eos>"):
         main(CONFIG)
-    prepare(texts, "translation: {vocab_size: 320, given: data/own/tokens/bpe}")
-    with pytest.raises(ValueError, match=r"bpe: a tokenizer of translation has the ids .*'eos': 0.*found .*'eos': 2"):
-        main(CONFIG)
+    shutil.copytree("data/own/tokens/bpe", "bpe")
+    prepare(texts, "translation: {vocab_size: 320, given: bpe}")
+    main(CONFIG)
+    given, taken = load_tokenizer(Path("bpe")), load_tokenizer(Path("data/own/tokens/translation"))
+    arrays = read_pair_arrays(Path("data/own/tokens/translation/pairs/test"), tokenizer_hash=taken.hash)
+    assert taken.tokens(arrays.src.row(0).tolist()) == given.tokens(given.encode(texts[0]))
 
 
 def test_training_pairs_are_written_in_several_segmentations_and_the_others_in_one(texts: tuple[str, ...]) -> None:
