@@ -50,7 +50,9 @@ def translation_tokenizer(given: Path) -> Tokenizer:
     )
     if content["model"]["type"] == "Unigram":
         _hide_special(renumbered, byte_fallback=content["model"]["byte_fallback"])
-    roles: dict[Role, str] = {"eos": eos, "pad": pad, "bos": pad}
+    # What else has a role there keeps it: a folder that is opened again finds it too.
+    roles = dict(special)
+    roles["eos"], roles["pad"], roles["bos"] = eos, pad, pad
     if unknown:
         roles["unk"] = unknown
     return Tokenizer(renumbered, roles, folder=given)

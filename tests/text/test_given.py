@@ -128,6 +128,8 @@ def test_a_folder_with_other_ids_keeps_its_pieces(byte_bpe: Tokenizer, wordpiece
         assert tokenizer.tokens(tokenizer.encode(text)) == given.tokens(given.encode(text))
         assert tokenizer.decode(tokenizer.encode(text)) == given.decode(given.encode(text))
         assert ("unk" in tokenizer.special) == ("unk" in given.special)
+        tokenizer.save(tmp_path)
+        assert translation_tokenizer(tmp_path).hash == tokenizer.hash
 
 
 def test_a_folder_that_has_the_ids_is_taken_as_it_is(translation_bpe: Tokenizer, tmp_path: Path) -> None:
