@@ -14,6 +14,7 @@ from typing import Any, assert_never
 from pydantic import PositiveInt
 
 from pipeline.config import Config
+from pipeline.data.cleaning import num_words
 from pipeline.data.dialogues import ConversationsConfig, prepare_conversations
 from pipeline.data.documents import DocumentCounts, DocumentsConfig, split_documents
 from pipeline.data.overlap import overlap
@@ -118,7 +119,7 @@ def _counted(
     """The records as they are, counted by source on their way, and their words."""
     for record in records:
         sources[_source(record)] += 1
-        words[_source(record)] += sum(len(text.split()) for text in _texts(record))
+        words[_source(record)] += sum(num_words(text) for text in _texts(record))
         yield record
 
 

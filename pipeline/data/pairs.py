@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.config import Config
-from pipeline.data.cleaning import clean, clean_line, key_of, order_of
+from pipeline.data.cleaning import clean, clean_line, key_of, num_letters, num_words, order_of
 from pipeline.data.pair_spool import PairSpool
 from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, read_pairs
 from pipeline.data.records import Pair
@@ -34,13 +34,15 @@ class PairsConfig(Config):
     sources: tuple[AnyParallel, ...] = ()
     """Parallel sources; none leaves translation out."""
     min_words: PositiveInt = 1
-    """Fewest words on the source side of a training pair."""
+    """Fewest words on the source side of a training pair. A Chinese or Japanese character counts as a word, and five
+    of Thai, Lao, Burmese or Khmer; so below."""
     min_words_held_out: PositiveInt = 3
     """Fewest words on the source side of a validation or test pair that is split off here."""
     max_words: PositiveInt = 100
     """Most words on either side of a training pair."""
     max_ratio: PositiveFloat = 3.0
-    """Largest ratio of the lengths of the two sides in characters."""
+    """Largest ratio of the lengths of the two sides in characters, ten to spare; a Chinese or Japanese one counts as
+    three."""
     num_valid: NonNegativeInt = 0
     """Validation pairs to split off, from whole groups."""
     num_test: NonNegativeInt = 0
@@ -90,6 +92,7 @@ def prepare_pairs(config: PairsConfig, raw: Path, scratch: Path | None = None) -
     """Reads, filters and splits all sources of `config`; the pairs wait in `scratch`, or where temporary files do."""
     spool, train = PairSpool(scratch), array("q")
     form = PLAIN if config.text_is_applied else config.text
+    is_as_written = isinstance(config.text, PlainText) or not config.text_is_applied
     result = PairSplits(SpooledPairs(spool, train, form))
     held_out = {"valid": result.valid, "test": result.test}
     for source in config.sources:
@@ -99,7 +102,10 @@ def prepare_pairs(config: PairsConfig, raw: Path, scratch: Path | None = None) -
             group = f"{source.source}/{pair.group}"
             if source.into in ("valid", "test"):
                 # A published test set stays whole and in order, or its scores compare with nobody's.
-                src, tgt, reference = (clean_line(text) for text in (pair.src, pair.tgt, pair.reference))
+                src, tgt = clean_line(pair.src), clean_line(pair.tgt)
+                reference = pair.reference
+                if not reference and pair.tgt != tgt and is_as_written:
+                    reference = pair.tgt
                 kept = Pair(f"{source.source}-{number}", src, tgt, source.source, group, reference)
                 held_out[source.into].append(kept)
                 continue
@@ -126,7 +132,7 @@ def prepare_pairs(config: PairsConfig, raw: Path, scratch: Path | None = None) -
 
 def _in_form(pair: Pair, form: MosesText) -> Pair:
     src, tgt = into_form(pair.src, form, "src"), into_form(pair.tgt, form, "tgt")
-    return replace(pair, src=src, tgt=tgt, reference=pair.tgt)
+    return replace(pair, src=src, tgt=tgt, reference=pair.reference or pair.tgt)
 
 
 def _paragraphs(pair: RawPair) -> Iterable[tuple[str, str]]:
@@ -148,8 +154,8 @@ def _plain(src: str, tgt: str) -> tuple[str, str, str]:
 
 def _fault(src: str, tgt: str, config: PairsConfig) -> str:
     """The reason to drop a pair, empty when it is good."""
-    lengths = len(src), len(tgt)
-    num_words = len(src.split()), len(tgt.split())
+    lengths = num_letters(src), num_letters(tgt)
+    words = num_words(src), num_words(tgt)
     if "\n" in src or "\n" in tgt:
         return "paragraphs"
     if src.casefold() == tgt.casefold():
@@ -158,9 +164,9 @@ def _fault(src: str, tgt: str, config: PairsConfig) -> str:
         return "no_letters"
     if max(lengths) > config.max_ratio * min(lengths) + 10:
         return "length_ratio"
-    if num_words[0] < config.min_words:
+    if words[0] < config.min_words:
         return "too_short"
-    return "too_long" if max(num_words) > config.max_words else ""
+    return "too_long" if max(words) > config.max_words else ""
 
 
 def _number_placeholders(src: str, tgt: str) -> tuple[str, str, bool]:
@@ -227,4 +233,4 @@ def _split(
 
 def _is_fit_for_scoring(pair: Pair, config: PairsConfig) -> bool:
     """Held-out pairs are phrases, without the placeholders that would be copied for free."""
-    return len(pair.src.split()) >= config.min_words_held_out and not PLACEHOLDER.search(pair.src)
+    return num_words(pair.src) >= config.min_words_held_out and not PLACEHOLDER.search(pair.src)

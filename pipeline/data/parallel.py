@@ -3,14 +3,16 @@
 Each reader yields raw pairs with the group (component, template, file) that must stay within one split.
 """
 
+import csv
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.config import Config
 from pipeline.data.cleaning import is_blank
@@ -69,11 +71,24 @@ class TwoFiles(ParallelSource):
 
 
 class Table(ParallelSource):
-    """A tab-separated file: source and target, or group, source and target."""
+    """A file with tabs between its columns, a pair a line."""
 
     kind: Literal["table"]
     file: str
     """The file, below the source's folder."""
+    columns: tuple[Literal["src", "tgt", "group", "skip"], ...] = ("src", "tgt")
+    """What each column holds: texts, the group that stays within one split, or what is passed over."""
+    header: bool = False
+    """Whether line 1 has the names of the columns."""
+    quoting: Literal["none", "csv"] = "none"
+    """none: a quotation mark is a part of the text; csv: one around a field encloses it, and two within it are one."""
+
+    @model_validator(mode="after")
+    def _names_both_texts(self) -> "Table":
+        found = Counter(self.columns)
+        if (found["src"], found["tgt"]) != (1, 1) or found["group"] > 1:
+            raise ValueError(f"columns: src and tgt once each, group at most once; found {', '.join(self.columns)}")
+        return self
 
 
 class PairRows(ParallelSource):
@@ -112,7 +127,7 @@ def read_pairs(source: LocalisedJson | Gettext | TwoFiles | Table | PairRows, ra
             paths = [folder / source.src, folder / source.tgt, *([raw / source.reference] if source.reference else [])]
             yield from _two_files(*paths, is_empty=is_empty)
         case Table():
-            yield from _table(folder / source.file, is_empty)
+            yield from _table(folder / source.file, source, is_empty)
         case PairRows():
             for number, row in enumerate(read_rows(folder / source.file), start=1):
                 where = f"{folder / source.file}:{number}"
@@ -229,15 +244,37 @@ def _two_files(*paths: Path, is_empty: Callable[[str], bool]) -> Iterator[RawPai
         yield RawPair(row[0], row[1], f"{paths[0].name}:{number}", *row[2:])
 
 
-def _table(path: Path, is_empty: Callable[[str], bool]) -> Iterator[RawPair]:
-    number = 0
-    for number, line in read_lines(path):
-        fields = line.split("\t")
-        if len(fields) not in (2, 3) or any(map(is_empty, fields)):
-            raise ValueError(f"{path}:{number}: expected [group,] source and target between tabs, found {line[:60]!r}")
-        yield RawPair(fields[-2], fields[-1], fields[0] if len(fields) == 3 else f"{path.name}:{number}")
-    if number == 0:
+def _table(path: Path, table: Table, is_empty: Callable[[str], bool]) -> Iterator[RawPair]:
+    num_rows = 0
+    for num_rows, (number, fields) in enumerate(_fields(path, table.quoting), start=1):
+        where = f"{path}:{number}"
+        if len(fields) != len(table.columns):
+            raise ValueError(
+                f"{where}: expected {len(table.columns)} columns between tabs ({', '.join(table.columns)}), found "
+                f"{len(fields)}: {' | '.join(fields)[:60]!r}; `columns` of this source names them, as [src, tgt, skip] "
+                "or [group, src, tgt]"
+            )
+        if table.header and num_rows == 1:
+            continue
+        row = dict(zip(table.columns, fields, strict=True))
+        for name, text in row.items():
+            if name != "skip" and is_empty(text):
+                raise ValueError(f"{where}: expected a text in each column, found none in {name}")
+        yield RawPair(row["src"], row["tgt"], row.get("group", f"{path.name}:{number}"))
+    if num_rows <= table.header:
         raise ValueError(f"{path}: empty file")
+
+
+def _fields(path: Path, quoting: Literal["none", "csv"]) -> Iterator[tuple[int, list[str]]]:
+    """The columns of each row, and the number of its line: the last one where a quoted column has several."""
+    if quoting == "none":
+        yield from ((number, line.split("\t")) for number, line in read_lines(path))
+        return
+    rows = csv.reader((f"{line}\n" for _, line in read_lines(path)), delimiter="\t", strict=True)
+    try:
+        yield from ((rows.line_num, row) for row in rows)
+    except csv.Error as error:
+        raise ValueError(f"{path}:{rows.line_num}: badly quoted: {error}") from error
 
 
 def _field(row: dict[str, Any], key: str, where: str, *, may_be_empty: bool) -> str:

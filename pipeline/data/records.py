@@ -36,7 +36,8 @@ class Pair:
     source: str
     group: str
     reference: str = ""
-    """The translation before it was tokenised or lower-cased; empty where nothing was done to it."""
+    """The translation before it was tokenised, lower-cased or, of a file of valid or test, cleaned; empty where nothing
+    was done to it."""
 
 
 @dataclass(frozen=True, slots=True)

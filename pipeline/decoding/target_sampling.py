@@ -4,6 +4,8 @@ Legend: N rows (sources), M rows still running, L longest target, V scores. What
 draws alone (see `sampling.uniforms`), not on the batch.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -25,19 +27,23 @@ def sample_targets(
     temperature: float,
     top_k: int,
     top_p: float,
+    suppressed: Sequence[int] = (),
 ) -> list[Hypothesis]:
     """One target for each row, which ends with EOS at its `max_lengths` tokens at the latest.
 
-    Its log-probability, which is also its score, is that of the model itself: of temperature 1 and all tokens.
+    `suppressed` tokens are never drawn. Its log-probability, which is also its score, is that of the model itself: of
+    temperature 1 and all tokens.
     """
     num_rows = len(max_lengths)
     tokens: list[list[int]] = [[] for _ in range(num_rows)]
     log_probs = torch.zeros(num_rows, device=max_lengths.device)
+    never = torch.tensor(list(suppressed), dtype=torch.long, device=max_lengths.device)
     rows = torch.arange(num_rows, device=max_lengths.device)
     last_tokens = torch.full((num_rows,), bos, device=max_lengths.device)
     for position in range(int(max_lengths.max())):
         logits, state = model.step(last_tokens, state)
-        probs = truncated_probs(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        allowed = logits.index_fill(1, never, -torch.inf) if len(never) else logits
+        probs = truncated_probs(allowed, temperature=temperature, top_k=top_k, top_p=top_p)
         chosen = inverse_cdf(probs, draws[rows, position].to(probs))
         chosen = chosen.masked_fill(max_lengths[rows] == position + 1, eos)
         log_probs[rows] += logits.float().log_softmax(1).gather(1, chosen[:, None]).squeeze(1)

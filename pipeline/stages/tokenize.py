@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline.artifacts import publish, write_json
 from pipeline.chunks import chunks
-from pipeline.config import Config, Fraction, load
+from pipeline.config import Config, Fraction, Probability, load
 from pipeline.data.pair_arrays import EncodedPairs, write_pair_arrays
 from pipeline.data.prepared import read_rated, stream_conversations, stream_documents, stream_pairs
 from pipeline.data.records import SPLITS, Document
@@ -26,9 +26,18 @@ from pipeline.progress import progress
 from pipeline.stages.frame import flat, stage_frame
 from pipeline.stages.launch import launch
 from pipeline.text.bpe_dropout import BpeDropout
+from pipeline.text.forms import Side
+from pipeline.text.given import translation_tokenizer
 from pipeline.text.normalise import sentences
 from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Tokenizer, load_tokenizer
-from pipeline.text.training import read_wordpiece, train_byte_bpe, train_translation_bpe, train_wordpiece
+from pipeline.text.training import (
+    CHARACTER_COVERAGE,
+    read_wordpiece,
+    train_byte_bpe,
+    train_translation_bpe,
+    train_wordpiece,
+)
+from pipeline.text.unknown import UnknownCounts
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +45,7 @@ Corpus = Literal["text", "conversations", "rated"]
 Encoder = Tokenizer | BpeDropout
 _PAIRS_AT_ONCE = 10_000
 _CHARACTERS_AT_ONCE = 1_000_000
+_SHOWN_CHARACTERS = 20
 
 
 class TextTokenizerConfig(Config):
@@ -57,6 +67,9 @@ class WordPieceConfig(TextTokenizerConfig):
     """Whether it is uncased: lower-cases and strips accents. A given tokenizer.json says so itself."""
     given: str = ""
     """A folder with a tokenizer.json, or with a vocab.txt alone, to take in place of training one; empty to train."""
+    character_coverage: Probability = CHARACTER_COVERAGE
+    """Share of the occurrences of all characters that get pieces of their own, where there are more than 1,000
+    different ones; words with another character are unknown."""
     sources: tuple[str, ...] = ()
     """Sources of prepare.yaml whose running text the BERT, and the training of its tokenizer, take; empty for all."""
 
@@ -67,7 +80,11 @@ class TranslationTokenizerConfig(Config):
     vocab_size: PositiveInt
     """Ids, special tokens included."""
     given: str = ""
-    """A folder with a tokenizer.json to take as it is; empty to train one."""
+    """A folder with a tokenizer.json, or a .model file of SentencePiece, to take in place of training one; empty to
+    train."""
+    character_coverage: Probability = CHARACTER_COVERAGE
+    """Share of the occurrences of all characters that get a piece of their own, where there are more than 1,000
+    different ones; the others are unknown, and no translation has them."""
     bpe_dropout: Fraction = 0.0
     """Share of the merges that are left out at random where training pairs are segmented (Provilkov et al. 2020)."""
     num_segmentations: PositiveInt = 1
@@ -154,7 +171,12 @@ def _wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
     """Trained, or the user's own; ValueError where that is not as BERT needs it."""
     if not config.given:
         texts = TrainingTexts(prepared, config.corpora, config.sources, config.one_in)
-        return train_wordpiece(texts, vocab_size=config.vocab_size, lower_case=config.lower_case)
+        return train_wordpiece(
+            texts,
+            vocab_size=config.vocab_size,
+            lower_case=config.lower_case,
+            character_coverage=config.character_coverage,
+        )
     folder = Path(config.given)
     if (folder / VOCABULARY).is_file() and not (folder / TOKENIZER).is_file():
         tokenizer = read_wordpiece(folder / VOCABULARY, lower_case=config.lower_case)
@@ -268,45 +290,72 @@ def _write_translation(
     if config.given:
         tokenizer = _given(Path(config.given), config.vocab_size)
     else:
-        tokenizer = train_translation_bpe(PairTexts(prepared / "train.jsonl"), vocab_size=config.vocab_size)
+        tokenizer = train_translation_bpe(
+            PairTexts(prepared / "train.jsonl"),
+            vocab_size=config.vocab_size,
+            character_coverage=config.character_coverage,
+        )
     folder.mkdir()
     tokenizer.save(folder)
     training: Encoder = tokenizer
     if config.bpe_dropout:
         training = BpeDropout(tokenizer, dropout=config.bpe_dropout, seed=0)
-    encode_pairs(prepared, folder / "pairs", tokenizer, [training] * config.num_segmentations)
-    return _statistics(tokenizer, PairTexts(prepared / "test.jsonl"))
+    unknown = encode_pairs(prepared, folder / "pairs", tokenizer, [training] * config.num_segmentations)
+    _warn_of_unknown(unknown["train"])
+    rates = {f"unknown_rate_{split}_{side}": one.rate for split, both in unknown.items() for side, one in both.items()}
+    return {**_statistics(tokenizer, PairTexts(prepared / "test.jsonl")), **rates}
 
 
-def _given(folder: Path, vocab_size: int) -> Tokenizer:
-    """The user's own tokenizer; ValueError where it is not as the translation models need it."""
-    tokenizer = load_tokenizer(folder)
+def _warn_of_unknown(training: Mapping[Side, UnknownCounts]) -> None:
+    for side, unknown in training.items():
+        if unknown.rate:
+            characters = unknown.characters()
+            log.warning(
+                "translation: %.3g%% of the %s tokens of training are unknown to the tokenizer, for %d characters, "
+                "most often %s: nothing is learnt of them; more character_coverage, up to 1.0, or a larger vocab_size "
+                "leaves out fewer",
+                100 * unknown.rate,
+                {"src": "source", "tgt": "target"}[side],
+                len(characters),
+                " ".join(characters[:_SHOWN_CHARACTERS]),
+            )
+
+
+def _given(given: Path, vocab_size: int) -> Tokenizer:
+    """The user's own tokenizer; ValueError where it has another size."""
+    tokenizer = translation_tokenizer(given)
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(
-            f"translation.vocab_size: found {vocab_size}, the tokenizer in {folder} has {tokenizer.vocab_size}"
+            f"translation.vocab_size: found {vocab_size}, the tokenizer in {given} has {tokenizer.vocab_size}, with "
+            f"{tokenizer.special['eos']} and {tokenizer.special['pad']}"
         )
-    wanted = {"eos": 0, "pad": vocab_size - 1, "bos": vocab_size - 1}
-    found = {role: tokenizer.id_of(role) for role in ("eos", "pad", "bos")}
-    if found != wanted:
-        raise ValueError(f"{folder}: a tokenizer of translation has the ids {wanted}, found {found}")
     return tokenizer
 
 
-def encode_pairs(prepared: Path, folder: Path, tokenizer: Tokenizer, training: Sequence[Encoder] = ()) -> None:
-    """Writes the prepared pairs of every split in the ids of their tokenizer.
+def encode_pairs(
+    prepared: Path, folder: Path, tokenizer: Tokenizer, training: Sequence[Encoder] = ()
+) -> dict[str, dict[Side, UnknownCounts]]:
+    """Writes the prepared pairs of every split in the ids of their tokenizer; returns what it does not know of them.
 
     Those of training are written once by each encoder of `training`, or by the tokenizer.
     """
+    unknown: dict[str, dict[Side, UnknownCounts]] = {}
     for split in SPLITS:
         encoders = training if training and split == "train" else [tokenizer]
-        chunks = chain.from_iterable(_encoded(prepared / f"{split}.jsonl", encoder) for encoder in encoders)
+        counts = unknown[split] = {"src": UnknownCounts(tokenizer), "tgt": UnknownCounts(tokenizer)}
+        chunks = chain.from_iterable(_encoded(prepared / f"{split}.jsonl", encoder, counts) for encoder in encoders)
         write_pair_arrays(folder / split, chunks, vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash)
+    return unknown
 
 
-def _encoded(file: Path, encoder: Encoder) -> Iterator[EncodedPairs]:
+def _encoded(file: Path, encoder: Encoder, unknown: Mapping[Side, UnknownCounts]) -> Iterator[EncodedPairs]:
     pairs = progress(stream_pairs(file), name=f"encoding: {file.stem}", unit="pairs")
     while chunk := list(islice(pairs, _PAIRS_AT_ONCE)):
-        yield encoder.encode_batch([pair.src for pair in chunk]), encoder.encode_batch([pair.tgt for pair in chunk])
+        src, tgt = [pair.src for pair in chunk], [pair.tgt for pair in chunk]
+        encoded = encoder.encode_batch(src), encoder.encode_batch(tgt)
+        unknown["src"].add(src, encoded[0])
+        unknown["tgt"].add(tgt, encoded[1])
+        yield encoded
 
 
 def _whole(documents: Sequence[Document], tokenizer: Tokenizer) -> list[list[list[int]]]:

@@ -24,7 +24,7 @@ from pipeline.data.batches import TranslationBatch
 from pipeline.data.pair_arrays import read_pair_arrays
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_pairs
-from pipeline.data.translation import TranslationExamples, choose_examples
+from pipeline.data.translation import TranslationExamples, TranslationReport, choose_examples
 from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.layout import Layout
 from pipeline.models.flops import model_flops
@@ -189,7 +189,12 @@ def main(path: Path) -> None:
         train, report = choose_examples(
             encoded["train"], tokenizer, max_length=config.model.max_length, too_long="drop"
         )
-        valid, _ = choose_examples(encoded["valid"], tokenizer, max_length=config.model.max_length, too_long="cut")
+        valid, report_of_valid = choose_examples(
+            encoded["valid"], tokenizer, max_length=config.model.max_length, too_long="cut"
+        )
+        longest = config.model.max_length - 1
+        warn_of_long(report, "training", "the pairs are left out", num_read=len(encoded["train"].src), longest=longest)
+        warn_of_long(report_of_valid, "validation", "their ends are cut off", num_read=len(valid.src), longest=longest)
         valid_pairs = read_pairs(pairs_folder / "valid.jsonl")
         test_pairs = read_pairs(pairs_folder / "test.jsonl") if config.reads_test else None
         refuse_empty_references(test_pairs or [], pairs_folder / "test.jsonl")
@@ -222,7 +227,7 @@ def main(path: Path) -> None:
         run.finish(
             {
                 **evaluation.metrics,
-                "valid": loss | evaluation.metrics["valid"],
+                "valid": loss | evaluation.metrics["valid"] | asdict(report_of_valid),
                 "training": {
                     **asdict(report),
                     "num_parameters": sum(parameter.numel() for parameter in module.model.parameters()),
@@ -236,6 +241,20 @@ def main(path: Path) -> None:
             },
             history=module.history,
             samples=evaluation.samples,
+        )
+
+
+def warn_of_long(report: TranslationReport, split: str, outcome: str, *, num_read: int, longest: int) -> None:
+    """Says how many sides of the pairs of a split have more than the `longest` tokens, and what becomes of them."""
+    if report.num_src_too_long or report.num_tgt_too_long:
+        _log.warning(
+            "%d sources and %d targets of %d %s pairs have more than the %d tokens that the model reads: %s",
+            report.num_src_too_long,
+            report.num_tgt_too_long,
+            num_read,
+            split,
+            longest,
+            outcome,
         )
 
 

@@ -120,6 +120,12 @@ class Translator:
         """The most tokens of a text, EOS not counted."""
         return min(model.config.max_length for model in (self.model, *self.others)) - 1
 
+    @property
+    def suppressed(self) -> tuple[int, ...]:
+        """Tokens that no translation has: the unknown one stands for no text."""
+        special = self.tokenizer.special
+        return (self.tokenizer.id_of("unk"),) if "unk" in special and special["unk"] != special["eos"] else ()
+
     def as_source(self, text: str) -> str:
         """A text of people as the model reads it: one line, cleaned as `prepare` cleans pairs, in the model's form."""
         return into_form(clean_line(text), self.form, "src")
@@ -156,7 +162,8 @@ class Translator:
             search, bos, eos = self.search, self.tokenizer.bos_id, self.tokenizer.eos_id
             model, state, limits = start.model, start.state, start.limits
             if search.beam_size == 1 and num_best == 1:
-                return [[one] for one in greedy_search(model, state, bos=bos, eos=eos, max_lengths=limits)]
+                found = greedy_search(model, state, bos=bos, eos=eos, max_lengths=limits, suppressed=self.suppressed)
+                return [[one] for one in found]
             return beam_search(
                 model,
                 state,
@@ -168,6 +175,7 @@ class Translator:
                 normalisation=search.normalisation,
                 length_penalty=search.length_penalty,
                 stop=search.stop,
+                suppressed=self.suppressed,
             )
 
         return self._in_batches(sources, find)
@@ -199,6 +207,7 @@ class Translator:
                     temperature=draw.temperature,
                     top_k=draw.top_k,
                     top_p=draw.top_p,
+                    suppressed=self.suppressed,
                 )
                 for row, hypothesis in zip(found, hypotheses, strict=True):
                     row.append(hypothesis)
@@ -290,6 +299,7 @@ def save_translator(folder: Path, translator: Translator) -> None:
         num_beams=search.beam_size,
         normalisation=search.normalisation,
         length_penalty=search.length_penalty,
+        suppressed=translator.suppressed,
     )
     if search.normalisation == "gnmt" and search.beam_size > 1 and is_marian(model.config):
         _log.warning(

@@ -5,9 +5,10 @@ WordPiece (Devlin et al. 2019), cased, or lower-case with accents stripped, for 
 joint BPE (Sennrich et al. 2016) for translation: both languages in one vocabulary, a word begins with its space.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import chain
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,8 +39,12 @@ _BYTE_BPE: dict[Role, str] = {
     "system": "<system>",
 }
 _WORDPIECE: dict[Role, str] = dict(BERT_TOKENS.items())
-_MAX_ALPHABET = 1000
-"""Characters that get a piece of their own, the most frequent first; the others are unknown."""
+CHARACTER_COVERAGE = 0.9995
+"""Share of the occurrences of all characters that get a piece of their own, as in SentencePiece; the rare ones beyond
+it are unknown."""
+_SMALL_ALPHABET = 1000
+"""So many characters get a piece of their own however much they cover; alphabets that small are never cut."""
+_SPACE = "▁"
 _WORDS = r"▁?[\p{L}\p{M}]+|▁?\p{N}+|▁?[^▁\p{L}\p{M}\p{N}]+|▁"
 """Letters, digits and the rest apart, each with the space before it."""
 
@@ -65,14 +70,26 @@ def train_byte_bpe(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
     return Tokenizer(backend=backend, special=_BYTE_BPE, chat_template=CHAT_TEMPLATE)
 
 
-def train_wordpiece(texts: Iterable[str], *, vocab_size: int, lower_case: bool = True) -> Tokenizer:
+def train_wordpiece(
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    lower_case: bool = True,
+    character_coverage: float = CHARACTER_COVERAGE,
+) -> Tokenizer:
     """WordPiece with ids 0 [PAD], 1 [UNK], 2 [CLS], 3 [SEP], 4 [MASK]; lower-casing it strips accents too.
 
+    `character_coverage` of all characters get a piece of their own, as far as the vocabulary has room for two of each:
+    one that begins a word and one that continues it.
     The texts are gone through more than once and never held: what opens a file anew for each pass will do.
     """
     assert iter(texts) is not texts, "an iterator is used up after the first pass"
     normalise = normalizers.BertNormalizer(lowercase=lower_case).normalize_str
-    alphabet = _alphabet(normalise(text) for text in _not_empty(texts))
+    alphabet = _alphabet(
+        (normalise(text) for text in _not_empty(texts)),
+        character_coverage=character_coverage,
+        room=(vocab_size - len(_WORDPIECE)) // 2,
+    )
     _check_size(vocab_size, 2 * len(alphabet) + len(_WORDPIECE))
     counting = tokenizers.Tokenizer(models.WordPiece(unk_token=_WORDPIECE["unk"]))
     counting.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -98,9 +115,12 @@ def _wordpiece(ids: Mapping[str, int], *, lower_case: bool) -> Tokenizer:
     return Tokenizer(backend=wordpiece_backend(ids, lower_case=lower_case), special=_WORDPIECE)
 
 
-def train_translation_bpe(texts: Iterable[str], *, vocab_size: int) -> Tokenizer:
+def train_translation_bpe(
+    texts: Iterable[str], *, vocab_size: int, character_coverage: float = CHARACTER_COVERAGE
+) -> Tokenizer:
     """BPE over both languages, with 0 <eos>, 1 <unk> and, as the last id, <pad>, which also starts the decoder.
 
+    `character_coverage` of all characters get a piece of their own, as far as the vocabulary has room for them.
     The texts are gone through more than once and never held: what opens a file anew for each pass will do.
     """
     assert iter(texts) is not texts, "an iterator is used up after the first pass"
@@ -109,7 +129,13 @@ def train_translation_bpe(texts: Iterable[str], *, vocab_size: int) -> Tokenizer
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
     )
     normalise = backend.normalizer.normalize_str
-    alphabet = _alphabet(chain((normalise(text) for text in _not_empty(texts)), "▁"))
+    characters = _alphabet(
+        (normalise(text) for text in _not_empty(texts)),
+        character_coverage=character_coverage,
+        room=vocab_size - 3 - len(_SPACE),
+    )
+    # In the texts it is a space, and every word begins with one.
+    alphabet = sorted({*characters, _SPACE})
     _check_size(vocab_size, len(alphabet) + 3)
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Metaspace(split=False), pre_tokenizers.Split(Regex(_WORDS), "isolated")]
@@ -136,13 +162,19 @@ def _not_empty(texts: Texts) -> Texts:
     return texts
 
 
-def _alphabet(texts: Iterable[str]) -> list[str]:
-    """The most frequent characters, ties broken by code point, in the order of their code points."""
+def _alphabet(texts: Iterable[str], *, character_coverage: float, room: int) -> list[str]:
+    """The most frequent characters, ties broken by code point, in the order of their code points.
+
+    So many that they cover the share of all occurrences that is asked for: 1,000 at the least, and beyond these no more
+    than there is room for.
+    """
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(text)
-    visible = [(-count, character) for character, count in counts.items() if not character.isspace()]
-    return sorted(character for _, character in sorted(visible)[:_MAX_ALPHABET])
+    ranked = sorted((-count, character) for character, count in counts.items() if not character.isspace())
+    covered = list(accumulate(-count for count, _ in ranked))
+    wanted = bisect_left(covered, character_coverage * covered[-1]) + 1
+    return sorted(character for _, character in ranked[: max(_SMALL_ALPHABET, min(wanted, room))])
 
 
 def _check_size(vocab_size: int, smallest: int) -> None:

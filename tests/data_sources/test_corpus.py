@@ -47,7 +47,7 @@ msgstr[1] "%d Hunde"
 def table(raw: Path, rows: list[tuple[str, str, str]], *, name: str = "s") -> Table:
     (raw / name).mkdir(parents=True, exist_ok=True)
     (raw / name / "p.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
-    return Table(kind="table", source=name, file="p.tsv")
+    return Table(kind="table", source=name, file="p.tsv", columns=("group", "src", "tgt"))
 
 
 def localised(raw: Path, components: dict[str, dict[str, str]]) -> LocalisedJson:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.pairs import PairsConfig, prepare_pairs
-from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, PairRows, Table, TwoFiles
+from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, PairRows, Table, TwoFiles, read_pairs
 from pipeline.data.records import Pair
-from pipeline.text.forms import MosesText
+from pipeline.stages.translation_scores import as_plain
+from pipeline.text.forms import PLAIN, MosesText
 from pipeline.text.training import train_translation_bpe
 
 MOSES = MosesText(kind="moses", src="en", tgt="de", lowercase=True)
@@ -51,6 +52,28 @@ def test_text_that_has_its_form_already_is_left_alone_and_its_reference_comes_fr
     assert (pair.src, pair.tgt, pair.reference) == ("a cat 's .", "eine katze !", "Eine Katze!")
 
 
+@pytest.mark.parametrize("form", [{}, {"text": MOSES}])
+@pytest.mark.parametrize("kind", ["two_files", "table", "rows"])
+def test_a_translation_of_a_test_set_is_scored_against_the_untouched_line(
+    kind: str, form: dict[str, MosesText], tmp_path: Path
+) -> None:
+    raw = "Cafe\u0301 &amp; Tee  f\u00fcr\u200bzwei "
+    found = prepared(tmp_path, source_of(kind, "test", [("a cat", raw), ("a dog", "ein Hund")], tmp_path), **form)
+    one, two = found["test"]
+    assert one.reference == raw
+    assert one.tgt == ("caf\u00e9 & tee f\u00fcrzwei" if form else "Caf\u00e9 & Tee f\u00fcrzwei")
+    assert as_plain(["", ""], [one, two], MOSES if form else PLAIN)[1] == [raw, "ein Hund"]
+
+
+def test_a_reference_of_a_third_file_stays_untouched(tmp_path: Path) -> None:
+    (tmp_path / "raw.de").write_text("Tee &amp;  Caf\u00e9!\n")
+    test = two_files(tmp_path, "test", ["tea"], ["tee &amp; caf\u00e9 !"], reference="raw.de")
+    (pair,) = prepared(tmp_path, test, text=MOSES, text_is_applied=True)["test"]
+    assert (pair.tgt, pair.reference) == ("tee & caf\u00e9 !", "Tee &amp;  Caf\u00e9!")
+    (bare,) = prepared(tmp_path, test.model_copy(update={"reference": ""}), text=MOSES, text_is_applied=True)["test"]
+    assert bare.reference == "", "a target of Moses tokens is nothing that people wrote"
+
+
 def test_files_of_different_length_are_refused_with_all_their_counts(tmp_path: Path) -> None:
     (tmp_path / "raw.de").write_text("Eins\nZwei\nDrei\n")
     test = two_files(tmp_path, "test", ["one", "two"], ["eins", "zwei"], reference="raw.de")
@@ -88,7 +111,7 @@ def source_of(kind: str, into: str, pairs: list[tuple[str, str]], raw: Path) -> 
     ("kind", "messages"),
     [
         ("two_files", (r"{into}\.en:2: empty line", r"{into}\.de:2: empty line")),
-        ("table", (r"own/pairs:2: expected .* source and target", r"own/pairs:2: expected .* source and target")),
+        ("table", (r"own/pairs:2: expected a text .* none in src", r"own/pairs:2: expected a text .* none in tgt")),
         ("rows", (r"own/pairs:2: en is empty", r"own/pairs:2: de is empty")),
     ],
 )
@@ -113,6 +136,50 @@ def test_an_empty_line_of_training_is_refused(kind: str, tmp_path: Path) -> None
     source = source_of(kind, "train", [("a dog", "ein Hund"), ("a cat", " ")], tmp_path)
     with pytest.raises(ValueError, match=r":2: e"):
         prepared(tmp_path, source)
+
+
+def table(raw: Path, text: str, **settings: object) -> Table:
+    """A table for training with this text."""
+    (raw / "own").mkdir()
+    (raw / "own/pairs.tsv").write_text(text)
+    return Table.model_validate({"kind": "table", "source": "own", "file": "pairs.tsv", "into": "train", **settings})
+
+
+TATOEBA = "Go.\tGeh.\tCC-BY 2.0 #1\nA cat.\tEine Katze.\tCC-BY 2.0 #2\n"
+
+
+def test_a_third_column_that_nobody_explained_is_refused_with_its_line_and_the_number_of_columns(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(
+        ValueError, match=r"pairs.tsv:1: expected 2 columns between tabs \(src, tgt\), found 3: 'Go. \| Geh."
+    ):
+        prepared(tmp_path, table(tmp_path, TATOEBA))
+
+
+def test_columns_say_what_a_table_holds_and_a_header_is_no_pair(tmp_path: Path) -> None:
+    source = table(tmp_path, f"English\tGerman\t\n{TATOEBA}", columns=["src", "tgt", "skip"], header=True)
+    pairs = prepared(tmp_path, source)["train"]
+    assert [(pair.src, pair.tgt) for pair in pairs] == [("Go.", "Geh."), ("A cat.", "Eine Katze.")]
+    turned = source.model_copy(update={"columns": ("tgt", "group", "src")})
+    first = next(read_pairs(turned, tmp_path))
+    assert (first.src, first.tgt, first.group) == ("CC-BY 2.0 #1", "Go.", "Geh.")
+
+
+@pytest.mark.parametrize("columns", [["src"], ["src", "tgt", "tgt"], ["group", "group", "src", "tgt"]])
+def test_columns_that_do_not_name_both_texts_once_are_refused(columns: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"src and tgt once each, group at most once; found {', '.join(columns)}"):
+        table(tmp_path, TATOEBA, columns=columns)
+
+
+def test_quotation_marks_are_text_unless_the_table_is_quoted(tmp_path: Path) -> None:
+    source = table(tmp_path, '"He said ""go""."\tGeh.\n')
+    assert next(read_pairs(source, tmp_path)).src == '"He said ""go""."'
+    quoted = source.model_copy(update={"quoting": "csv"})
+    assert next(read_pairs(quoted, tmp_path)).src == 'He said "go".'
+    (tmp_path / "own/pairs.tsv").write_text('a\tb\n"a" dog\tb\n')
+    with pytest.raises(ValueError, match=r"pairs.tsv:2: badly quoted"):
+        list(read_pairs(quoted, tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", " ", "\u200b"])

@@ -24,7 +24,10 @@ sources:
 """
 TOY_PREPARE = """
 text: {sources: [{kind: files, source: toy, files: text/*.txt}]}
-translation: {sources: [{kind: table, source: toy, file: translation.tsv}], num_valid: 20, num_test: 20}
+translation:
+  sources: [{kind: table, source: toy, file: translation.tsv, columns: [group, src, tgt]}]
+  num_valid: 20
+  num_test: 20
 rated: {sources: [{kind: table, source: toy, file: rated.tsv}]}
 rated_as_text: true
 conversations: {sources: [{kind: chats, source: toy, file: conversations.jsonl}], reviews: {opening_share: 0.5}}

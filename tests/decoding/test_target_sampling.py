@@ -15,14 +15,20 @@ LENGTHS = [12, 9, 3, 1, 15, 2, 10, 7]
 
 
 def drawn(
-    rows: list[int], *, seed: int = 3, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    rows: list[int],
+    *,
+    seed: int = 3,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    suppressed: tuple[int, ...] = (),
 ) -> list[Hypothesis]:
     return sample_targets(
         ToyModel(vocab_size=6),
         ToyState(tensor([SOURCES[i] for i in rows])),
         uniforms(seed=seed, iteration=0, prompt_ids=rows, num_positions=max(LENGTHS[i] for i in rows)),
         bos=BOS, eos=EOS, max_lengths=tensor([LENGTHS[i] for i in rows]), temperature=temperature, top_k=top_k,
-        top_p=top_p,
+        top_p=top_p, suppressed=suppressed,
     )  # fmt: skip
 
 
@@ -52,6 +58,14 @@ def test_drawing_from_the_likeliest_token_alone_is_greedy_search() -> None:
     )
     assert [one.tokens for one in found] == [one.tokens for one in best]
     assert any(one.tokens for one in found)
+
+
+def test_suppressed_tokens_are_never_drawn_and_leave_their_share_to_the_others() -> None:
+    free = drawn(list(range(8)))
+    held = drawn(list(range(8)), suppressed=(2, 4))
+    assert {2, 4} <= {token for one in free for token in one.tokens}
+    found = {token for one in held for token in one.tokens}
+    assert found and not found & {2, 4}
 
 
 def test_a_target_ends_at_its_longest_length() -> None:

@@ -23,7 +23,7 @@ from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.models.recurrent import Recurrent
 from pipeline.stages.tokenize import encode_pairs
 from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model, padding_share
-from pipeline.stages.translation import SearchConfig, Translator, open_translator, save_translator
+from pipeline.stages.translation import DrawConfig, SearchConfig, Translator, open_translator, save_translator
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_translation_bpe
 from tests.stages import grammar
@@ -120,6 +120,22 @@ def test_a_blank_text_stays_blank_and_a_text_that_is_too_long_is_refused_by_name
         one.translate(["amber", long])
     (cut,) = one.translate([long], too_long="cut")
     assert 0 < len(cut.tokens) < 8
+
+
+@pytest.mark.parametrize("beam_size", [1, 4])
+def test_no_translation_has_an_unknown_token_however_likely_it_is(beam_size: int, tmp_path: Path) -> None:
+    one = translator("transformer", tied_embeddings="none")
+    one = replace(one, search=one.search.model_copy(update={"beam_size": beam_size}))
+    unknown = one.tokenizer.id_of("unk")
+    with torch.no_grad():
+        one.model.embeddings.output.bias[unknown] += 100.0
+    sources = one.encode([pair.src for pair in pairs(range(4))], too_long="cut")
+    draw = DrawConfig(temperature=1.0, top_k=0, top_p=1.0, seed=1)
+    searched = [*one.searched(sources, num_best=1), *one.drawn(sources, range(4), draw, num_draws=1)]
+    tokens = {token for batch in searched for _, row in batch for found in row for token in found.tokens}
+    assert tokens and unknown not in tokens
+    save_translator(tmp_path / "model", one)
+    assert read_json(tmp_path / "model/generation_config.json")["bad_words_ids"] == [[one.tokenizer.pad_id], [unknown]]
 
 
 @pytest.mark.parametrize("kind", KINDS)

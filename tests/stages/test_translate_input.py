@@ -18,18 +18,29 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return snapshot(tmp_path_factory.mktemp("code"))
 
 
-def test_a_test_source_that_is_too_long_is_translated_without_its_end_counted_and_told(
+def test_what_is_too_long_is_left_out_of_training_and_cut_elsewhere_counted_and_told(
     tmp_path: Path, code: Path
 ) -> None:
     made = workspace(tmp_path / "workspace", code, "transformer", settings("transformer"))
-    file = made.root / "data/tiny/prepared/translation/test.jsonl"
+    folder = made.root / "data/tiny/prepared/translation"
+    file = folder / "test.jsonl"
     first, *others = pairs(SPLITS["test"])
     long = replace(first, src=" ".join([first.src] * 40))
     write_records(file, [long, *others])
+    for split, copies in (("train", 2), ("valid", 1)):
+        read = pairs(SPLITS[split])
+        write_records(folder / f"{split}.jsonl", [replace(read[0], tgt=long.src)] * copies + read[copies:])
+    tokens = made.root / "data/tiny/tokens/translation/pairs"
+    shutil.rmtree(tokens)
+    encode_pairs(folder, tokens, tokenizer())
     log = made.run("cpu").log
+    assert "0 sources and 2 targets of 80 training pairs have more than the 47 tokens" in log
+    assert "0 sources and 1 targets of 10 validation pairs have more than the 47 tokens" in log
     assert f"1 of {len(others) + 1} test sources have more than the 47 tokens that the model reads" in log
     metrics = read_json(made.root / "metrics/tiny/translate/transformer.json")
     assert metrics["test"] == {"num_pairs": len(others) + 1, "num_src_too_long": 1}
+    assert (metrics["training"]["num_pairs"], metrics["training"]["num_tgt_too_long"]) == (78, 2)
+    assert (metrics["valid"]["num_pairs"], metrics["valid"]["num_tgt_too_long"]) == (10, 1)
 
 
 def test_an_empty_reference_is_refused_before_any_training(tmp_path: Path, code: Path) -> None:

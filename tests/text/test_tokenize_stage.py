@@ -140,6 +140,23 @@ def test_bad_input_is_named_and_leaves_the_earlier_output_as_it_was(texts: tuple
         main(CONFIG)
 
 
+def test_unknown_characters_of_training_are_told_with_their_share_and_counted_on_both_sides(
+    texts: tuple[str, ...], translation_bpe: Tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("given").mkdir()
+    translation_bpe.save(Path("given"))
+    prepare(texts, "translation: {vocab_size: 200, given: given}\n")
+    write_records(Path("data/own/prepared/translation/train.jsonl"), [Pair("p", "the", "жч the ж", "own", "p")])
+    main(CONFIG)
+    num_tokens = len(translation_bpe.encode("жч the ж"))
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{300 / num_tokens:.3g}% of the target tokens" in told and "2 characters, most often ж ч:" in told
+    report = json.loads(Path("metrics/own/tokenize.json").read_text())["translation"]
+    assert report["unknown_rate_train_src"] == 0.0
+    assert report["unknown_rate_train_tgt"] == pytest.approx(3 / num_tokens)
+    assert report["unknown_rate_test_tgt"] > 0.0
+
+
 def test_a_given_tokenizer_is_taken_as_it_is_and_the_pairs_are_in_its_ids(texts: tuple[str, ...]) -> None:
     prepare(texts)
     main(CONFIG)
@@ -152,15 +169,20 @@ def test_a_given_tokenizer_is_taken_as_it_is_and_the_pairs_are_in_its_ids(texts:
     assert arrays.src.row(0).tolist() == given.encode("entirely")
 
 
-def test_a_given_tokenizer_of_another_size_or_convention_is_refused(texts: tuple[str, ...]) -> None:
+def test_a_given_tokenizer_of_another_size_is_refused_and_one_of_other_ids_is_renumbered(
+    texts: tuple[str, ...],
+) -> None:
     prepare(texts)
     main(CONFIG)
     prepare(texts, "translation: {vocab_size: 90, given: data/own/tokens/translation}")
-    with pytest.raises(ValueError, match=r"vocab_size: found 90, the tokenizer in .*translation has 100"):
+    with pytest.raises(ValueError, match=r"vocab_size: found 90, the tokenizer in .*translation has 100, with <eos>"):
         main(CONFIG)
-    prepare(texts, "translation: {vocab_size: 320, given: data/own/tokens/bpe}")
-    with pytest.raises(ValueError, match=r"bpe: a tokenizer of translation has the ids .*'eos': 0.*found .*'eos': 2"):
-        main(CONFIG)
+    shutil.copytree("data/own/tokens/bpe", "bpe")
+    prepare(texts, "translation: {vocab_size: 320, given: bpe}")
+    main(CONFIG)
+    given, taken = load_tokenizer(Path("bpe")), load_tokenizer(Path("data/own/tokens/translation"))
+    arrays = read_pair_arrays(Path("data/own/tokens/translation/pairs/test"), tokenizer_hash=taken.hash)
+    assert taken.tokens(arrays.src.row(0).tolist()) == given.tokens(given.encode(texts[0]))
 
 
 def test_training_pairs_are_written_in_several_segmentations_and_the_others_in_one(texts: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ of <pad> is written as -10,000, so that the probabilities are the same; tools th
 CTranslate2, and `bad_words_ids` come to the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -79,8 +79,11 @@ def marian_generation_settings(
     num_beams: int,
     normalisation: Literal["length", "gnmt"],
     length_penalty: float,
+    suppressed: Sequence[int] = (),
 ) -> dict[str, Any]:
     """What generation_config.json holds for a `MarianMTModel`; the recurrent models follow the same conventions.
+
+    `suppressed` tokens are never generated, nor is the padding.
 
     A log-probability of n tokens is divided by `n ** a` (length) or by `((5 + n) / 6) ** a` (gnmt), with a the
     `length_penalty`. `transformers` reads that key as the first, always. GNMT's a goes by a name of our own, which
@@ -93,7 +96,7 @@ def marian_generation_settings(
         "pad_token_id": pad,
         "eos_token_id": 0,
         "bos_token_id": None,
-        "bad_words_ids": [[pad]],
+        "bad_words_ids": [[token] for token in (pad, *suppressed)],
         "forced_eos_token_id": None,
         "max_length": config.max_length,
         "num_beams": num_beams,

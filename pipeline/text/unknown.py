@@ -1,0 +1,35 @@
+"""How much of some texts a tokenizer does not know: what it turns into its unknown token is lost."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from pipeline.text.tokenizer import Tokenizer
+
+
+class UnknownCounts:
+    """Counts of tokens, and of the characters that have none."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._unknown = tokenizer.id_of("unk") if "unk" in tokenizer.special else None
+        self._suspects: Counter[str] = Counter()
+        self._num_tokens = self._num_unknown = 0
+
+    def add(self, texts: Sequence[str], encoded: Sequence[Sequence[int]]) -> None:
+        """Counts some texts and their ids."""
+        for text, ids in zip(texts, encoded, strict=True):
+            self._num_tokens += len(ids)
+            found = 0 if self._unknown is None else ids.count(self._unknown)
+            if found:
+                self._num_unknown += found
+                self._suspects.update(text)
+
+    @property
+    def rate(self) -> float:
+        """Share of the unknown token among all; 0 where there are none."""
+        return self._num_unknown / max(1, self._num_tokens)
+
+    def characters(self) -> list[str]:
+        """The characters that the tokenizer does not know, the most frequent first, ties by code point."""
+        ranked = sorted((-count, character) for character, count in self._suspects.items())
+        return [character for _, character in ranked if self._unknown in self._tokenizer.encode(character)]
