@@ -89,6 +89,7 @@ def _translate(options: argparse.Namespace) -> int:
     is_prompt = _is_prompt(options)
     check_translate(options, is_prompt=is_prompt)
     from pipeline import cli_translate
+    from pipeline.inference_device import chosen_device
     from pipeline.profile import current_layout
     from pipeline.stages.translation import DrawConfig
 
@@ -103,9 +104,9 @@ def _translate(options: argparse.Namespace) -> int:
     )
     translator = cli_translate.opened(
         options.model or [current_layout(options.profile).model(TRANSLATOR)],
-        beam_size=options.beam,
-        length_penalty=options.length_penalty,
-        stop=options.stop,
+        chosen_device(options.device),
+        {"beam_size": options.beam, "length_penalty": options.length_penalty, "stop": options.stop},
+        batch_tokens=options.batch_tokens,
     )
     tally = cli_translate.Tally()
     if is_prompt:
@@ -152,6 +153,7 @@ def _answer_questions(options: argparse.Namespace) -> int:
     check_questions(options)
     from pipeline import cli_answer
     from pipeline.data.records import read_text
+    from pipeline.inference_device import chosen_device
     from pipeline.profile import current_layout
 
     wish = cli_answer.AnswerWish(
@@ -159,7 +161,8 @@ def _answer_questions(options: argparse.Namespace) -> int:
         passage=read_text(options.passage) if options.passage else "",
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
     )
-    model = cli_answer.opened(options.model or current_layout(options.profile).model(ANSWERER))
+    folder = options.model or current_layout(options.profile).model(ANSWERER)
+    model = cli_answer.opened(folder, chosen_device(options.device))
 
     def answer(lines: Iterable[str], wish: "AnswerWish") -> None:
         note = cli_answer.note_on(
@@ -188,9 +191,11 @@ def _classify(options: argparse.Namespace) -> int:
     if options.pairs and options.text and len(options.text) != 2:
         raise ValueError(f"--pairs: expected two texts, each one argument, found {len(options.text)}")
     from pipeline import cli_classify
+    from pipeline.inference_device import chosen_device
     from pipeline.profile import current_layout
 
-    model = cli_classify.opened(options.model or current_layout(options.profile).model(MODELS["classify"]))
+    folder = options.model or current_layout(options.profile).model(MODELS["classify"])
+    model = cli_classify.opened(folder, chosen_device(options.device))
     name = "the text" if options.text else str(options.file or STANDARD_INPUT)
 
     def classify(lines: Iterable[str]) -> None:
@@ -257,11 +262,13 @@ def _answer(options: argparse.Namespace) -> int:
 def _tag_columns(options: argparse.Namespace) -> int:
     """Tags a column file as it comes."""
     from pipeline import cli_tag
+    from pipeline.inference_device import chosen_device
     from pipeline.profile import current_layout
 
     given = given_or_default(options, COLUMNS)
     columns = cli_tag.Columns.model_validate(given | {"name": str(options.file or STANDARD_INPUT)})
-    model = cli_tag.opened_tagger(options.model or current_layout(options.profile).model(MODELS["tag"]))
+    folder = options.model or current_layout(options.profile).model(MODELS["tag"])
+    model = cli_tag.opened_tagger(folder, chosen_device(options.device))
     for line in cli_tag.tag_columns(model, lines_of(options.file), columns):
         print(line)
     sys.stdout.flush()
@@ -271,9 +278,13 @@ def _tag_columns(options: argparse.Namespace) -> int:
 def _answerer(options: argparse.Namespace) -> "Answerer":
     """The function behind a command. Imported here: help and errors of the command line need no torch."""
     from pipeline import cli_commands
+    from pipeline.inference_device import chosen_device
     from pipeline.profile import current_layout
 
     folder = options.model or current_layout(options.profile).model(MODELS[options.command])
+    if options.command == "similar":
+        return cli_commands.neighbouring(folder, options.num)
+    device = chosen_device(options.device)
     match options.command:
         case "generate" | "chat":
             drawing = given_or_default(options, ANSWERING)
@@ -285,17 +296,17 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
                 seed=int(drawing["seed"]),
             )
             begin = cli_commands.chatting if options.command == "chat" else cli_commands.continuing
-            return begin(folder, draw)
+            return begin(folder, device, draw)
         case "tag":
             from pipeline import cli_tag
 
-            return cli_tag.tagging(cli_tag.opened_tagger(folder), as_json=options.json, tokenised=options.tokenised)
+            return cli_tag.tagging(
+                cli_tag.opened_tagger(folder, device), as_json=options.json, tokenised=options.tokenised
+            )
         case "fill-mask":
-            return cli_commands.filling(folder, options.num)
-        case "similar":
-            return cli_commands.neighbouring(folder, options.num)
+            return cli_commands.filling(folder, device, options.num)
         case _:
-            return cli_commands.scoring(folder)
+            return cli_commands.scoring(folder, device)
 
 
 def _keeping_empty(answer: "Answerer", lines: Sequence[str]) -> list[str]:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pipeline.artifacts import CONFIG, read_json
 from pipeline.cli_commands import wrong_kind
 from pipeline.cli_lines import in_groups
@@ -32,11 +34,11 @@ class AnswerWish:
             raise ValueError(f"--n-best: found {self.num_best}, allowed is 1 or more")
 
 
-def opened(folder: Path) -> Answerer:
-    """The model of a folder; ValueError where it holds another kind."""
+def opened(folder: Path, device: torch.device) -> Answerer:
+    """The model of a folder on a device; ValueError where it holds another kind."""
     if kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder) != "answerer":
         raise wrong_kind(folder, "a model that answers questions", open_model(folder))
-    model = open_model(folder)
+    model = open_model(folder, device)
     assert isinstance(model, Answerer)
     return model
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import torch
+
 from pipeline.cli_commands import wrong_kind
 from pipeline.cli_lines import in_groups
 from pipeline.inference import Classifier, open_model
@@ -11,9 +13,9 @@ _LINES_AT_ONCE = 512
 """Lines of a stream that are read together: those of like length are then computed together."""
 
 
-def opened(folder: Path) -> Classifier:
-    """The model of a folder; ValueError where it holds another kind."""
-    model = open_model(folder)
+def opened(folder: Path, device: torch.device) -> Classifier:
+    """The model of a folder on a device; ValueError where it holds another kind."""
+    model = open_model(folder, device)
     if not isinstance(model, Classifier):
         raise wrong_kind(folder, "a classifier", model)
     return model

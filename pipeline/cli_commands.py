@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pipeline.inference import BothWaysScorer, Classifier, Generator, Scorer, Turn, open_model
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
@@ -43,15 +45,15 @@ class Draw:
         )
 
 
-def continuing(folder: Path, draw: Draw) -> Answerer:
+def continuing(folder: Path, device: torch.device, draw: Draw) -> Answerer:
     """What the GPT writes behind each text."""
-    model = _generator(folder)
+    model = _generator(folder, device)
     return lambda texts: model.extend(texts, draw.decoding)
 
 
-def chatting(folder: Path, draw: Draw) -> Answerer:
+def chatting(folder: Path, device: torch.device, draw: Draw) -> Answerer:
     """One conversation, in which each text is the next turn of the user."""
-    model = _generator(folder)
+    model = _generator(folder, device)
     turns: list[Turn] = []
 
     def answer(texts: Sequence[str]) -> list[str]:
@@ -65,9 +67,9 @@ def chatting(folder: Path, draw: Draw) -> Answerer:
     return answer
 
 
-def scoring(folder: Path) -> Answerer:
+def scoring(folder: Path, device: torch.device) -> Answerer:
     """The reward of each `request TAB answer`."""
-    model = open_model(folder)
+    model = open_model(folder, device)
     if not isinstance(model, Scorer):
         raise wrong_kind(folder, "a reward model", model)
 
@@ -83,9 +85,9 @@ def scoring(folder: Path) -> Answerer:
     return score
 
 
-def filling(folder: Path, num_candidates: int) -> Answerer:
+def filling(folder: Path, device: torch.device, num_candidates: int) -> Answerer:
     """Each text with its gaps filled and the probability of that behind a tab; or the likeliest tokens of each gap."""
-    model = open_model(folder)
+    model = open_model(folder, device)
     if not isinstance(model, GapFiller):
         raise wrong_kind(folder, "a pretrained BERT", model)
     if num_candidates < 0:
@@ -112,8 +114,8 @@ def neighbouring(folder: Path, num_neighbours: int) -> Answerer:
     ]
 
 
-def _generator(folder: Path) -> Generator:
-    model = open_model(folder)
+def _generator(folder: Path, device: torch.device) -> Generator:
+    model = open_model(folder, device)
     if not isinstance(model, Generator):
         raise wrong_kind(folder, "a GPT", model)
     return model

@@ -32,6 +32,7 @@ RESAMPLING = {"resamples": 1000, "seed": 0}
 """The paired bootstrap of bleu, unless told otherwise."""
 COLUMNS = {"word_column": 1, "separator": "whitespace", "comment": "", "scheme": "iob2"}
 """How --conll of tag reads and writes, unless told otherwise."""
+_PROFILE = "another profile than that of conf/profile.yaml"
 _SEARCHING = ("beam", "length_penalty", "stop")
 _TRANSLATE = (
     "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
@@ -67,8 +68,7 @@ def parser() -> argparse.ArgumentParser:
         texts = "words" if name == "similar" else "one text"
         command.add_argument("text", nargs="*", help=f"{texts}; without it: --file, a pipe, or a prompt")
         command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
-        command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{stage})")
-        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+        _add_model(command, stage, has_device=name != "similar")
         if name in ("generate", "chat"):
             command.add_argument("--max-new-tokens", type=int, default=48, help="longest answer (default: 48)")
             command.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)")
@@ -104,21 +104,25 @@ def parser() -> argparse.ArgumentParser:
         "--step", action="store_true", help="also take one real optimizer step on the CPU, on generated tokens"
     )
     for command in (doctor, results):
-        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+        command.add_argument("--profile", default="", help=_PROFILE)
     return found
+
+
+def _add_model(command: argparse.ArgumentParser, stage: str, *, has_device: bool = True, several: str = "") -> None:
+    """Which model answers, and on what; `several` says what becomes of more than one."""
+    text = f"a model folder (default: models/PROFILE/{stage}){several}"
+    command.add_argument("--model", type=Path, action="append" if several else "store", help=text)
+    command.add_argument("--profile", default="", help=_PROFILE)
+    if has_device:
+        text = "cpu, cuda or cuda:NUMBER; auto is CUDA where it is found, else the CPU (default: auto)"
+        command.add_argument("--device", default="auto", help=text)
 
 
 def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument("text", nargs="*", help="one text; without it: --file, a pipe, or a prompt")
     command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
     command.add_argument("--output", type=Path, help="write to this file, which appears when all is translated")
-    command.add_argument(
-        "--model",
-        type=Path,
-        action="append",
-        help=f"a model folder (default: models/PROFILE/{TRANSLATOR}); given several times: an ensemble",
-    )
-    command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+    _add_model(command, TRANSLATOR, several="; given several times: an ensemble")
     command.add_argument("--beam", type=int, help="hypotheses of the search; 1 is greedy (default: the model's)")
     command.add_argument("--length-penalty", type=float, help="0 prefers short translations (default: the model's)")
     command.add_argument(
@@ -136,6 +140,9 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lines-at-once", type=int, help="lines read and sorted at once; 1 answers each as it comes (default: 1024)"
     )
+    command.add_argument(
+        "--batch-tokens", type=int, help="tokens translated together: more of them fill a large GPU (default: 2048)"
+    )
     command.add_argument("--sample", action="store_true", help="draw translations in place of searching the best")
     command.add_argument("--temperature", type=float, help="of --sample: below 1 is closer to the best (default: 1)")
     command.add_argument("--top-k", type=int, help="of --sample: draw from the likeliest; 0 for all (default: 0)")
@@ -148,8 +155,7 @@ def _add_answer(command: argparse.ArgumentParser) -> None:
     command.add_argument("text", nargs="*", help="a passage and a question; of --passage: a question")
     command.add_argument("--passage", type=Path, help="a UTF-8 file: the passage of all questions")
     command.add_argument("--file", type=Path, help="a UTF-8 file with passage, tab and question on each line")
-    command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{ANSWERER})")
-    command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+    _add_model(command, ANSWERER)
     command.add_argument(
         "--n-best", type=int, default=0, help="so many answers a line: number ||| answer ||| probability ||| score"
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from pydantic import PositiveInt
 
 from pipeline.cli_commands import Answerer, wrong_kind
@@ -32,9 +33,9 @@ class Columns(Config):
     """Of the file, for messages."""
 
 
-def opened_tagger(folder: Path) -> Tagger:
-    """The tagger in a folder; ValueError for another kind of model."""
-    model = open_model(folder)
+def opened_tagger(folder: Path, device: torch.device) -> Tagger:
+    """The tagger in a folder, on a device; ValueError for another kind of model."""
+    model = open_model(folder, device)
     if not isinstance(model, Tagger):
         raise wrong_kind(folder, "a tagger", model)
     return model

@@ -3,7 +3,7 @@
 Lines are read in groups and sorted by length inside of one, so a text of any size takes the memory of a group.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ import torch
 from pipeline.artifacts import CONFIG, read_json
 from pipeline.cli_commands import wrong_kind
 from pipeline.cli_lines import in_groups, one_line, replacing
-from pipeline.inference import open_model
+from pipeline.inference import open_model, put_on
 from pipeline.kinds import kind_of
 from pipeline.progress import progress
 from pipeline.report.attention_picture import FORMATS, Panel, save_attention_picture
@@ -73,25 +73,31 @@ class Tally:
 
 
 def opened(
-    folders: Sequence[Path], *, beam_size: int | None, length_penalty: float | None, stop: str | None
+    folders: Sequence[Path],
+    device: torch.device,
+    changes: Mapping[str, int | float | str | None],
+    *,
+    batch_tokens: int | None,
 ) -> Translator:
-    """The translator of one folder, or an ensemble of several, with the settings of the first but for those given.
+    """The translator of one folder, or an ensemble of several, with the settings of the first but for `changes`.
 
-    ValueError for settings that greedy search would ignore.
+    These are settings of the search; None stands for no change. ValueError for what greedy search would ignore.
     """
     for folder in folders:
         if kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder) != "translator":
             raise wrong_kind(folder, "a translation model", open_model(folder))
     translator = open_ensemble(folders)
-    changes = {"beam_size": beam_size, "length_penalty": length_penalty, "stop": stop}
+    put_on(translator, device)
     changed = translator.search.model_dump() | {name: value for name, value in changes.items() if value is not None}
     search = SearchConfig.model_validate(changed)
     if search.beam_size == 1:
         for name in ("length_penalty", "stop"):
-            if changes[name] is not None:
+            if changes.get(name) is not None:
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option} is for --beam of 2 or more: found a beam of 1, which is greedy search")
-    return replace(translator, search=search)
+    if batch_tokens is not None and batch_tokens < 1:
+        raise ValueError(f"--batch-tokens: found {batch_tokens}, allowed is 1 or more")
+    return replace(translator, search=search, tokens_at_once=batch_tokens or translator.tokens_at_once)
 
 
 def translate_lines(

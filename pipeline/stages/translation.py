@@ -114,6 +114,8 @@ class Translator:
     """The form of the texts that the model reads and writes."""
     others: tuple[Seq2Seq | Recurrent, ...] = ()
     """Models of the same tokenizer that decide on each token together with `model`: an ensemble."""
+    tokens_at_once: int = _TOKENS_PER_BATCH
+    """Tokens of the sources, padded ones too, that are searched together; more of them where one text has more."""
 
     @property
     def longest_text(self) -> int:
@@ -231,7 +233,7 @@ class Translator:
         if len(filled) == 0:
             return
         lengths = np.array([len(sources[i]) for i in filled], dtype=np.int64)
-        batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(lengths.max())))
+        batching = ByTokens(kind="tokens", tokens_per_step=max(self.tokens_at_once, int(lengths.max())))
         steps = plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0)
 
         @torch.inference_mode()

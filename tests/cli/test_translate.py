@@ -18,6 +18,7 @@ from sacremoses import MosesDetokenizer
 from pipeline import cli_translate
 from pipeline.cli import main
 from pipeline.cli_translate import Tally, Wish, translate_lines
+from pipeline.inference_device import CPU
 from pipeline.stages.source_weights import attention_map
 from pipeline.stages.translation import DrawConfig, Translator, open_ensemble, open_translator
 from tests.cli.conftest import ROOT
@@ -230,11 +231,11 @@ def test_the_n_best_are_listed_as_moses_does_best_first_with_what_the_search_gav
 def test_the_search_of_the_command_line_replaces_that_of_the_folder(
     translator: Translator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = cli_translate.opened([Path(FOLDER, "transformer")], beam_size=3, length_penalty=2.0, stop="filled").search
+    changes = {"beam_size": 3, "length_penalty": 2.0, "stop": "filled"}
+    asked = cli_translate.opened([Path(FOLDER, "transformer")], CPU, changes, batch_tokens=None).search
     assert (asked.beam_size, asked.length_penalty, asked.stop) == (3, 2.0, "filled")
-    assert cli_translate.opened([Path(FOLDER, "second")], beam_size=None, length_penalty=None, stop=None).search == (
-        translator.search
-    )
+    nothing = dict.fromkeys(changes)
+    assert cli_translate.opened([Path(FOLDER, "second")], CPU, nothing, batch_tokens=None).search == translator.search
     search = translator.search.model_copy(update={"beam_size": 5, "length_penalty": 3.0})
     (expected,) = replace(translator, search=search).translate(["a dog ran"])
     arguments = ["--beam", "5", "--length-penalty", "3", "--n-best", "1", "a dog ran"]
