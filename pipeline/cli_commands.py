@@ -48,18 +48,20 @@ class Draw:
 def continuing(folder: Path, device: torch.device, draw: Draw) -> Answerer:
     """What the GPT writes behind each text."""
     model = _generator(folder, device)
-    return lambda texts: model.extend(texts, draw.decoding)
+    decoding = draw.decoding
+    return lambda texts: model.extend(texts, decoding)
 
 
 def chatting(folder: Path, device: torch.device, draw: Draw) -> Answerer:
     """One conversation, in which each text is the next turn of the user."""
     model = _generator(folder, device)
+    decoding = draw.decoding
     turns: list[Turn] = []
 
     def answer(texts: Sequence[str]) -> list[str]:
         found = []
         for text in texts:
-            (reply,) = model.answer([[*turns, Turn("user", text)]], draw.decoding)
+            (reply,) = model.answer([[*turns, Turn("user", text)]], decoding)
             turns.extend((Turn("user", text), Turn("assistant", reply)))
             found.append(reply)
         return found

@@ -149,25 +149,35 @@ class Translator:
         return [found[place] for place in range(len(texts))]
 
     def searched(self, sources: Sequence[Int[np.ndarray, "_"]], *, num_best: int) -> Iterator[Finished]:
-        """The best translations of each source, best first, in batches of similar length."""
+        """The best translations of each source, best first, in batches of similar length.
+
+        Several are of different texts: of the segmentations of a text the best one counts. There are fewer than
+        `num_best` where the beam holds no more texts. ValueError where it is narrower than `num_best`.
+        """
+        if num_best > self.search.beam_size:
+            raise ValueError(
+                f"num_best must be in 1..beam_size, found {num_best} with beam_size {self.search.beam_size}"
+            )
 
         def find(places: Sequence[int], start: _Start) -> list[list[Hypothesis]]:
             search, bos, eos = self.search, self.tokenizer.bos_id, self.tokenizer.eos_id
             model, state, limits = start.model, start.state, start.limits
             if search.beam_size == 1 and num_best == 1:
                 return [[one] for one in greedy_search(model, state, bos=bos, eos=eos, max_lengths=limits)]
-            return beam_search(
+            found = beam_search(
                 model,
                 state,
                 bos=bos,
                 eos=eos,
                 max_lengths=limits,
                 beam_size=search.beam_size,
-                num_best=num_best,
+                # One text may be in the beam several times.
+                num_best=1 if num_best == 1 else search.beam_size,
                 normalisation=search.normalisation,
                 length_penalty=search.length_penalty,
                 stop=search.stop,
             )
+            return found if num_best == 1 else [self._different(row)[:num_best] for row in found]
 
         return self._in_batches(sources, find)
 
@@ -259,6 +269,13 @@ class Translator:
             return _Start(self.model, self.model.start(src, mask), limits)
         members = tuple(Member[Any](model, model.start(src, mask)) for model in models)
         return _Start(Ensemble(), EnsembleState(members), limits)
+
+    def _different(self, found: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """The hypotheses without those whose text a better one has."""
+        by_text: dict[str, Hypothesis] = {}
+        for one in found:
+            by_text.setdefault(out_of_form(self.tokenizer.decode(one.tokens), self.form), one)
+        return list(by_text.values())
 
     def _translation(self, found: Hypothesis, limit: int) -> Translation:
         return Translation(

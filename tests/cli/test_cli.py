@@ -206,8 +206,8 @@ def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.
     [
         (["translate", "--model", "models/tiny/reward", "x"], "expected a translation model, this folder holds a rewa"),
         (["classify", "--model", "models/tiny/pretrain_bilm", "x"], "this folder holds a bidirectional language model"),
-        (["classify", "--model", "nowhere", "x"], "nowhere: expected a model folder of"),
-        (["similar", "--model", "nowhere", "x"], "nowhere: no such folder of word vectors"),
+        (["classify", "--model", "nowhere", "x"], "nowhere: no such folder; name a model folder with --model"),
+        (["similar", "--model", "nowhere", "x"], "nowhere: no such folder; name a model folder with --model"),
         (["classify", "--file", "nowhere.txt"], "nowhere.txt: No such file or directory"),
         (
             ["classify", "--profile", "tiny", "--model", "models/tiny/finetune/polarity", "x"],
