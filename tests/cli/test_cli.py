@@ -248,7 +248,7 @@ def test_a_pipe_of_many_lines_is_answered_and_a_line_that_is_no_text_is_named(wo
     lines = found.stdout.decode().split("\n")
     assert found.returncode == 2
     assert found.stderr.decode() == "error: standard input, line 1103: not UTF-8\n"
-    assert lines[1] == "" and len(set(lines[2:1024])) == 1 and len(lines) == 2 * 512 + 1
+    assert lines[1] == "" and len(set(lines[2:1102])) == 1 and len(lines) == 1102 + 1
 
 
 def test_a_reader_that_leaves_ends_the_command_in_silence(workspace: Path) -> None:
