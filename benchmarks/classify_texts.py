@@ -19,6 +19,8 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import torch
+
 from benchmarks.finetune_training import SHAPE, classifier
 from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser, positive
@@ -100,7 +102,7 @@ def save_classifier(folder: Path, lines: Sequence[str]) -> None:
 
 def ours(folder: Path, lines: Sequence[str]) -> Labelled:
     """The stream of `pipeline classify`."""
-    model = opened(folder)
+    model = opened(folder, torch.device("cpu"))
     written: list[str] = []
     classify_lines(model, lines[:WARM_UP], pairs=False, name="lines", write=lambda some: None)
     started = perf_counter()

@@ -7,14 +7,23 @@ answer, in the same order, empty where the text is empty. Faults end in one line
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from pipeline.cli_lines import STANDARD_INPUT, check_argument, count_lines, in_groups, lines_of, written
+from pipeline.cli_lines import (
+    STANDARD_INPUT,
+    check_argument,
+    count_lines,
+    in_groups,
+    in_place,
+    lines_of,
+    typed,
+    written,
+)
 from pipeline.cli_options import (
     ANSWERER,
     ANSWERING,
@@ -22,6 +31,7 @@ from pipeline.cli_options import (
     DRAWING,
     MODELS,
     RESAMPLING,
+    SEARCH,
     TRANSLATOR,
     check_answer,
     check_bleu,
@@ -70,18 +80,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read has seen enough; what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        return 130
+    except (KeyboardInterrupt, SystemExit) as stop:
+        for note in _notes_on(stop):
+            print(note, file=sys.stderr)
+        if isinstance(stop, KeyboardInterrupt):
+            return 130
+        raise
     except ValidationError as error:
+        noted: BaseException = error
         problem = error.errors()[0]
         message = f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}, found {problem['input']!r}"
     except (ValueError, FloatingPointError) as error:
-        message = str(error)
+        noted, message = error, str(error)
     except OSError as error:
+        noted = error
         message = f"{error.filename or 'output'}: {error.strerror or error}"
     sys.stdout.flush()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {' '.join('; '.join([message, *_notes_on(noted)]).split())}", file=sys.stderr)
     return 2
+
+
+def _notes_on(error: BaseException) -> list[str]:
+    return getattr(error, "__notes__", [])
 
 
 def _translate(options: argparse.Namespace) -> int:
@@ -89,7 +109,8 @@ def _translate(options: argparse.Namespace) -> int:
     is_prompt = _is_prompt(options)
     check_translate(options, is_prompt=is_prompt)
     from pipeline import cli_translate
-    from pipeline.profile import current_layout
+    from pipeline.cli_models import folder_of
+    from pipeline.inference_device import chosen_device
     from pipeline.stages.translation import DrawConfig
 
     if options.attention:
@@ -102,78 +123,77 @@ def _translate(options: argparse.Namespace) -> int:
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
     )
     translator = cli_translate.opened(
-        options.model or [current_layout(options.profile).model(TRANSLATOR)],
-        beam_size=options.beam,
-        length_penalty=options.length_penalty,
-        stop=options.stop,
+        [folder_of(one, options.profile, TRANSLATOR) for one in options.model or [None]],
+        chosen_device(options.device),
+        {name: getattr(options, option) for name, option in SEARCH.items()},
+        batch_tokens=options.batch_tokens,
     )
+    if options.attention:
+        cli_translate.check_attention(options.attention, translator)
     tally = cli_translate.Tally()
     if is_prompt:
-        _prompt_for_translations(translator, wish, tally)
+        _for_each_typed(
+            "translate> ",
+            lambda line: cli_translate.translate_lines(translator, [line], wish, _print_lines, tally=tally),
+        )
     else:
-        lines = iter([" ".join(options.text)]) if options.text else lines_of(options.file)
-        # A bar on the terminal that the translations go to would stand between them.
-        is_shown = sys.stderr.isatty() and (options.output is not None or not sys.stdout.isatty())
-        with written(options.output) as stream:
-
-            def write(found: Sequence[str]) -> None:
-                stream.writelines(f"{line}\n" for line in found)
-                stream.flush()
-
-            cli_translate.translate_lines(
-                translator,
-                lines,
-                wish,
-                write,
-                tally=tally,
-                total=1 if options.text else count_lines(options.file) if is_shown else None,
-                is_shown=is_shown,
-            )
-    if options.attention:
-        cli_translate.draw_attention(options.attention, translator, tally)
+        _translate_stream(options, translator, wish, tally)
     for note in tally.notes(translator):
         print(note, file=sys.stderr)
+    if options.attention:
+        cli_translate.draw_attention(options.attention, translator, tally)
     return 0
 
 
-def _prompt_for_translations(translator: "Translator", wish: "Wish", tally: "Tally") -> None:
-    """Answers what is typed; a line that is refused says why, and the next is asked for."""
-    from pipeline.cli_translate import translate_lines
+def _translate_stream(options: argparse.Namespace, translator: "Translator", wish: "Wish", tally: "Tally") -> None:
+    """Translates a text or each line of a stream; what can be refused before is refused before."""
+    from pipeline import cli_translate
 
-    for line in _prompted("translate> "):
-        try:
-            translate_lines(translator, [line], wish, lambda found: print(*found, sep="\n", flush=True), tally=tally)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
+    lines = iter([" ".join(options.text)]) if options.text else lines_of(options.file)
+    # A bar on the terminal that the translations go to would stand between them.
+    is_shown = sys.stderr.isatty() and (options.output is not None or not sys.stdout.isatty())
+    with written(options.output) as stream:
+        if options.attention:
+            lines = iter(cli_translate.drawable(options.attention, translator, lines))
+        # What can be read twice is looked through before hours are spent on what comes before a fault.
+        if options.file and options.file.is_file() and options.long == "refuse":
+            cli_translate.check_lengths(translator, lines_of(options.file), wish)
+
+        def write(found: Sequence[str]) -> None:
+            stream.writelines(f"{line}\n" for line in found)
+            stream.flush()
+
+        total = 1 if options.text else count_lines(options.file) if is_shown else None
+        cli_translate.translate_lines(translator, lines, wish, write, tally=tally, total=total, is_shown=is_shown)
 
 
 def _answer_questions(options: argparse.Namespace) -> int:
     """Answers a question, each line of a stream, or what is typed at a prompt."""
     check_questions(options)
     from pipeline import cli_answer
+    from pipeline.cli_models import folder_of
     from pipeline.data.records import read_text
-    from pipeline.profile import current_layout
+    from pipeline.inference_device import chosen_device
 
     wish = cli_answer.AnswerWish(
         num_best=options.n_best,
         passage=read_text(options.passage) if options.passage else "",
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
     )
-    model = cli_answer.opened(options.model or current_layout(options.profile).model(ANSWERER))
+    model = cli_answer.opened(
+        folder_of(options.model, options.profile, ANSWERER),
+        chosen_device(options.device),
+        unanswerable=options.unanswerable,
+        threshold=options.threshold,
+    )
 
     def answer(lines: Iterable[str], wish: "AnswerWish") -> None:
-        note = cli_answer.note_on(
-            cli_answer.answer_lines(model, lines, wish, lambda found: print(*found, sep="\n", flush=True)), model
-        )
+        note = cli_answer.note_on(cli_answer.answer_lines(model, lines, wish, _print_lines), model)
         if note:
             print(note, file=sys.stderr)
 
     if _is_prompt(options):
-        for line in _prompted("question> " if wish.passage else "passage TAB question> "):
-            try:
-                answer([line], wish)
-            except ValueError as error:
-                print(f"error: {error}", file=sys.stderr)
+        _for_each_typed("question> " if wish.passage else "passage TAB question> ", lambda line: answer([line], wish))
     elif options.text:
         asked = " ".join(options.text) if wish.passage else options.text[1]
         answer([asked], replace(wish, passage=wish.passage or options.text[0]))
@@ -188,24 +208,20 @@ def _classify(options: argparse.Namespace) -> int:
     if options.pairs and options.text and len(options.text) != 2:
         raise ValueError(f"--pairs: expected two texts, each one argument, found {len(options.text)}")
     from pipeline import cli_classify
-    from pipeline.profile import current_layout
+    from pipeline.cli_models import folder_of
+    from pipeline.inference_device import chosen_device
 
-    model = cli_classify.opened(options.model or current_layout(options.profile).model(MODELS["classify"]))
+    folder = folder_of(options.model, options.profile, MODELS["classify"])
+    model = cli_classify.opened(folder, chosen_device(options.device))
     name = "the text" if options.text else str(options.file or STANDARD_INPUT)
 
     def classify(lines: Iterable[str]) -> None:
-        cut = cli_classify.classify_lines(
-            model, lines, pairs=options.pairs, name=name, write=lambda found: print(*found, sep="\n", flush=True)
-        )
+        cut = cli_classify.classify_lines(model, lines, pairs=options.pairs, name=name, write=_print_lines)
         if note := cli_classify.note_on(cut, model):
             print(note, file=sys.stderr)
 
     if _is_prompt(options):
-        for line in _prompted("text TAB text> " if options.pairs else "classify> "):
-            try:
-                classify([line])
-            except ValueError as error:
-                print(f"error: {error}", file=sys.stderr)
+        _for_each_typed("text TAB text> " if options.pairs else "classify> ", lambda line: classify([line]))
     elif options.text:
         classify([("\t" if options.pairs else " ").join(options.text)])
     else:
@@ -240,14 +256,15 @@ def _answer(options: argparse.Namespace) -> int:
             return _tag_columns(options)
     answer = _answerer(options)
     if is_prompt:
-        for line in _prompted(f"{options.command}> "):
-            print(*answer([line]), sep="\n", flush=True)
+        _for_each_typed(f"{options.command}> ", lambda line: _print_lines(answer([line])))
     elif options.text:
         texts = options.text if options.command == "similar" else [" ".join(options.text)]
         print(*answer(texts), sep="\n")
     else:
-        for _, group in in_groups(lines_of(options.file), _LINES_AT_ONCE):
-            for reply in _keeping_empty(answer, group):
+        name = str(options.file or STANDARD_INPUT)
+        # The turns of a conversation follow each other.
+        for first, group in in_groups(lines_of(options.file), 1 if options.command == "chat" else _LINES_AT_ONCE):
+            for reply in in_place(answer, group, first=first, name=name):
                 print(" ".join(reply.splitlines()))
             sys.stdout.flush()
     sys.stdout.flush()
@@ -257,11 +274,13 @@ def _answer(options: argparse.Namespace) -> int:
 def _tag_columns(options: argparse.Namespace) -> int:
     """Tags a column file as it comes."""
     from pipeline import cli_tag
-    from pipeline.profile import current_layout
+    from pipeline.cli_models import folder_of
+    from pipeline.inference_device import chosen_device
 
     given = given_or_default(options, COLUMNS)
     columns = cli_tag.Columns.model_validate(given | {"name": str(options.file or STANDARD_INPUT)})
-    model = cli_tag.opened_tagger(options.model or current_layout(options.profile).model(MODELS["tag"]))
+    folder = folder_of(options.model, options.profile, MODELS["tag"])
+    model = cli_tag.opened_tagger(folder, chosen_device(options.device))
     for line in cli_tag.tag_columns(model, lines_of(options.file), columns):
         print(line)
     sys.stdout.flush()
@@ -271,9 +290,13 @@ def _tag_columns(options: argparse.Namespace) -> int:
 def _answerer(options: argparse.Namespace) -> "Answerer":
     """The function behind a command. Imported here: help and errors of the command line need no torch."""
     from pipeline import cli_commands
-    from pipeline.profile import current_layout
+    from pipeline.cli_models import folder_of
+    from pipeline.inference_device import chosen_device
 
-    folder = options.model or current_layout(options.profile).model(MODELS[options.command])
+    folder = folder_of(options.model, options.profile, MODELS[options.command])
+    if options.command == "similar":
+        return cli_commands.neighbouring(folder, options.num)
+    device = chosen_device(options.device)
     match options.command:
         case "generate" | "chat":
             drawing = given_or_default(options, ANSWERING)
@@ -285,27 +308,17 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
                 seed=int(drawing["seed"]),
             )
             begin = cli_commands.chatting if options.command == "chat" else cli_commands.continuing
-            return begin(folder, draw)
+            return begin(folder, device, draw)
         case "tag":
             from pipeline import cli_tag
 
-            return cli_tag.tagging(cli_tag.opened_tagger(folder), as_json=options.json, tokenised=options.tokenised)
+            return cli_tag.tagging(
+                cli_tag.opened_tagger(folder, device), as_json=options.json, tokenised=options.tokenised
+            )
         case "fill-mask":
-            return cli_commands.filling(folder, options.num)
-        case "similar":
-            return cli_commands.neighbouring(folder, options.num)
+            return cli_commands.filling(folder, device, options.num)
         case _:
-            return cli_commands.scoring(folder)
-
-
-def _keeping_empty(answer: "Answerer", lines: Sequence[str]) -> list[str]:
-    """Answers in the places of their lines; an empty line is no text and stays empty."""
-    filled = [place for place, line in enumerate(lines) if line.strip()]
-    answers = [""] * len(lines)
-    if filled:
-        for place, reply in zip(filled, answer([lines[place] for place in filled]), strict=True):
-            answers[place] = reply
-    return answers
+            return cli_commands.scoring(folder, device)
 
 
 def _is_prompt(options: argparse.Namespace) -> bool:
@@ -313,16 +326,17 @@ def _is_prompt(options: argparse.Namespace) -> bool:
     return not options.text and options.file is None and sys.stdin.isatty()
 
 
-def _prompted(prompt: str) -> Iterable[str]:
-    """Lines that a person types, until the end of input; empty ones are asked again."""
-    while True:
+def _for_each_typed(prompt: str, answer: Callable[[str], None]) -> None:
+    """Answers what is typed; a line that is refused says why, and the next is asked for."""
+    for line in typed(prompt):
         try:
-            line = input(prompt)
-        except EOFError:
-            print()
-            return
-        if line.strip():
-            yield line
+            answer(line)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+
+
+def _print_lines(lines: Sequence[str]) -> None:
+    print(*lines, sep="\n", flush=True)
 
 
 def _results(options: argparse.Namespace) -> int:

@@ -1,8 +1,10 @@
 """The command answer: questions about passages, as a stream of lines, in order, as many out as in."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from pipeline.artifacts import CONFIG, read_json
 from pipeline.cli_commands import wrong_kind
@@ -10,7 +12,7 @@ from pipeline.cli_lines import in_groups
 from pipeline.data.question_records import Question
 from pipeline.inference import open_model
 from pipeline.kinds import kind_of
-from pipeline.stages.answering import Answered, Answerer
+from pipeline.stages.answering import Answered, Answerer, AnswererSettings
 
 _LINES_AT_ONCE = 64
 _LINE_ENDS = str.maketrans("\t\r\n\v\f\x85\u2028\u2029", " " * 8)
@@ -32,13 +34,26 @@ class AnswerWish:
             raise ValueError(f"--n-best: found {self.num_best}, allowed is 1 or more")
 
 
-def opened(folder: Path) -> Answerer:
-    """The model of a folder; ValueError where it holds another kind."""
+def opened(folder: Path, device: torch.device, *, unanswerable: bool, threshold: float | None) -> Answerer:
+    """The model of a folder on a device; ValueError where it holds another kind.
+
+    With `unanswerable` it may say that a passage has no answer, whatever its folder says, and it does so where the
+    score of that, less that of the best answer, is above the threshold, if one is given. ValueError for a threshold of
+    a model that always answers.
+    """
     if kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder) != "answerer":
         raise wrong_kind(folder, "a model that answers questions", open_model(folder))
-    model = open_model(folder)
+    model = open_model(folder, device)
     assert isinstance(model, Answerer)
-    return model
+    changes: dict[str, bool | float] = {"unanswerable": True} if unanswerable else {}
+    if threshold is not None:
+        if not (unanswerable or model.settings.unanswerable):
+            raise ValueError(
+                f"--threshold is for a model that may not answer: {folder} always does but with --unanswerable"
+            )
+        changes["no_answer_threshold"] = threshold
+    settings = AnswererSettings.model_validate(model.settings.model_dump() | changes)
+    return Answerer(model.model, model.tokenizer, settings)
 
 
 def answer_lines(
@@ -50,7 +65,7 @@ def answer_lines(
     line that has no tab, or no question.
     """
     shortened: list[int] = []
-    for first, group in in_groups(lines, _LINES_AT_ONCE):
+    for first, group in in_groups(_questions(lines, wish), _LINES_AT_ONCE):
         asked = [_question(line, number, wish) for number, line in enumerate(group, start=first)]
         filled = [question for question in asked if question is not None]
         found = iter(model.answer(filled, num_best=max(1, wish.num_best)))
@@ -73,6 +88,13 @@ def note_on(shortened: Sequence[int], model: Answerer) -> str:
         f"cut: {len(shortened)} question(s) had more than the {longest} tokens that the model reads of a question and "
         f"were answered without their ends, first line {shortened[0]}"
     )
+
+
+def _questions(lines: Iterable[str], wish: AnswerWish) -> Iterator[str]:
+    """The lines as they are; ValueError names the first that is neither empty nor a question."""
+    for number, line in enumerate(lines, start=1):
+        _question(line, number, wish)
+        yield line
 
 
 def _question(line: str, number: int, wish: AnswerWish) -> Question | None:

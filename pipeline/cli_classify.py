@@ -1,7 +1,9 @@
 """The command classify: texts, or pairs of texts, as a stream of lines, in order, as many out as in."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+
+import torch
 
 from pipeline.cli_commands import wrong_kind
 from pipeline.cli_lines import in_groups
@@ -11,9 +13,9 @@ _LINES_AT_ONCE = 512
 """Lines of a stream that are read together: those of like length are then computed together."""
 
 
-def opened(folder: Path) -> Classifier:
-    """The model of a folder; ValueError where it holds another kind."""
-    model = open_model(folder)
+def opened(folder: Path, device: torch.device) -> Classifier:
+    """The model of a folder on a device; ValueError where it holds another kind."""
+    model = open_model(folder, device)
     if not isinstance(model, Classifier):
         raise wrong_kind(folder, "a classifier", model)
     return model
@@ -32,7 +34,7 @@ def classify_lines(
     pair.
     """
     cut: list[int] = []
-    for first, group in in_groups(lines, _LINES_AT_ONCE):
+    for first, group in in_groups(_pairs(lines, name) if pairs else lines, _LINES_AT_ONCE):
         filled = [place for place, line in enumerate(group) if line.strip()]
         written = [""] * len(group)
         texts, second = [group[place] for place in filled], None
@@ -56,6 +58,14 @@ def note_on(cut: Sequence[int], model: Classifier) -> str:
         f"cut: {len(cut)} line(s) had more than the {model.max_length} tokens that the model reads and were labelled "
         f"without their ends, first line {cut[0]}"
     )
+
+
+def _pairs(lines: Iterable[str], name: str) -> Iterator[str]:
+    """The lines as they are; ValueError names the first that is neither empty nor a pair."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            _pair(line, f"{name}, line {number}")
+        yield line
 
 
 def _pair(line: str, where: str) -> tuple[str, str]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from pipeline.inference import BothWaysScorer, Classifier, Generator, Scorer, Turn, open_model
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
@@ -43,21 +45,23 @@ class Draw:
         )
 
 
-def continuing(folder: Path, draw: Draw) -> Answerer:
+def continuing(folder: Path, device: torch.device, draw: Draw) -> Answerer:
     """What the GPT writes behind each text."""
-    model = _generator(folder)
-    return lambda texts: model.extend(texts, draw.decoding)
+    model = _generator(folder, device)
+    decoding = draw.decoding
+    return lambda texts: model.extend(texts, decoding)
 
 
-def chatting(folder: Path, draw: Draw) -> Answerer:
+def chatting(folder: Path, device: torch.device, draw: Draw) -> Answerer:
     """One conversation, in which each text is the next turn of the user."""
-    model = _generator(folder)
+    model = _generator(folder, device)
+    decoding = draw.decoding
     turns: list[Turn] = []
 
     def answer(texts: Sequence[str]) -> list[str]:
         found = []
         for text in texts:
-            (reply,) = model.answer([[*turns, Turn("user", text)]], draw.decoding)
+            (reply,) = model.answer([[*turns, Turn("user", text)]], decoding)
             turns.extend((Turn("user", text), Turn("assistant", reply)))
             found.append(reply)
         return found
@@ -65,9 +69,9 @@ def chatting(folder: Path, draw: Draw) -> Answerer:
     return answer
 
 
-def scoring(folder: Path) -> Answerer:
+def scoring(folder: Path, device: torch.device) -> Answerer:
     """The reward of each `request TAB answer`."""
-    model = open_model(folder)
+    model = open_model(folder, device)
     if not isinstance(model, Scorer):
         raise wrong_kind(folder, "a reward model", model)
 
@@ -83,9 +87,9 @@ def scoring(folder: Path) -> Answerer:
     return score
 
 
-def filling(folder: Path, num_candidates: int) -> Answerer:
+def filling(folder: Path, device: torch.device, num_candidates: int) -> Answerer:
     """Each text with its gaps filled and the probability of that behind a tab; or the likeliest tokens of each gap."""
-    model = open_model(folder)
+    model = open_model(folder, device)
     if not isinstance(model, GapFiller):
         raise wrong_kind(folder, "a pretrained BERT", model)
     if num_candidates < 0:
@@ -112,8 +116,8 @@ def neighbouring(folder: Path, num_neighbours: int) -> Answerer:
     ]
 
 
-def _generator(folder: Path) -> Generator:
-    model = open_model(folder)
+def _generator(folder: Path, device: torch.device) -> Generator:
+    model = open_model(folder, device)
     if not isinstance(model, Generator):
         raise wrong_kind(folder, "a GPT", model)
     return model

@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,11 +27,63 @@ def lines_of(file: Path | None) -> Iterator[str]:
 
 
 def in_groups(lines: Iterable[str], lines_at_once: int) -> Iterator[tuple[int, list[str]]]:
-    """Lines in groups of so many, fewer where lines are very long; each with the number of its first line, from 1."""
+    """Lines in groups of so many, fewer where lines are very long; each with the number of its first line, from 1.
+
+    A ValueError of `lines` is raised behind the group of the lines before it: these are answered.
+    """
+    fault: list[ValueError] = []
+
+    def before_fault() -> Iterator[str]:
+        try:
+            yield from lines
+        except ValueError as error:
+            fault.append(error)
+
     first = 1
-    for group in chunks(lines, len, size_at_once=_MOST_CHARACTERS, most_at_once=lines_at_once):
+    for group in chunks(before_fault(), len, size_at_once=_MOST_CHARACTERS, most_at_once=lines_at_once):
         yield first, group
         first += len(group)
+    if fault:
+        raise fault[0]
+
+
+def in_place(
+    answer: Callable[[Sequence[str]], list[str]], lines: Sequence[str], *, first: int, name: str
+) -> Iterator[str]:
+    """Answers in the places of their lines; an empty line is no text and stays empty.
+
+    Where a line is refused, those before it are answered, and then ValueError names it; `first` is the number of the
+    first line, `name` what the lines come from.
+    """
+    filled = [place for place, line in enumerate(lines) if line.strip()]
+    texts = [lines[place] for place in filled]
+    fault: ValueError | None = None
+    try:
+        found = answer(texts) if texts else []
+    except ValueError as error:
+        fault, found = error, []
+        # So many texts are answered together, and no more.
+        num_answered = bisect_left(range(1, len(texts)), True, key=lambda number: _is_refused(answer, texts[:number]))
+        if num_answered:
+            found = answer(texts[:num_answered])
+        try:
+            answer(texts[: num_answered + 1])
+        except ValueError as own:
+            fault = own
+        lines = lines[: filled[num_answered]]
+    said = iter(found)
+    for line in lines:
+        yield next(said) if line.strip() else ""
+    if fault:
+        raise ValueError(f"{name}, line {first + len(lines)}: {fault}") from fault
+
+
+def _is_refused(answer: Callable[[Sequence[str]], list[str]], texts: Sequence[str]) -> bool:
+    try:
+        answer(texts)
+    except ValueError:
+        return True
+    return False
 
 
 def check_argument(text: str) -> None:
@@ -54,11 +107,24 @@ def one_line(text: str) -> str:
     return text.replace("\r", " ").replace("\n", " ")
 
 
+def typed(prompt: str) -> Iterator[str]:
+    """Lines that a person types, until the end of input; empty ones are asked again."""
+    while True:
+        try:
+            line = input(prompt)
+        except EOFError:
+            sys.stdout.write("\n")
+            return
+        if line.strip():
+            yield line
+
+
 @contextmanager
 def written(file: Path | None) -> Iterator[TextIO]:
     """Standard output, or a file that is there once everything is written, and never in part.
 
-    An error or a signal to end leaves what was there before. A device or a pipe is written to as it stands.
+    An error or a signal to end leaves what was there before, and what was written until then in a file that a note of
+    the exception names. A device or a pipe is written to as it stands.
     """
     if file is None:
         yield sys.stdout
@@ -67,15 +133,18 @@ def written(file: Path | None) -> Iterator[TextIO]:
         with file.open("w", encoding="utf-8", newline="\n") as stream:
             yield stream
     else:
-        with replacing(file) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
+        with replacing(file, is_kept=True) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
 
 
 @contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A path beside `file` that takes its place when the block ends well, and vanishes when it does not."""
+def replacing(file: Path, *, is_kept: bool = False) -> Iterator[Path]:
+    """A path beside `file` that takes its place when the block ends well, and vanishes when it does not.
+
+    With `is_kept` what was written to it before an exception stays, under a name that a note of the exception says.
+    """
     target = file.resolve()
     if not target.parent.is_dir():
         raise ValueError(f"{file}: no folder {file.parent} to write into")
@@ -86,6 +155,12 @@ def replacing(file: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.replace(target)
+        except BaseException as error:
+            if is_kept and temporary.is_file() and temporary.stat().st_size:
+                kept = target.with_name(f"{target.name}.{os.getpid()}.partial")
+                temporary.replace(kept)
+                error.add_note(f"what was written before is in {kept}")
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 

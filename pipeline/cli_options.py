@@ -32,7 +32,16 @@ RESAMPLING = {"resamples": 1000, "seed": 0}
 """The paired bootstrap of bleu, unless told otherwise."""
 COLUMNS = {"word_column": 1, "separator": "whitespace", "comment": "", "scheme": "iob2"}
 """How --conll of tag reads and writes, unless told otherwise."""
-_SEARCHING = ("beam", "length_penalty", "stop")
+_PROFILE = "another profile than that of conf/profile.yaml"
+SEARCH = {
+    "beam_size": "beam",
+    "length_penalty": "length_penalty",
+    "max_extra_tokens": "max_extra_tokens",
+    "normalisation": "normalisation",
+    "stop": "stop",
+}
+"""The settings of a model's search that an option of translate replaces, and the option."""
+_SEARCHING = ("beam", "length_penalty", "normalisation", "stop")
 _TRANSLATE = (
     "Translates texts, each line of a file or a pipe, or what is typed at a prompt. As many lines come out as go in, "
     "in their order; an empty line stays empty. Input of any size is read in groups of lines."
@@ -50,7 +59,7 @@ _HELP = {
     "generate": "continue texts",
     "chat": "talk: each line is the next turn of one conversation",
     "classify": "label texts; prints label, tab, probability",
-    "tag": "find entities in texts; prints each text with its entities as [type probability words]",
+    "tag": "find entities in texts, or label words; prints each text with its entities as [type probability words]",
     "fill-mask": "fill each [MASK] of texts; prints the filled text, tab, probability",
     "similar": "find the nearest words of words",
     "score": "reward answers; each line is a request, a tab and an answer",
@@ -63,12 +72,11 @@ def parser() -> argparse.ArgumentParser:
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_translate(commands.add_parser("translate", help="translate texts", description=_TRANSLATE))
     for name, stage in MODELS.items():
-        command = commands.add_parser(name, help=_HELP[name], description=_HELP[name].capitalize() + ".")
+        command = commands.add_parser(name, help=_HELP[name], description=f"{_HELP[name][0].upper()}{_HELP[name][1:]}.")
         texts = "words" if name == "similar" else "one text"
         command.add_argument("text", nargs="*", help=f"{texts}; without it: --file, a pipe, or a prompt")
         command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
-        command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{stage})")
-        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+        _add_model(command, stage, has_device=name != "similar")
         if name in ("generate", "chat"):
             command.add_argument("--max-new-tokens", type=int, default=48, help="longest answer (default: 48)")
             command.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)")
@@ -96,7 +104,9 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("config", type=Path, help="conf/PROFILE/STAGE.yaml of translate, pretrain_gpt, pretrain_bert")
     estimate.add_argument("--gpus", type=int, default=8, help="how many (default: 8)")
     estimate.add_argument(
-        "--tflops", type=float, help="10^12 operations a second that each sustains (default: examples)"
+        "--tflops",
+        type=float,
+        help="10^12 operations a second that each sustains (default: 40%% of the peaks of V100, A100 and H100)",
     )
     estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
     estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
@@ -104,23 +114,39 @@ def parser() -> argparse.ArgumentParser:
         "--step", action="store_true", help="also take one real optimizer step on the CPU, on generated tokens"
     )
     for command in (doctor, results):
-        command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+        command.add_argument("--profile", default="", help=_PROFILE)
     return found
+
+
+def _add_model(command: argparse.ArgumentParser, stage: str, *, has_device: bool = True, several: str = "") -> None:
+    """Which model answers, and on what; `several` says what becomes of more than one."""
+    text = f"a model folder (default: models/PROFILE/{stage}){several}"
+    command.add_argument("--model", type=Path, action="append" if several else "store", help=text)
+    command.add_argument("--profile", default="", help=_PROFILE)
+    if has_device:
+        text = "cpu, cuda or cuda:NUMBER; auto is CUDA where it is found, else the CPU (default: auto)"
+        command.add_argument("--device", default="auto", help=text)
 
 
 def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument("text", nargs="*", help="one text; without it: --file, a pipe, or a prompt")
     command.add_argument("--file", type=Path, help="a UTF-8 file with one text on each line")
-    command.add_argument("--output", type=Path, help="write to this file, which appears when all is translated")
     command.add_argument(
-        "--model",
+        "--output",
         type=Path,
-        action="append",
-        help=f"a model folder (default: models/PROFILE/{TRANSLATOR}); given several times: an ensemble",
+        help="write to this file, which appears when all is translated; a fault leaves what there is in FILE.*.partial",
     )
-    command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+    _add_model(command, TRANSLATOR, several="; given several times: an ensemble")
     command.add_argument("--beam", type=int, help="hypotheses of the search; 1 is greedy (default: the model's)")
     command.add_argument("--length-penalty", type=float, help="0 prefers short translations (default: the model's)")
+    command.add_argument(
+        "--normalisation",
+        choices=("gnmt", "length"),
+        help="by what the length penalty divides, ((5 + n) / 6) ** penalty or n ** penalty (default: the model's)",
+    )
+    command.add_argument(
+        "--max-extra-tokens", type=int, help="longest translation, in tokens more than the text (default: the model's)"
+    )
     command.add_argument(
         "--stop",
         choices=("proven", "settled", "likely", "filled"),
@@ -128,13 +154,19 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
         "ended; of the best of them; when as many have ended as the beam holds (default: the model's)",
     )
     command.add_argument(
-        "--n-best", type=int, default=0, help="so many translations a line: number ||| text ||| log-prob ||| score"
+        "--n-best",
+        type=int,
+        default=0,
+        help="so many translations a line, of different texts unless drawn: number ||| text ||| log-prob ||| score",
     )
     command.add_argument(
         "--long", choices=("refuse", "cut"), default="refuse", help="what becomes of a line that is too long"
     )
     command.add_argument(
         "--lines-at-once", type=int, help="lines read and sorted at once; 1 answers each as it comes (default: 1024)"
+    )
+    command.add_argument(
+        "--batch-tokens", type=int, help="tokens translated together: more of them fill a large GPU (default: 2048)"
     )
     command.add_argument("--sample", action="store_true", help="draw translations in place of searching the best")
     command.add_argument("--temperature", type=float, help="of --sample: below 1 is closer to the best (default: 1)")
@@ -148,8 +180,17 @@ def _add_answer(command: argparse.ArgumentParser) -> None:
     command.add_argument("text", nargs="*", help="a passage and a question; of --passage: a question")
     command.add_argument("--passage", type=Path, help="a UTF-8 file: the passage of all questions")
     command.add_argument("--file", type=Path, help="a UTF-8 file with passage, tab and question on each line")
-    command.add_argument("--model", type=Path, help=f"a model folder (default: models/PROFILE/{ANSWERER})")
-    command.add_argument("--profile", default="", help="another profile than that of conf/profile.yaml")
+    _add_model(command, ANSWERER)
+    command.add_argument(
+        "--unanswerable",
+        action="store_true",
+        help="the model may say that there is no answer, as those of SQuAD 2.0 learn (default: as its folder says)",
+    )
+    command.add_argument(
+        "--threshold",
+        type=float,
+        help="say so where its score, less that of the best answer, is above this (default: the folder's, else 0)",
+    )
     command.add_argument(
         "--n-best", type=int, default=0, help="so many answers a line: number ||| answer ||| probability ||| score"
     )

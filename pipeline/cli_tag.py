@@ -1,10 +1,14 @@
-"""What `pipeline tag` does: entities in running text, a line a text, or a further column of a column file."""
+"""What `pipeline tag` does: entities in running text, a line a text, or a further column of a column file.
+
+A model whose labels are no tags of entities gives every word one label.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from pydantic import PositiveInt
 
 from pipeline.cli_commands import Answerer, wrong_kind
@@ -32,9 +36,9 @@ class Columns(Config):
     """Of the file, for messages."""
 
 
-def opened_tagger(folder: Path) -> Tagger:
-    """The tagger in a folder; ValueError for another kind of model."""
-    model = open_model(folder)
+def opened_tagger(folder: Path, device: torch.device) -> Tagger:
+    """The tagger in a folder, on a device; ValueError for another kind of model."""
+    model = open_model(folder, device)
     if not isinstance(model, Tagger):
         raise wrong_kind(folder, "a tagger", model)
     return model
@@ -85,7 +89,8 @@ class _Waiting:
 def tag_columns(model: Tagger, lines: Iterable[str], columns: Columns) -> Iterator[str]:
     """Every line of a column file with the tag of its word as a further column, as conlleval reads it.
 
-    Lines without a word stay as they are, but those of documents, which get an O.
+    Lines without a word stay as they are, but those of documents, which get an O. The scheme is that of tags: plain
+    labels stand as they are.
     """
     waiting = _Waiting()
     for number, line in enumerate(lines, start=1):
@@ -109,7 +114,9 @@ def tag_columns(model: Tagger, lines: Iterable[str], columns: Columns) -> Iterat
 def _answered(model: Tagger, waiting: _Waiting, columns: Columns) -> Iterator[str]:
     tags: dict[int, str] = {}
     for words, places, found in zip(waiting.sentences, waiting.places, model.tag(waiting.sentences), strict=True):
-        tags |= zip(places, write_tags(found.entities, len(words), columns.scheme), strict=True)
+        labels = [one.kind for one in found.entities]
+        said = labels if model.is_plain else write_tags(found.entities, len(words), columns.scheme)
+        tags |= zip(places, said, strict=True)
     for place, line in enumerate(waiting.lines):
         if place not in tags and columns_of(line, columns.separator)[:1] == [DOCUMENT]:
             tags[place] = "O"

@@ -3,7 +3,8 @@
 Lines are read in groups and sorted by length inside of one, so a text of any size takes the memory of a group.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,14 +14,15 @@ import torch
 from pipeline.artifacts import CONFIG, read_json
 from pipeline.cli_commands import wrong_kind
 from pipeline.cli_lines import in_groups, one_line, replacing
-from pipeline.inference import open_model
+from pipeline.inference import open_model, put_on
 from pipeline.kinds import kind_of
 from pipeline.progress import progress
 from pipeline.report.attention_picture import FORMATS, Panel, save_attention_picture
-from pipeline.stages.source_weights import attention_map
+from pipeline.stages.source_weights import attention_map, has_attention
 from pipeline.stages.translation import DrawConfig, SearchConfig, Translation, Translator, open_ensemble
 from pipeline.text.forms import out_of_form
 
+_log = logging.getLogger(__name__)
 _MOST_PANELS = 16
 
 
@@ -53,8 +55,12 @@ class Tally:
     """Lines whose ends were not translated."""
     at_limit: list[int] = field(default_factory=list)
     """Lines with a translation that may lack its end."""
+    empty: list[int] = field(default_factory=list)
+    """Lines with a text whose translation is empty."""
     examples: list[tuple[str, Translation]] = field(default_factory=list)
     """The first texts and their best translations: what a picture shows."""
+    num_undrawn: int = 0
+    """Texts with a translation behind those."""
 
     def notes(self, translator: Translator) -> list[str]:
         """Sentences for people; none where all went well."""
@@ -63,6 +69,11 @@ class Tally:
             found.append(
                 f"cut: {len(self.cut)} of {self.num_lines} lines had more than the {translator.longest_text} tokens "
                 f"that the model reads and were translated without their ends, first line {self.cut[0]}"
+            )
+        if self.empty:
+            found.append(
+                f"empty: {len(self.empty)} of {self.num_lines} lines have a text and no translation, "
+                f"first line {self.empty[0]}"
             )
         if self.at_limit:
             found.append(
@@ -73,25 +84,31 @@ class Tally:
 
 
 def opened(
-    folders: Sequence[Path], *, beam_size: int | None, length_penalty: float | None, stop: str | None
+    folders: Sequence[Path],
+    device: torch.device,
+    changes: Mapping[str, int | float | str | None],
+    *,
+    batch_tokens: int | None,
 ) -> Translator:
-    """The translator of one folder, or an ensemble of several, with the settings of the first but for those given.
+    """The translator of one folder, or an ensemble of several, with the settings of the first but for `changes`.
 
-    ValueError for settings that greedy search would ignore.
+    These are settings of the search; None stands for no change. ValueError for what greedy search would ignore.
     """
     for folder in folders:
         if kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder) != "translator":
             raise wrong_kind(folder, "a translation model", open_model(folder))
     translator = open_ensemble(folders)
-    changes = {"beam_size": beam_size, "length_penalty": length_penalty, "stop": stop}
+    put_on(translator, device)
     changed = translator.search.model_dump() | {name: value for name, value in changes.items() if value is not None}
     search = SearchConfig.model_validate(changed)
     if search.beam_size == 1:
-        for name in ("length_penalty", "stop"):
-            if changes[name] is not None:
+        for name in ("length_penalty", "normalisation", "stop"):
+            if changes.get(name) is not None:
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(f"{option} is for --beam of 2 or more: found a beam of 1, which is greedy search")
-    return replace(translator, search=search)
+    if batch_tokens is not None and batch_tokens < 1:
+        raise ValueError(f"--batch-tokens: found {batch_tokens}, allowed is 1 or more")
+    return replace(translator, search=search, tokens_at_once=batch_tokens or translator.tokens_at_once)
 
 
 def translate_lines(
@@ -104,31 +121,74 @@ def translate_lines(
     total: int | None = None,
     is_shown: bool = False,
 ) -> None:
-    """Translates lines until there are no more, and writes those of a group when the group is done."""
+    """Translates lines until there are no more, and writes those of a group when the group is done.
+
+    ValueError names a line that is refused; those before it are translated and written.
+    """
 
     def groups() -> Iterator[int]:
         for _, written in in_groups(lines, wish.lines_at_once):
             group = [translator.as_source(line) for line in written]
+            too_long = _too_long(translator, group)
+            fault = None
+            if too_long and wish.too_long == "refuse":
+                fault = _refusal(translator, group[too_long[0]], tally.num_lines + too_long[0] + 1, wish)
+                group = group[: too_long[0]]
+            else:
+                tally.cut += [tally.num_lines + place + 1 for place in too_long]
             found: dict[int, list[Translation]] = {}
             for finished in _translated(translator, group, wish, tally):
                 found.update(finished)
                 yield len(finished)
             places = range(len(group))
             plain = [[replace(one, text=out_of_form(one.text, translator.form)) for one in found[i]] for i in places]
-            write([line for place in places for line in _form(tally.num_lines + place, plain[place], wish)])
+            if group:
+                write([line for place in places for line in _form(tally.num_lines + place, plain[place], wish)])
             _count(tally, group, found)
+            if fault:
+                raise fault
 
     for _ in progress(groups(), name="translating", unit="lines", total=total, size=lambda n: n, is_shown=is_shown):
         pass
 
 
-def draw_attention(path: Path, translator: Translator, tally: Tally) -> None:
-    """The attention behind the best translation of each line, the mean over the models of an ensemble."""
-    check_picture(path)
-    if not tally.examples:
+def check_lengths(translator: Translator, lines: Iterable[str], wish: Wish) -> None:
+    """ValueError names the first line that `translate_lines` would refuse, before anything is translated."""
+    for first, written in in_groups(lines, wish.lines_at_once):
+        group = [translator.as_source(line) for line in written]
+        for place in _too_long(translator, group):
+            raise _refusal(translator, group[place], first + place, wish)
+
+
+def check_attention(path: Path, translator: Translator) -> None:
+    """ValueError for a model that attends to nothing: said before anything is translated."""
+    if not all(has_attention(model) for model in (translator.model, *translator.others)):
+        raise ValueError(f"{path}: a model without attention gives its sources no weights, so there is nothing to draw")
+
+
+def drawable(path: Path, translator: Translator, lines: Iterable[str]) -> list[str]:
+    """All lines; ValueError, before anything is translated, where more have a text than a picture shows, or none."""
+    found, num_texts = list[str](), 0
+    for line in lines:
+        found.append(line)
+        num_texts += bool(translator.as_source(line))
+        if num_texts > _MOST_PANELS:
+            raise ValueError(f"{path}: attention is drawn for at most {_MOST_PANELS} lines, found more")
+    if not num_texts:
         raise ValueError(f"{path}: no line with a text, so there is no attention to draw")
-    if len(tally.examples) > _MOST_PANELS:
-        raise ValueError(f"{path}: attention is drawn for at most {_MOST_PANELS} lines, found more")
+    return found
+
+
+def draw_attention(path: Path, translator: Translator, tally: Tally) -> None:
+    """The attention behind the best translation of each of the first lines, the mean over the models of an ensemble.
+
+    ValueError where no line has a translation.
+    """
+    if not tally.examples:
+        raise ValueError(f"{path}: no line has a translation, so there is no attention to draw")
+    if tally.num_undrawn:
+        # Only of what was typed at a prompt is the number not known before.
+        _log.warning("%s: shows the first %d lines, and not %d more", path, _MOST_PANELS, tally.num_undrawn)
     panels = []
     for text, translation in tally.examples:
         models = (translator.model, *translator.others)
@@ -148,19 +208,25 @@ def check_picture(path: Path) -> None:
 def _translated(
     translator: Translator, group: Sequence[str], wish: Wish, tally: Tally
 ) -> Iterator[list[tuple[int, list[Translation]]]]:
-    for place, length in enumerate(translator.lengths(group)):
-        if length > translator.longest_text:
-            if wish.too_long == "refuse":
-                raise ValueError(
-                    f"{wish.name}, line {tally.num_lines + place + 1}: {length} tokens, the model reads at most "
-                    f"{translator.longest_text}: {group[place][:60]!r}...; --long cut translates the beginning"
-                )
-            tally.cut.append(tally.num_lines + place + 1)
     sources = translator.encode(group, too_long="cut")
     if wish.draw is None:
         return translator.searched(sources, num_best=max(1, wish.num_best))
     numbers = range(tally.num_lines, tally.num_lines + len(group))
     return translator.drawn(sources, numbers, wish.draw, num_draws=max(1, wish.num_best))
+
+
+def _too_long(translator: Translator, group: Sequence[str]) -> list[int]:
+    """The places of the texts that are longer than the model reads."""
+    return [place for place, length in enumerate(translator.lengths(group)) if length > translator.longest_text]
+
+
+def _refusal(translator: Translator, text: str, number: int, wish: Wish) -> ValueError:
+    """The fault of a line that is too long."""
+    (length,) = translator.lengths([text])
+    return ValueError(
+        f"{wish.name}, line {number}: {length} tokens, the model reads at most {translator.longest_text}: "
+        f"{text[:60]!r}...; --long cut translates the beginning"
+    )
 
 
 def _form(number: int, found: Sequence[Translation], wish: Wish) -> list[str]:
@@ -175,5 +241,9 @@ def _count(tally: Tally, group: Sequence[str], found: dict[int, list[Translation
         tally.num_lines += 1
         if any(one.at_limit for one in found[place]):
             tally.at_limit.append(tally.num_lines)
-        if found[place][0].tokens and len(tally.examples) <= _MOST_PANELS:
+        if text and not found[place][0].tokens:
+            tally.empty.append(tally.num_lines)
+        if found[place][0].tokens and len(tally.examples) == _MOST_PANELS:
+            tally.num_undrawn += 1
+        elif found[place][0].tokens:
             tally.examples.append((text, found[place][0]))

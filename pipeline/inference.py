@@ -19,6 +19,7 @@ from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.data.pieces import PieceBatch
 from pipeline.data.plan import Step, one_pass
+from pipeline.inference_device import CPU
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
 from pipeline.kinds import Problem, has_one_answer, kind_of, problem_of
@@ -155,15 +156,17 @@ class Classifier:
         examples = unlabelled_examples(labelled, self.tokenizer, max_length=self.max_length)
         sizes = examples.sizes(0)
         steps = one_pass(sizes, tokens_per_batch=_TOKENS_AT_ONCE)
+        device = next(self.model.parameters()).device
 
         @torch.inference_mode()
         def scored(step: Step) -> Tensor:
-            batch = examples.collate(step.indices, 0)
+            batch = examples.collate(step.indices, 0).to(device)
             scores: Tensor = self.model(batch.input_ids, batch.token_type_ids, batch.attention_mask)
-            return scores
+            return scores.cpu()
 
         found: list[Prediction | None] = [None] * len(texts)
-        for step, scores in zip(steps, side_by_side(scored, steps), strict=True):
+        computed = side_by_side(scored, steps) if device == CPU else map(scored, steps)
+        for step, scores in zip(steps, computed, strict=True):
             for place, row in zip(step.indices.tolist(), scores, strict=True):
                 found[place] = self._prediction(row, is_cut=bool(examples.is_shortened[place]))
         return [one for one in found if one is not None]
@@ -192,14 +195,14 @@ class Scorer:
     @torch.inference_mode()
     def score(self, conversations: Sequence[Sequence[Turn]]) -> list[float]:
         """The reward of each conversation, which ends with a turn of the assistant."""
-        longest = self.model.trunk.config.max_length
+        longest, device = self.model.trunk.config.max_length, next(self.model.parameters()).device
         results: list[float] = []
         for turns in conversations:
             encoded = encode_conversation(turns, self.tokenizer, max_length=longest)
             if encoded is None:
                 raise ValueError(f"a conversation does not fit into {longest} tokens: {turns[-1].content[:60]!r}...")
-            ids = torch.from_numpy(encoded.ids)[None]
-            results.append(float(self.model(ids, torch.tensor([ids.shape[1] - 1]))))
+            ids = torch.from_numpy(encoded.ids)[None].to(device)
+            results.append(float(self.model(ids, torch.tensor([ids.shape[1] - 1], device=device))))
         return results
 
 
@@ -213,9 +216,10 @@ class BothWaysScorer:
     @torch.inference_mode()
     def score(self, texts: Sequence[str]) -> list[tuple[float, float]]:
         """Nats a token of each text: ahead, its end among the tokens, and back, its beginning among them."""
+        device = next(self.model.parameters()).device
         results: list[tuple[float, float]] = []
         for encoded in self.tokenizer.encode_batch(texts):
-            ids = torch.tensor([[self.tokenizer.bos_id, *encoded, self.tokenizer.eos_id]])
+            ids = torch.tensor([[self.tokenizer.bos_id, *encoded, self.tokenizer.eos_id]], device=device)
             terms = both_ways_loss(self.model, PieceBatch(ids, torch.ones_like(ids).bool()))
             ahead, back = (float(term.loss_sum) / term.num_targets for term in terms)
             results.append((ahead, back))
@@ -225,8 +229,26 @@ class BothWaysScorer:
 Model = Generator | Translator | Classifier | Tagger | Answerer | Scorer | GapFiller | BothWaysScorer | Neighbours
 
 
-def open_model(folder: Path) -> Model:
-    """What a model folder holds, ready to use; ValueError names a folder that is none of these kinds."""
+def open_model(folder: Path, device: torch.device = CPU) -> Model:
+    """What a model folder holds, ready to use on a device; ValueError names a folder that is none of these kinds."""
+    model = _opened(folder)
+    put_on(model, device)
+    return model
+
+
+def put_on(model: Model, device: torch.device) -> None:
+    """Moves a model to a device, where it computes from then on; word vectors stay with the CPU."""
+    match model:
+        case Neighbours():
+            pass
+        case Translator():
+            for one in (model.model, *model.others):
+                one.to(device)
+        case _:
+            model.model.to(device)
+
+
+def _opened(folder: Path) -> Model:
     match kind_of(read_json(folder / CONFIG) if folder.is_dir() else {}, folder):
         case "gpt":
             gpt = open_gpt(folder)

@@ -8,7 +8,7 @@ from pipeline.evaluation.tagging import entities
 from pipeline.models.heads import TokenClassifier
 from pipeline.stages.tagging import best_tags, predict
 from pipeline.text.split_words import word_spans
-from pipeline.text.tags import Entity, parse_tag
+from pipeline.text.tags import OUTSIDE, Entity, parse_tag
 from pipeline.text.tokenizer import Tokenizer
 
 
@@ -24,7 +24,7 @@ class TaggedWords:
 
 @dataclass(frozen=True)
 class FoundEntity:
-    """An entity in a text."""
+    """An entity in a text, or a word with its label."""
 
     kind: str
     start: int
@@ -46,26 +46,33 @@ class FoundEntity:
 
 
 class Tagger:
-    """A BERT that finds entities."""
+    """A BERT that finds entities, or says one label of each word, as its part of speech."""
 
     def __init__(self, model: TokenClassifier, tokenizer: Tokenizer, *, labels: Sequence[str], max_length: int) -> None:
-        """A row that the model reads has up to `max_length` tokens. ValueError names a label that is no tag."""
-        for label in labels:
-            parse_tag(label)
+        """A row that the model reads has up to `max_length` tokens.
+
+        ValueError where some labels are tags of entities and another is not.
+        """
+        self.is_plain = not any(map(_is_entity_tag, labels))
+        if not self.is_plain:
+            for label in labels:
+                parse_tag(label)
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.labels = tuple(labels)
         self.max_length = max_length
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[TaggedWords]:
-        """The entities of sentences that are cut into words.
+        """The entities of sentences that are cut into words; of plain labels each word is one, of its label.
 
         Every word is looked at: a sentence longer than a row is read in parts.
         """
         data = untagged_examples(sentences, self.tokenizer, max_length=self.max_length)
         results = []
         for rows in predict(self.model, data, is_shown=False):
-            found = sorted(entities(best_tags(rows, self.labels)), key=lambda one: one.start)
+            tags = best_tags(rows, self.labels)
+            words = [Entity(label, place, place + 1) for place, label in enumerate(tags)]
+            found = words if self.is_plain else sorted(entities(tags), key=lambda one: one.start)
             best = rows.max(-1)
             probabilities = tuple(float(best[one.start : one.stop].prod()) for one in found)
             results.append(TaggedWords(tuple(found), probabilities))
@@ -83,3 +90,11 @@ class Tagger:
                 found.append(FoundEntity(entity.kind, start, stop, text[start:stop], probability))
             results.append(tuple(found))
         return results
+
+
+def _is_entity_tag(label: str) -> bool:
+    """Whether a label marks the words of an entity; O alone does not say so."""
+    try:
+        return parse_tag(label) != OUTSIDE
+    except ValueError:
+        return False

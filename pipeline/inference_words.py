@@ -42,11 +42,12 @@ class GapFiller:
         if not 1 <= num_candidates <= num_tokens:
             raise ValueError(f"candidates of a gap: found {num_candidates}, allowed are 1 to {num_tokens}")
         rows = [self._encode(text) for text in texts]
+        device = next(self.model.parameters()).device
         results: list[Filled] = []
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            input_ids = pad_ids(batch, self.tokenizer.pad_id)
-            mask = pad_mask([np.ones(len(row), dtype=bool) for row in batch])
+            input_ids = pad_ids(batch, self.tokenizer.pad_id).to(device)
+            mask = pad_mask([np.ones(len(row), dtype=bool) for row in batch]).to(device)
             is_gap = input_ids == self.tokenizer.id_of("mask")
             hidden = self.model(input_ids, torch.zeros_like(input_ids), mask, is_gap)
             for ids, gaps, states in zip(input_ids, is_gap, hidden, strict=True):

@@ -43,10 +43,11 @@ class ServedModel(PythonModel):
     """Answers requests with a model folder."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Opens the folder, once."""
+        """Opens the folder, once, on a GPU where there is one."""
         from pipeline.inference import open_model
+        from pipeline.inference_device import chosen_device
 
-        self.model = open_model(Path(context.artifacts[_ARTIFACT]))
+        self.model = open_model(Path(context.artifacts[_ARTIFACT]), chosen_device("auto"))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None

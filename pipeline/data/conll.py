@@ -13,7 +13,7 @@ from pydantic import AfterValidator
 
 from pipeline.config import Config
 from pipeline.data.records import SPLITS, Tagged, read_lines, write_records
-from pipeline.text.tags import Scheme, TagFault, read_tags, write_tags
+from pipeline.text.tags import Reading, TagFault, lenient_entities, read_tags, write_tags
 
 Separator = Literal["whitespace", "tab"]
 DOCUMENT = "-DOCSTART-"
@@ -42,8 +42,10 @@ class ConllSource(Config):
     """File of the sentences that training is watched on."""
     test: str = ""
     """File of the test sentences; empty for none."""
-    scheme: Scheme
-    """How the tags mark entities: iob1 (CoNLL-2003 as it was published), iob2, bioes (IOBES), bilou (BILUO)."""
+    scheme: Reading
+    """How the tags mark entities: iob1 (CoNLL-2003 as it was published), iob2, bioes (IOBES), bilou (BILUO). What a
+    scheme does not allow is an error; with lenient nothing is: tags are read as conlleval does, and those that IOB2 has
+    otherwise are counted."""
     separator: Separator = "whitespace"
     """What stands between columns: any run of spaces and tabs, or exactly one tab, so that words may hold spaces."""
     word_column: Column = 1
@@ -115,6 +117,12 @@ def read_conll(path: Path, source: ConllSource, *, types: Collection[str] = ()) 
 
     ValueError names file and line of a fault, and a file without a sentence.
     """
+    for sentence, _ in _read(path, source, types):
+        yield sentence
+
+
+def _read(path: Path, source: ConllSource, types: Collection[str]) -> Iterator[tuple[Tagged, int]]:
+    """The sentences of a file, each with the number of its tags that IOB2 has otherwise."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     rows: list[Row] = []
@@ -124,7 +132,7 @@ def read_conll(path: Path, source: ConllSource, *, types: Collection[str] = ()) 
         raise ValueError(f"{path}: no sentence in this file")
 
 
-def _sentence(path: Path, source: ConllSource, rows: list[Row], types: Collection[str]) -> Tagged:
+def _sentence(path: Path, source: ConllSource, rows: list[Row], types: Collection[str]) -> tuple[Tagged, int]:
     width = len(rows[0].columns)
     word_at = column_at(source.word_column, width, name=str(path), key="word_column")
     tag_at = column_at(source.tag_column, width, name=str(path), key="tag_column")
@@ -135,7 +143,8 @@ def _sentence(path: Path, source: ConllSource, rows: list[Row], types: Collectio
             raise ValueError(f"{path}:{row.number}: the word is empty, in column {word_at + 1}")
     words = tuple(row.columns[word_at] for row in rows)
     try:
-        entities = read_tags([row.columns[tag_at] for row in rows], source.scheme)
+        tags = [row.columns[tag_at] for row in rows]
+        entities = lenient_entities(tags) if source.scheme == "lenient" else read_tags(tags, source.scheme)
     except TagFault as error:
         number = rows[min(error.position, len(rows) - 1)].number
         raise ValueError(f"{path}:{number}: {error}") from error
@@ -145,13 +154,16 @@ def _sentence(path: Path, source: ConllSource, rows: list[Row], types: Collectio
                 f"{path}:{rows[entity.start].number}: entities of type {entity.kind!r} are not allowed; "
                 f"allowed are {sorted(types)}"
             )
-    return Tagged(f"{path.name}:{rows[0].number}", words, tuple(write_tags(entities, len(words), "iob2")))
+    written = write_tags(entities, len(words), "iob2")
+    num_rewritten = sum(one != other for one, other in zip(tags, written, strict=True))
+    return Tagged(f"{path.name}:{rows[0].number}", words, tuple(written)), num_rewritten
 
 
 def prepare_conll(source: ConllSource, folder: Path, out: Path) -> tuple[tuple[str, ...], dict[str, dict[str, int]]]:
     """Writes the splits of a task whose files are below `folder` into `out`.
 
-    Returns the types of its entities, in alphabetical order, and sentences, words and entities of each split. A type
+    Returns the types of its entities, in alphabetical order, and sentences, words and entities of each split, of the
+    scheme lenient also how many tags IOB2 has otherwise. A type
     that the training file has not, and a training file without an entity, are ValueErrors.
     """
     types = source.types
@@ -159,7 +171,8 @@ def prepare_conll(source: ConllSource, folder: Path, out: Path) -> tuple[tuple[s
     for split, file in zip(SPLITS, (source.train, source.valid, source.test), strict=True):
         if not file:
             continue
-        sentences = list(read_conll(folder / file, source, types=types))
+        read = list(_read(folder / file, source, types))
+        sentences = [sentence for sentence, _ in read]
         types = types or tuple(sorted({tag[2:] for one in sentences for tag in one.tags if tag != "O"}))
         if not types:
             raise ValueError(f"{folder / file}: no entity to learn from; every tag is O")
@@ -168,4 +181,6 @@ def prepare_conll(source: ConllSource, folder: Path, out: Path) -> tuple[tuple[s
             "words": sum(len(one.words) for one in sentences),
             "entities": sum(tag.startswith("B-") for one in sentences for tag in one.tags),
         }
+        if source.scheme == "lenient":
+            counts[split]["tags_rewritten"] = sum(number for _, number in read)
     return tuple(sorted(types)), counts

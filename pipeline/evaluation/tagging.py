@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.text.tags import OUTSIDE, Entity, Tag, parse_tag
+from pipeline.text.tags import Entity, Tag, TagFault, lenient_entities, parse_tag
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,11 @@ class TaggingScore:
 
 
 def entities(tags: Sequence[str]) -> frozenset[Entity]:
-    """The entities of one sentence in any scheme as conlleval reads them (Tjong Kim Sang and De Meulder 2003).
-
-    B and S begin an entity, E and S end one; so does any tag where it does not continue one of its type.
-    """
-    found: set[Entity] = set()
-    before, start = OUTSIDE, 0
-    for position, tag in enumerate(_parsed(tags)):
-        continues = before.mark in "BI" and tag.mark in "IE" and tag.kind == before.kind
-        if not continues:
-            if before != OUTSIDE:
-                found.add(Entity(before.kind, start, position))
-            start = position
-        before = tag
-    return frozenset(found)
+    """The `lenient_entities` of one sentence; ValueError names the word of what is no tag."""
+    try:
+        return frozenset(lenient_entities(tags))
+    except TagFault as error:
+        raise ValueError(f"{error} at word {error.position}") from error
 
 
 def strict_entities(tags: Sequence[str], scheme: Literal["iob2", "bioes", "bilou"]) -> frozenset[Entity]:

@@ -3,6 +3,8 @@
 Legend: T target length, S source length.
 """
 
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +14,15 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font, weight_dict
 
+_log = logging.getLogger(__name__)
 FORMATS = (".png", ".svg")
 _INCHES_A_TOKEN = 0.3
+_SHOWN = 5
+"""Signs of a warning."""
+_NORMAL = 400
+"""The weight of fonts that are neither thin nor bold."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,27 @@ class Panel:
 
 
 def save_attention_picture(path: Path, panels: Sequence[Panel]) -> None:
-    """Writes the panels below each other: a row for each target token, darker where more attention went."""
+    """Writes the panels below each other: a row for each target token, darker where more attention went.
+
+    Signs that the default font lacks are taken from others that matplotlib finds. Those that none has are warned of,
+    but in an SVG, whose text is drawn by what shows it.
+    """
+    is_svg = path.suffix == ".svg"
+    tokens = (token for panel in panels for token in (*panel.src_tokens, *panel.tgt_tokens))
+    families, missing = font_families("".join(map(_piece, tokens)))
+    if missing and not is_svg:
+        _log.warning(
+            "%s: no font of matplotlib has %d of the signs, as %s: install one that has them, or draw an .svg",
+            path,
+            len(missing),
+            " ".join(missing[:_SHOWN]),
+        )
     # Text stays text, and the same weights give the same bytes.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "attention"}):
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "attention", "font.family": families}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         heights = [2.0 + _INCHES_A_TOKEN * len(panel.tgt_tokens) for panel in panels]
         width = 2.5 + _INCHES_A_TOKEN * max(len(panel.src_tokens) for panel in panels)
         figure = Figure(figsize=(width, sum(heights)), layout="constrained")
@@ -44,8 +70,31 @@ def save_attention_picture(path: Path, panels: Sequence[Panel]) -> None:
             for label in (*axis.get_xticklabels(), *axis.get_yticklabels()):
                 label.set_parse_math(False)
                 label.set_rotation_mode("anchor")
-        is_svg = path.suffix == ".svg"
         figure.savefig(path, format=path.suffix[1:], metadata={"Date": None} if is_svg else None, dpi=120)
+
+
+def font_families(text: str) -> tuple[list[str], list[str]]:
+    """The names of fonts that together have the signs of a text, the default first, and the signs that none has."""
+    families = list(matplotlib.rcParams["font.family"])
+    missing = {ord(sign) for sign in text} - _signs_of(findfont(FontProperties(family=families)))
+    for font in sorted(fontManager.ttflist, key=lambda one: one.name):
+        if not missing:
+            break
+        # A "last resort" draws boxes that stand for signs.
+        is_plain = font.style == "normal" and _weight(font.weight) == _NORMAL
+        found = missing & _signs_of(font.fname) if is_plain and not font.name.startswith("Last Resort") else set()
+        if found:
+            families.append(font.name)
+            missing -= found
+    return families, [chr(code) for code in sorted(missing)]
+
+
+def _weight(weight: int | str) -> int:
+    return weight_dict[weight] if isinstance(weight, str) else weight
+
+
+def _signs_of(font: str) -> set[int]:
+    return set(get_font(font).get_charmap())
 
 
 def _piece(token: str) -> str:

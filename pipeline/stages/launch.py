@@ -15,8 +15,14 @@ from pathlib import Path
 def launch(main: Callable[[Path], None]) -> None:
     """Runs a stage with the configuration file named on the command line."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    # A module that is run is called __main__; its own name is in its specification.
+    found = sys.modules[main.__module__].__spec__
+    usage = f"usage: python -m {found.name if found else main.__module__} conf/PROFILE/STAGE.yaml"
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        sys.stdout.write(f"{usage}\n")
+        return
     if len(sys.argv) != 2:
-        raise SystemExit(f"usage: python -m {main.__module__} conf/PROFILE/STAGE.yaml")
+        raise SystemExit(usage)
     try:
         main(Path(sys.argv[1]))
     except KeyboardInterrupt as stop:

@@ -36,14 +36,14 @@ class AttentionMap:
 def attention_map(translator: Translator, text: str, translation: Translation) -> AttentionMap:
     """The weights behind one translation. ValueError for a model without attention."""
     model, tokenizer = translator.model, translator.tokenizer
+    if not has_attention(model):
+        raise ValueError("a model without attention gives its sources no weights")
     (source,) = translator.encode([text], too_long="cut")
     src = torch.from_numpy(source)[None]
     tgt = torch.tensor([[tokenizer.bos_id, *translation.tokens]])
     device = next(model.parameters()).device
     with _recorded(model) as weights:
         model(src.to(device), torch.ones_like(src, dtype=torch.bool).to(device), tgt.to(device))
-    if not weights:
-        raise ValueError("a model without attention gives its sources no weights")
     # Layers attend one after the other, each to all targets; with input feeding the targets come one after the other.
     stacked = torch.cat(weights, dim=1).view(-1, tgt.size(1), src.size(1))
     return AttentionMap(
@@ -51,6 +51,11 @@ def attention_map(translator: Translator, text: str, translation: Translation) -
         tgt_tokens=tuple(tokenizer.tokens([*translation.tokens, tokenizer.eos_id])),
         weights=stacked.mean(0).cpu(),
     )
+
+
+def has_attention(model: Seq2Seq | Recurrent) -> bool:
+    """Whether a model attends to its source, and so has an `attention_map`."""
+    return isinstance(model, Seq2Seq) or model.config.attention != "none"
 
 
 @contextmanager

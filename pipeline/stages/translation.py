@@ -114,6 +114,8 @@ class Translator:
     """The form of the texts that the model reads and writes."""
     others: tuple[Seq2Seq | Recurrent, ...] = ()
     """Models of the same tokenizer that decide on each token together with `model`: an ensemble."""
+    tokens_at_once: int = _TOKENS_PER_BATCH
+    """Tokens of the sources, padded ones too, that are searched together; more of them where one text has more."""
 
     @property
     def longest_text(self) -> int:
@@ -156,27 +158,37 @@ class Translator:
         return [found[place] for place in range(len(texts))]
 
     def searched(self, sources: Sequence[Int[np.ndarray, "_"]], *, num_best: int) -> Iterator[Finished]:
-        """The best translations of each source, best first, in batches of similar length."""
+        """The best translations of each source, best first, in batches of similar length.
+
+        Several are of different texts: of the segmentations of a text the best one counts. There are fewer than
+        `num_best` where the beam holds no more texts. ValueError where it is narrower than `num_best`.
+        """
+        if num_best > self.search.beam_size:
+            raise ValueError(
+                f"num_best must be in 1..beam_size, found {num_best} with beam_size {self.search.beam_size}"
+            )
 
         def find(places: Sequence[int], start: _Start) -> list[list[Hypothesis]]:
             search, bos, eos = self.search, self.tokenizer.bos_id, self.tokenizer.eos_id
             model, state, limits = start.model, start.state, start.limits
             if search.beam_size == 1 and num_best == 1:
-                found = greedy_search(model, state, bos=bos, eos=eos, max_lengths=limits, suppressed=self.suppressed)
-                return [[one] for one in found]
-            return beam_search(
+                best = greedy_search(model, state, bos=bos, eos=eos, max_lengths=limits, suppressed=self.suppressed)
+                return [[one] for one in best]
+            found = beam_search(
                 model,
                 state,
                 bos=bos,
                 eos=eos,
                 max_lengths=limits,
                 beam_size=search.beam_size,
-                num_best=num_best,
+                # One text may be in the beam several times.
+                num_best=1 if num_best == 1 else search.beam_size,
                 normalisation=search.normalisation,
                 length_penalty=search.length_penalty,
                 stop=search.stop,
                 suppressed=self.suppressed,
             )
+            return found if num_best == 1 else [self._different(row)[:num_best] for row in found]
 
         return self._in_batches(sources, find)
 
@@ -243,7 +255,7 @@ class Translator:
         if len(filled) == 0:
             return
         lengths = np.array([len(sources[i]) for i in filled], dtype=np.int64)
-        batching = ByTokens(kind="tokens", tokens_per_step=max(_TOKENS_PER_BATCH, int(lengths.max())))
+        batching = ByTokens(kind="tokens", tokens_per_step=max(self.tokens_at_once, int(lengths.max())))
         steps = plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0)
 
         @torch.inference_mode()
@@ -269,6 +281,13 @@ class Translator:
             return _Start(self.model, self.model.start(src, mask), limits)
         members = tuple(Member[Any](model, model.start(src, mask)) for model in models)
         return _Start(Ensemble(), EnsembleState(members), limits)
+
+    def _different(self, found: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """The hypotheses without those whose text a better one has."""
+        by_text: dict[str, Hypothesis] = {}
+        for one in found:
+            by_text.setdefault(out_of_form(self.tokenizer.decode(one.tokens), self.form), one)
+        return list(by_text.values())
 
     def _translation(self, found: Hypothesis, limit: int) -> Translation:
         return Translation(

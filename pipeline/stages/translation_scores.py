@@ -119,7 +119,11 @@ def scored(
         )
     if moses:
         result["moses_bleu"] = moses_bleu(
-            plain, references, language=moses.language, split_compounds=moses.split_compounds
+            plain,
+            references,
+            language=moses.language,
+            split_compounds=moses.split_compounds,
+            lowercase=lowercase,
         )
     return result
 

@@ -6,12 +6,16 @@ O is outside. Each scheme marks the words of an entity of a TYPE in its own way:
     iob2   B-TYPE at the first word, I-TYPE at the others (Tjong Kim Sang and Veenstra 1999)
     bioes  B, I ... E at the last word, S for an entity of one word; also called IOBES
     bilou  the same with L for E and U for S; also called BILUO (Ratinov and Roth 2009)
+
+Files that mix schemes have a reading too, that of conlleval: see `lenient_entities`.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 Scheme = Literal["iob1", "iob2", "bioes", "bilou"]
+Reading = Literal["iob1", "iob2", "bioes", "bilou", "lenient"]
+"""How tags are read: strictly, in a scheme, or as conlleval does."""
 
 _MARKS: dict[Scheme, str] = {"iob1": "BI", "iob2": "BI", "bioes": "BIES", "bilou": "BILU"}
 _AS_BIOES = {"L": "E", "U": "S"}
@@ -98,6 +102,27 @@ def _fault(tag: Tag, scheme: Scheme, before: Tag, *, is_behind: bool) -> str:
             if before.mark in "BI" and tag.mark not in "IE":
                 return f"in {scheme}, an entity of more than one word ends with {last}-TYPE"
     return ""
+
+
+def lenient_entities(tags: Sequence[str]) -> tuple[Entity, ...]:
+    """The entities of a sentence in any scheme, or a mixture, as conlleval reads them, in order.
+
+    B and S begin an entity, E and S end one; so does any tag where it does not continue one of its type (Tjong Kim Sang
+    and De Meulder 2003). TagFault for what is no tag.
+    """
+    found: list[Entity] = []
+    before, start = OUTSIDE, 0
+    for position, text in enumerate([*tags, "O"]):
+        try:
+            tag = parse_tag(text)
+        except ValueError as error:
+            raise TagFault(str(error), position) from error
+        if not (before.mark in "BI" and tag.mark in "IE" and tag.kind == before.kind):
+            if before != OUTSIDE:
+                found.append(Entity(before.kind, start, position))
+            start = position
+        before = tag
+    return tuple(found)
 
 
 def iob2_tags(types: Iterable[str]) -> tuple[str, ...]:

@@ -74,6 +74,37 @@ def test_where_the_passage_has_no_answer_the_line_is_empty(choosy: Path, capsys:
     assert rows[0][:2] == ["0", ""] and all(row[1] for row in rows[1:])
 
 
+def test_a_published_model_says_that_there_is_no_answer_where_it_is_told_that_it_may(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not (inside / "models/tiny/finetune/squad" / SETTINGS).exists()
+    model = answerer(inside)
+    (always,) = model.answer([Question("x", QUESTION, PASSAGE, is_labelled=False)])
+    settings = model.settings.model_copy(update={"unanswerable": True})
+    (may,) = Answerer(model.model, model.tokenizer, settings).answer(
+        [Question("x", QUESTION, PASSAGE, is_labelled=False)]
+    )
+    assert always.no_answer_probability == 0.0 < may.no_answer_probability
+    for threshold, answered in ((may.no_answer + 0.1, True), (may.no_answer - 0.1, False)):
+        given = ["--unanswerable", "--threshold", f"{threshold}", PASSAGE, QUESTION]
+        expected = f"{may.answers[0].text}\t{may.answers[0].probability:.4f}" if answered else ""
+        assert run(capsys, "answer", *given)[:2] == (0, [expected])
+    code, (line,), _ = run(capsys, "answer", "--unanswerable", PASSAGE, QUESTION)
+    assert code == 0 and bool(line) == (may.no_answer <= 0.0)
+
+
+def test_a_threshold_replaces_that_of_the_folder_and_is_refused_where_nothing_has_one(
+    choosy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, (line,), _ = run(capsys, "answer", "--model", str(choosy), "--threshold", "1e6", PASSAGE, QUESTION)
+    assert code == 0 and line
+    code, _, error = run(capsys, "answer", "--threshold", "0", PASSAGE, QUESTION)
+    assert code == 2 and error == (
+        "error: --threshold is for a model that may not answer: models/tiny/finetune/squad always does but with "
+        "--unanswerable\n"
+    )
+
+
 def test_the_best_answers_of_a_line_are_numbered_by_their_line(
     inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +170,7 @@ def test_a_pipe_of_many_lines_has_as_many_answers(workspace: Path) -> None:
         (["", QUESTION], "the passage is empty"),
         ([PASSAGE, "\u200b"], "question 'the text, line 1': no token in the question"),
         (["--file", "in.tsv", PASSAGE, QUESTION], "questions come as arguments or from --file, found both"),
-        (["--file", "in.tsv"], "in.tsv, line 2: expected a passage, a tab and a question, found 'no tab'"),
+        (["--file", "in.tsv"], "in.tsv, line 1: expected a passage, a tab and a question, found 'no tab'"),
         (["--file", "empty.tsv"], "empty.tsv, line 1: the question is empty"),
         (["--passage", "nowhere.txt", QUESTION], "nowhere.txt: No such file or directory"),
         (["--passage", "nothing.txt", QUESTION], "nothing.txt: empty file"),
@@ -152,13 +183,13 @@ def test_a_pipe_of_many_lines_has_as_many_answers(workspace: Path) -> None:
             ["--model", "models/tiny/pretrain_bert", PASSAGE, QUESTION],
             "models/tiny/pretrain_bert: expected a model that answers questions, this folder holds a pretrained BERT",
         ),
-        (["--model", "nowhere", PASSAGE, QUESTION], "nowhere: expected a model folder of"),
+        (["--model", "nowhere", PASSAGE, QUESTION], "nowhere: no such folder; name a model folder with --model"),
     ],
 )
 def test_a_fault_is_one_line_and_exit_code_2(
     inside: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    Path("in.tsv").write_text(f"{PASSAGE}\t{QUESTION}\nno tab\n")
+    Path("in.tsv").write_text(f"no tab\n{PASSAGE}\t{QUESTION}\n")
     Path("empty.tsv").write_text(f"{PASSAGE}\t\n")
     Path("nothing.txt").write_text("\n")
     code, lines, error = run(capsys, "answer", *arguments)

@@ -206,8 +206,8 @@ def test_similar_finds_the_nearest_words_by_cosine(inside: Path, capsys: pytest.
     [
         (["translate", "--model", "models/tiny/reward", "x"], "expected a translation model, this folder holds a rewa"),
         (["classify", "--model", "models/tiny/pretrain_bilm", "x"], "this folder holds a bidirectional language model"),
-        (["classify", "--model", "nowhere", "x"], "nowhere: expected a model folder of"),
-        (["similar", "--model", "nowhere", "x"], "nowhere: no such folder of word vectors"),
+        (["classify", "--model", "nowhere", "x"], "nowhere: no such folder; name a model folder with --model"),
+        (["similar", "--model", "nowhere", "x"], "nowhere: no such folder; name a model folder with --model"),
         (["classify", "--file", "nowhere.txt"], "nowhere.txt: No such file or directory"),
         (
             ["classify", "--profile", "tiny", "--model", "models/tiny/finetune/polarity", "x"],
@@ -248,7 +248,7 @@ def test_a_pipe_of_many_lines_is_answered_and_a_line_that_is_no_text_is_named(wo
     lines = found.stdout.decode().split("\n")
     assert found.returncode == 2
     assert found.stderr.decode() == "error: standard input, line 1103: not UTF-8\n"
-    assert lines[1] == "" and len(set(lines[2:1024])) == 1 and len(lines) == 2 * 512 + 1
+    assert lines[1] == "" and len(set(lines[2:1102])) == 1 and len(lines) == 1102 + 1
 
 
 def test_a_reader_that_leaves_ends_the_command_in_silence(workspace: Path) -> None:

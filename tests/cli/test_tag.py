@@ -194,7 +194,7 @@ def test_a_pipe_of_many_sentences_is_tagged_and_a_line_without_its_column_is_nam
         (["--conll", "--word-column", "0", "--file", "x"], "word_column: Input should be greater than 0, found 0"),
         (["--conll", "--file", "nowhere"], "nowhere: No such file or directory"),
         (["--model", "models/tiny/finetune/polarity", "x"], "expected a tagger, this folder holds a classifier"),
-        (["--model", "nowhere", "x"], "nowhere: expected a model folder of"),
+        (["--model", "nowhere", "x"], "nowhere: no such folder; name a model folder with --model"),
     ],
 )
 def test_a_fault_is_one_line_and_exit_code_2(
@@ -245,12 +245,32 @@ def test_a_number_of_tags_that_is_not_the_heads_is_named(copy: Path, capsys: pyt
     assert "classifier.weight: found (5, 16), expected (2, 16)" in refused(copy, capsys)
 
 
-def test_labels_that_are_no_tags_of_entities_or_have_no_names_are_refused(
+def test_plain_labels_are_said_of_every_word(
+    copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    labels = ("DET", "NOUN", "VERB", "ADP", "O")
+    config = read_json(copy / "config.json")
+    write_json(copy / "config.json", config | {"id2label": dict(enumerate(labels))})
+    words = SENTENCES[0]
+    rows = probabilities(tagger(copy), words)
+    expected = [labels[number] for number in rows.argmax(-1)]
+    assert len(set(expected)) > 1
+    (tagged,) = tagger(copy).tag([words])
+    assert tagged.entities == tuple(Entity(label, place, place + 1) for place, label in enumerate(expected))
+    assert tagged.probabilities == pytest.approx(rows.max(-1).tolist(), rel=1e-4)
+    shown = [f"[{label} {row.max():.2f} {word}]" for label, row, word in zip(expected, rows, words, strict=True)]
+    assert run(capsys, "tag", "--model", str(copy), " ".join(words))[:2] == (0, [" ".join(shown)])
+    (tmp_path / "in.conll").write_text("\n".join(words) + "\n")
+    code, lines, _ = run(capsys, "tag", "--model", str(copy), "--conll", "--file", str(tmp_path / "in.conll"))
+    assert (code, lines) == (0, [f"{word} {label}" for word, label in zip(words, expected, strict=True)])
+
+
+def test_labels_that_are_no_tags_of_entities_beside_tags_or_have_no_names_are_refused(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = read_json(copy / "config.json")
-    write_json(copy / "config.json", config | {"id2label": {str(i): f"LABEL_{i}" for i in range(5)}})
-    assert "a tag is O or one of" in refused(copy, capsys)
+    write_json(copy / "config.json", config | {"id2label": dict(enumerate(("O", "B-PER", "I-PER", "NOUN", "B-LOC")))})
+    assert "a tag is O or one of" in refused(copy, capsys) and "found 'NOUN'" in refused(copy, capsys)
     del config["id2label"]
     write_json(copy / "config.json", config)
     assert "config.json: no id2label, so that nobody knows the tags of the model" in refused(copy, capsys)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -18,8 +17,9 @@ from sacremoses import MosesDetokenizer
 from pipeline import cli_translate
 from pipeline.cli import main
 from pipeline.cli_translate import Tally, Wish, translate_lines
-from pipeline.stages.source_weights import attention_map
+from pipeline.inference_device import CPU
 from pipeline.stages.translation import DrawConfig, Translator, open_ensemble, open_translator
+from pipeline.text.tokenizer import Tokenizer
 from tests.cli.conftest import ROOT
 
 FOLDER = "models/tiny/translate"
@@ -227,17 +227,40 @@ def test_the_n_best_are_listed_as_moses_does_best_first_with_what_the_search_gav
         assert [one.score for one in expected] == sorted((one.score for one in expected), reverse=True)
 
 
+def test_the_n_best_are_of_different_texts_of_whose_segmentations_the_best_counts(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = replace(translator, search=translator.search.model_copy(update={"beam_size": 12}))
+    (source,) = wide.encode(["the cat"], too_long="refuse")
+    ((_, every),) = next(wide.searched([source], num_best=12))
+    # As if all of one length spelt the same text.
+    monkeypatch.setattr(Tokenizer, "decode", lambda _, ids: "x" * len(ids))
+    ((_, found),) = next(wide.searched([source], num_best=3))
+    best: dict[int, tuple[int, ...]] = {}
+    for one in every:
+        best.setdefault(len(one.tokens), one.tokens)
+    assert [one.tokens for one in found] == list(best.values())[:3] and len(best) < len(every)
+
+
 def test_the_search_of_the_command_line_replaces_that_of_the_folder(
     translator: Translator, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = cli_translate.opened([Path(FOLDER, "transformer")], beam_size=3, length_penalty=2.0, stop="filled").search
-    assert (asked.beam_size, asked.length_penalty, asked.stop) == (3, 2.0, "filled")
-    assert cli_translate.opened([Path(FOLDER, "second")], beam_size=None, length_penalty=None, stop=None).search == (
-        translator.search
-    )
-    search = translator.search.model_copy(update={"beam_size": 5, "length_penalty": 3.0})
+    changes: dict[str, int | float | str | None] = {
+        "beam_size": 3,
+        "length_penalty": 2.0,
+        "stop": "filled",
+        "normalisation": "gnmt",
+        "max_extra_tokens": 9,
+    }
+    asked = cli_translate.opened([Path(FOLDER, "transformer")], CPU, changes, batch_tokens=None).search
+    assert asked.model_dump() == changes
+    nothing: dict[str, int | float | str | None] = dict.fromkeys(changes)
+    assert cli_translate.opened([Path(FOLDER, "second")], CPU, nothing, batch_tokens=None).search == translator.search
+    update = {"beam_size": 5, "length_penalty": 3.0, "normalisation": "gnmt", "max_extra_tokens": 2}
+    search = translator.search.model_copy(update=update)
     (expected,) = replace(translator, search=search).translate(["a dog ran"])
-    arguments = ["--beam", "5", "--length-penalty", "3", "--n-best", "1", "a dog ran"]
+    arguments = ["--beam", "5", "--length-penalty", "3", "--normalisation", "gnmt", "--max-extra-tokens", "2"]
+    arguments += ["--n-best", "1", "a dog ran"]
     assert run(capsys, *arguments)[1] == [f"0 ||| {expected.text} ||| {expected.log_prob:.4f} ||| {expected.score:.4f}"]
     assert expected.score != translator.translate(["a dog ran"])[0].score
 
@@ -286,32 +309,16 @@ def test_folders_given_several_times_are_an_ensemble(inside: Path, capsys: pytes
     assert run(capsys, "--model", folders[0], "--model", folders[1], "a dog ran")[1] == [expected.text]
 
 
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_the_attention_of_each_line_becomes_a_picture(
-    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+def test_a_signal_to_end_leaves_what_is_translated_beside_the_output_and_says_where(
+    workspace: Path, tmp_path: Path
 ) -> None:
-    file, picture = written(tmp_path / "in.txt", ["the cat", "", "a $dog$"]), tmp_path / f"attention.{suffix}"
-    assert run(capsys, "--file", file, "--attention", str(picture))[0] == 0
-    if suffix == "png":
-        assert picture.read_bytes().startswith(b"\x89PNG")
-        return
-    drawn = ElementTree.fromstring(picture.read_text())
-    shown = ["".join(one.itertext()).strip() for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    translator = open_translator(Path(FOLDER, "transformer"))
-    expected = []
-    for text, translation in zip(("the cat", "a $dog$"), translator.translate(["the cat", "a $dog$"]), strict=True):
-        weights = attention_map(translator, text, translation)
-        expected += [token.replace("▁", "") or "·" for token in (*weights.src_tokens, *weights.tgt_tokens)]
-    assert sorted(shown) == sorted(expected)
-    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}image"))) == 2
-
-
-def test_a_signal_to_end_leaves_nothing_half_written(workspace: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.txt"
     command = [sys.executable, "-m", "pipeline.cli", "translate", "--lines-at-once", "1", "--output", str(output)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=workspace, env=environment) as process:
-        assert process.stdin
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=workspace, env=environment
+    ) as process:
+        assert process.stdin and process.stderr
         process.stdin.write(b"the cat\n")
         process.stdin.flush()
         deadline = time.monotonic() + 120
@@ -320,7 +327,10 @@ def test_a_signal_to_end_leaves_nothing_half_written(workspace: Path, tmp_path: 
         assert [path.name for path in tmp_path.iterdir()] != ["out.txt"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 143
-    assert list(tmp_path.iterdir()) == []
+        error = process.stderr.read().decode()
+    kept = tmp_path / f"out.txt.{process.pid}.partial"
+    assert list(tmp_path.iterdir()) == [kept] and kept.read_text().count("\n") == 1
+    assert error == f"what was written before is in {kept}\n"
 
 
 def test_a_device_is_written_to_and_not_replaced(inside: Path) -> None:

@@ -40,11 +40,16 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[
                 ["--sample", option, value, "x"],
                 f"{option} is of the search, in place of which --sample draws: found both",
             )
-            for option, value in (("--beam", "2"), ("--length-penalty", "0"), ("--stop", "proven"))
+            for option, value in (
+                ("--beam", "2"),
+                ("--length-penalty", "0"),
+                ("--normalisation", "gnmt"),
+                ("--stop", "proven"),
+            )
         ),
         *(
             (["--beam", "1", option, value, "x"], f"{option} is for --beam of 2 or more: found a beam of 1")
-            for option, value in (("--length-penalty", "0"), ("--stop", "proven"))
+            for option, value in (("--length-penalty", "0"), ("--normalisation", "gnmt"), ("--stop", "proven"))
         ),
         (
             ["--profile", "tiny", "--model", f"{FOLDER}/transformer", "x"],
@@ -54,6 +59,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[
             ["--output", "x.svg", "--attention", "./x.svg", "x"],
             "--output and --attention would both write x.svg",
         ),
+        (["--max-extra-tokens", "-1", "x"], "max_extra_tokens: Input should be greater than or equal to 0, found -1"),
+        (["--batch-tokens", "0", "x"], "--batch-tokens: found 0, allowed is 1 or more"),
         (["--lines-at-once", "0", "x"], "--lines-at-once: found 0, allowed is 1 or more"),
         (["--file", "in.txt", "x"], "texts come as arguments or from --file, found both"),
         (["--attention", "x.jpg", "x"], "x.jpg: a picture of attention ends in .png or .svg"),

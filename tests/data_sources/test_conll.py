@@ -158,6 +158,24 @@ def test_a_prepared_task_has_its_types_its_splits_and_their_sizes(tmp_path: Path
     assert rows[1] == {"id": "train.txt:10", "words": ["BRUSSELS"], "tags": ["B-LOC"]}
 
 
+def test_tags_of_mixed_schemes_are_read_leniently_where_that_is_asked_for_and_counted(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    # B-ORG as iob2 has it, I-PER as iob1.
+    write(raw, train="EU B-ORG\nsaw O\nMary I-PER\nAnn I-PER\n", valid="Mary B-PER\n")
+    for scheme in ("iob1", "iob2"):
+        with pytest.raises(ValueError, match=rf"train.txt:[13]: in {scheme}"):
+            prepare(raw, scheme=scheme)
+    assert prepare(raw, scheme="lenient") == {
+        "train": {"records": 1, "words": 4, "entities": 2, "tags_rewritten": 1},
+        "valid": {"records": 1, "words": 1, "entities": 1, "tags_rewritten": 0},
+    }
+    (sentence,) = read_tagged(tmp_path / "out/people/train.jsonl")
+    assert sentence.tags == ("B-ORG", "O", "B-PER", "I-PER")
+    write(raw, train="EU ORG\n")
+    with pytest.raises(ValueError, match=r"train.txt:1: a tag is O or one of .*, found 'ORG'"):
+        prepare(raw, scheme="lenient")
+
+
 def test_a_task_without_a_test_file_has_no_test_split(tmp_path: Path) -> None:
     write(tmp_path / "raw", train="EU I-ORG\n", valid="it O\n")
     assert prepare(tmp_path / "raw").keys() == {"train", "valid"}

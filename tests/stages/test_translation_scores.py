@@ -5,7 +5,7 @@ import pytest
 from pipeline.data.records import Pair
 from pipeline.evaluation.bleu import bleu, tokenised_bleu
 from pipeline.stages.translation import Translation
-from pipeline.stages.translation_scores import scores
+from pipeline.stages.translation_scores import MosesBleuConfig, scored, scores
 from pipeline.text.forms import PLAIN, MosesText, PlainText
 
 MOSES = MosesText(kind="moses", src="en", tgt="de", lowercase=True)
@@ -41,6 +41,21 @@ def test_the_signature_says_whose_tokens_they_are_and_that_case_is_gone() -> Non
     assert "tok:13a" in result["bleu"]["signature"] and "case:lc" in result["bleu"]["signature"]
     cased = MOSES.model_copy(update={"lowercase": False})
     assert "case:mixed" in scores(pairs(cased), found(BEAM), found(GREEDY), cased, None)["tokenised_bleu"]["signature"]
+
+
+def test_a_perfect_translation_of_a_model_without_case_has_the_best_of_every_score() -> None:
+    rows = ["ein mann , der läuft .", "zwei hunde spielen am strand .", "eine frau im roten kleid ."]
+    people = ["Ein Mann, der läuft.", "Zwei Hunde spielen am Strand.", "Eine Frau im roten Kleid."]
+    both = zip(rows, people, strict=True)
+    wanted = [Pair(tokens, "a source", tokens, "own", tokens, plain) for tokens, plain in both]
+    moses = MosesBleuConfig(language="de", split_compounds=True)
+    found = scored(rows, wanted, MOSES, moses)
+    assert {name: round(score.value, 6) for name, score in found.items()} == dict.fromkeys(
+        ("bleu", "chrf", "tokenised_bleu", "moses_bleu"), 100.0
+    )
+    assert "case:lc" in found["moses_bleu"].signature
+    cased = scored(rows, wanted, MOSES.model_copy(update={"lowercase": False}), moses)
+    assert cased["moses_bleu"].value < 50.0 and "case:mixed" in cased["moses_bleu"].signature
 
 
 @pytest.mark.parametrize("form", [PLAIN, MOSES])

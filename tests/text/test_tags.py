@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.text.tags import Entity, Scheme, TagFault, iob2_tags, marked, parse_tag, read_tags, write_tags
+from pipeline.text.tags import (
+    Entity,
+    Scheme,
+    TagFault,
+    iob2_tags,
+    lenient_entities,
+    marked,
+    parse_tag,
+    read_tags,
+    write_tags,
+)
 
 SCHEMES: tuple[Scheme, ...] = ("iob1", "iob2", "bioes", "bilou")
 
@@ -25,6 +35,29 @@ def test_the_same_entities_in_every_scheme(scheme: Scheme) -> None:
     tags = TAGGED[scheme].split()
     assert read_tags(tags, scheme) == ENTITIES
     assert write_tags(reversed(ENTITIES), 8, scheme) == tags
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_lenient_reader_finds_the_same_entities_in_every_scheme(scheme: Scheme) -> None:
+    assert lenient_entities(TAGGED[scheme].split()) == ENTITIES
+
+
+def test_a_lenient_reader_reads_a_mixture_of_schemes_as_conlleval_does_and_refuses_what_is_no_tag() -> None:
+    tags = ["B-LOC", "I-PER", "I-PER", "B-PER", "O", "I-LOC", "B-LOC", "I-PER"]
+    for scheme in SCHEMES:
+        with pytest.raises(TagFault):
+            read_tags(tags, scheme)
+    assert lenient_entities(tags) == (
+        Entity("LOC", 0, 1),
+        Entity("PER", 1, 3),
+        Entity("PER", 3, 4),
+        Entity("LOC", 5, 6),
+        Entity("LOC", 6, 7),
+        Entity("PER", 7, 8),
+    )
+    with pytest.raises(TagFault, match="found 'NN'") as caught:
+        lenient_entities(["O", "NN"])
+    assert caught.value.position == 1
 
 
 @st.composite
