@@ -12,10 +12,11 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import disk_faults, flush, fsync, read_json, write_json
 
@@ -28,15 +29,35 @@ _KEEP = 2
 
 @dataclass(frozen=True)
 class Writer:
-    """Who can read a checkpoint as it is: optimizer states are split by strategy and rank."""
+    """Who wrote a checkpoint, and so who continues it: optimizer states are split by strategy and rank, and a training
+    in another precision or on another kind of device has other gradients."""
 
     strategy: str
     """Kind of state: single, ddp, zero1, zero2, zero3."""
     world_size: int
     """Number of ranks."""
+    accelerator: str
+    """Kind of device: cpu or cuda."""
+    precision: str
+    """Precision of the matrix products."""
+    accumulation: int
+    """Micro-batches of a rank in one optimizer step."""
+
+    @staticmethod
+    def of(manifest: Mapping[str, Any]) -> "Writer":
+        """The writer that a manifest names; what an older manifest does not name is `unknown`, and nobody's."""
+        return Writer(**{"accelerator": "unknown", "precision": "unknown", "accumulation": 0} | manifest["writer"])
+
+    def is_continued_by(self, other: "Writer") -> bool:
+        """Whether another run goes on from the whole state: into how many micro-batches it cuts its steps is its own
+        affair, since the gradient does not depend on it."""
+        return replace(self, accumulation=other.accumulation) == other
 
     def __str__(self) -> str:
-        return f"{self.world_size} rank(s) with strategy {self.strategy}"
+        return (
+            f"{self.world_size} rank(s) with strategy {self.strategy} on {self.accelerator} in {self.precision}, "
+            f"{self.accumulation} micro-batch(es) a step"
+        )
 
 
 @dataclass(frozen=True)
@@ -137,7 +158,7 @@ class CheckpointFolder:
     def newest(self, writer: Writer, *, weights_suffice: bool = False) -> Checkpoint | None:
         """The newest checkpoint whose files are what its manifest says; a damaged one is passed over with a warning.
 
-        Raises ValueError when it is not of the kind that `writer` writes, unless its weights suffice.
+        Raises ValueError when `writer` does not continue it, unless its weights suffice.
         """
         for folder in sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True):
             fault = _fault(folder)
@@ -145,8 +166,8 @@ class CheckpointFolder:
                 _log.warning("checkpoint %s is damaged (%s): using the one before it", folder, fault)
                 continue
             manifest = read_json(folder / MANIFEST)
-            found = Checkpoint(folder, update=manifest["update"], writer=Writer(**manifest["writer"]))
-            if found.writer != writer and not weights_suffice:
+            found = Checkpoint(folder, update=manifest["update"], writer=Writer.of(manifest))
+            if not found.writer.is_continued_by(writer) and not weights_suffice:
                 raise ValueError(
                     f"{folder}: written by {found.writer}, this run has {writer}. Choose the PIPELINE_RUNTIME that "
                     f"wrote it; or set PIPELINE_RESUME=weights to go on from step {found.update} with its weights and "

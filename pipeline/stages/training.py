@@ -135,7 +135,13 @@ def place_of(runtime: RuntimeConfig) -> Cut:
 
 
 def _writer(runtime: RuntimeConfig) -> Writer:
-    return Writer(strategy=runtime.kind, world_size=runtime.world_size)
+    return Writer(
+        strategy=runtime.kind,
+        world_size=runtime.world_size,
+        accelerator=runtime.accelerator,
+        precision=runtime.precision,
+        accumulation=runtime.accumulation,
+    )
 
 
 def newest_checkpoint(run: StageRun) -> Checkpoint | None:
@@ -144,8 +150,16 @@ def newest_checkpoint(run: StageRun) -> Checkpoint | None:
     found = checkpoints.newest(_writer(run.runtime), weights_suffice=weights_suffice())
     if found and global_rank(run.runtime) == 0:
         _log.info("continuing from %s", found.folder)
-        if found.writer != _writer(run.runtime):
+        writer = _writer(run.runtime)
+        if not found.writer.is_continued_by(writer):
             _log.warning("written by %s: only its weights are taken, the optimizer is fresh", found.writer)
+        elif found.writer != writer:
+            _log.warning(
+                "written with %d micro-batches a step, this run has %d: the gradients are the same, but rounding and "
+                "dropout are not, so that it does not continue bit for bit",
+                found.writer.accumulation,
+                writer.accumulation,
+            )
     return found
 
 
@@ -190,7 +204,7 @@ def train_module(
     trained = TrainedWeights(runtime)
     if found:
         module.load_progress(progress_of(found))
-        if found.writer == _writer(runtime):
+        if found.writer.is_continued_by(_writer(runtime)):
             random = torch.load(found.folder / RANDOM.format(global_rank(runtime)), weights_only=True)
             resumed = found.folder / STATE
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from pipeline.checkpoints import CheckpointFolder
 from tests.training.conftest import NewToy
@@ -98,6 +99,25 @@ def test_another_runtime_is_refused_and_may_go_on_from_the_weights_alone(
     assert curve[5]["train/total"] == pytest.approx(wanted[5]["train/total"], rel=1e-5)
     assert curve[5]["lr"] == wanted[5]["lr"]
     assert curve[6]["train/total"] != pytest.approx(wanted[6]["train/total"], rel=1e-5)
+
+
+def test_another_precision_is_refused_and_never_mixed_into_a_training(new_toy: NewToy) -> None:
+    workspace = new_toy()
+    workspace.run("cpu", kill_at=8)
+    refused = workspace.run("cpu_bf16", expect=(2,))
+    assert "on cpu in 32-true, 1 micro-batch(es) a step, this run has 1 rank(s)" in refused.log
+    assert "in bf16-mixed" in refused.log and "PIPELINE_RESUME=weights" in refused.log
+    assert [path.name for path in workspace.checkpoints()] == ["step-00000005"]
+
+
+def test_a_step_cut_into_more_pieces_continues_with_its_optimizer_and_says_so(new_toy: NewToy) -> None:
+    whole, workspace = new_toy(), new_toy()
+    whole.run("cpu")
+    workspace.run("cpu", kill_at=8)
+    outcome = workspace.run("cpu_accumulate")
+    assert "written with 1 micro-batches a step, this run has 2: the gradients are the same" in outcome.log
+    assert_close(workspace.curve(), whole.curve(), rtol=1e-5, atol=1e-6)
+    assert_close(workspace.weights(), whole.weights(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_finished_training_is_handed_over_by_another_runtime(new_toy: NewToy) -> None:
