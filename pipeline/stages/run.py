@@ -63,8 +63,7 @@ class StageRun:
     ) -> None:
         """Writes metrics, learning curve, samples and files of predictions by their names: the last act of a stage.
 
-        The checkpoints are dropped. The stage's output is complete by now; if it is a model, it goes into the
-        registry.
+        The stage's output is complete by now; if it is a model, it goes into the registry.
         """
         if history:
             write_text(self.layout.curve, curve_csv(history))
@@ -82,14 +81,14 @@ class StageRun:
             self.tracker.params({"tokenizer": {"hash": load_tokenizer(self.layout.output).hash}})
         if (self.layout.output / CONFIG).is_file():
             self.tracker.register(self.layout.output, self.layout.model_name)
-        CheckpointFolder(self.layout.local, self.key).clear()
 
 
 @contextmanager
 def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Sequence[Path]) -> Iterator[StageRun]:
     """Runs the body of the stage in `module` (its import name) on the configuration read from `path`.
 
-    `inputs` are the files and folders that the stage reads; a missing one is a ValueError that names it.
+    `inputs` are the files and folders that the stage reads; a missing one is a ValueError that names it. Once the body
+    has ended well and everything about it is written, the checkpoints are dropped.
     """
     check_inputs(inputs)
     layout = Layout.of(path)
@@ -106,6 +105,8 @@ def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Seq
             checkpoints.tidy()
         with tracked(layout, config, inputs=inputs, key=key, is_main=is_main) as tracker:
             yield StageRun(layout, key, runtime, interrupt, tracker)
+        if is_main:
+            checkpoints.clear()
 
 
 def curve_csv(history: Sequence[Mapping[str, float]]) -> str:
