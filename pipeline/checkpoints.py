@@ -133,6 +133,10 @@ class CheckpointFolder:
     def _temporary(self, update: int) -> Path:
         return self.folder / f".{_PREFIX}{update:08d}.partial"
 
+    def updates(self) -> list[int]:
+        """The optimizer steps of the published checkpoints, damaged ones among them."""
+        return sorted(int(folder.name.removeprefix(_PREFIX)) for folder in self.folder.glob(f"{_PREFIX}*"))
+
     def publish(self, update: int, writer: Writer) -> None:
         """Makes a complete temporary folder a checkpoint, and drops what it replaces. Rank 0 alone calls this."""
         temporary = self._temporary(update)

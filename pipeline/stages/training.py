@@ -94,7 +94,7 @@ def fit(
     def validate() -> Mapping[str, float]:
         return module.validate(validation_batches(valid, config.batching, place))
 
-    weights = Weights(CheckpointFolder(run.layout.local, run.key).folder / "weights")
+    weights = Weights(CheckpointFolder(run.layout.local, run.key))
     callbacks: list[Callback] = [Validation(validate, every=config.validate_every)]
     if selection:
         callbacks.append(Select(selection, weights, run.runtime))

@@ -10,7 +10,7 @@ import torch
 from torch.testing import assert_close
 
 from pipeline.checkpoints import CheckpointFolder
-from tests.training.conftest import NewToy
+from tests.training.conftest import TOY, NewToy
 from tests.training.harness import Workspace
 
 
@@ -127,6 +127,29 @@ def test_a_finished_training_is_handed_over_by_another_runtime(new_toy: NewToy) 
     workspace.run("cpu", environment={"PIPELINE_RESUME": "weights"})
     assert workspace.curve_text() == whole.curve_text()
     assert all(torch.equal(tensor, whole.weights()[name]) for name, tensor in workspace.weights().items())
+
+
+def test_weights_that_another_way_from_the_checkpoint_on_chooses_are_still_there(new_toy: NewToy) -> None:
+    """After the checkpoint of step 5, step 6 was better than step 3 and is not any more."""
+    settings = TOY["training"] | {"validate_every": 3}  # type: ignore[operator]
+    workspace = new_toy(training=settings, selection={"choose": "best"})
+    workspace.run("cpu", kill_at=8)
+    outcome = workspace.run("cpu", environment={"TOY_VALIDATION": "bad"})
+    assert "continuing from" in outcome.log and "the mean of the weights after the steps [3]" in outcome.log
+    losses = {row["update"]: row["valid/loss"] for row in workspace.curve() if "valid/loss" in row}
+    assert losses[3] < 10 < losses[6]
+
+
+def test_checkpoints_stay_until_the_last_act_of_a_stage_has_succeeded(new_toy: NewToy) -> None:
+    workspace = new_toy()
+    costs = workspace.root / ".pipeline/costs"
+    costs.parent.mkdir()
+    costs.touch()  # no folder, so that the costs cannot be written
+    workspace.run("cpu", expect=(2,))
+    assert workspace.output.exists() and workspace.checkpoints()
+    costs.unlink()
+    workspace.run("cpu", environment={f"TOY_AT_{step}": "nan loss" for step in range(22)})
+    assert not workspace.checkpoints()
 
 
 def test_a_changed_configuration_starts_anew_and_says_so(new_toy: NewToy) -> None:
