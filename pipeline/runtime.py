@@ -84,6 +84,18 @@ def weights_suffice() -> bool:
     return value == "weights"
 
 
+def stop_seconds() -> float:
+    """Seconds that a step may stand still once a training is asked to stop, of PIPELINE_STOP_SECONDS; 60 without it."""
+    value = os.environ.get("PIPELINE_STOP_SECONDS", "60")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"PIPELINE_STOP_SECONDS={value}: allowed is a number of seconds above 0")
+    return seconds
+
+
 def current_runtime() -> RuntimeConfig:
     """The runtime that PIPELINE_RUNTIME names; without it, `gpu` where CUDA is available and `cpu` elsewhere.
 

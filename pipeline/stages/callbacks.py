@@ -67,6 +67,10 @@ class StopAtStep(StepCallback):
         """Puts our handlers back: Lightning has just registered its own."""
         self.interrupt.install()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Each micro-batch is a sign that the step moves."""
+        self.interrupt.begin_micro_batch()
+
     def on_step_end(self, trainer: Trainer, module: StageModule[Any], update: int) -> None:
         """The ranks agree on the highest signal number that any of them saw."""
         signum = self.interrupt.signum
@@ -77,6 +81,7 @@ class StopAtStep(StepCallback):
         if signum:
             self.interrupt.agree(signum)
             trainer.should_stop = True
+        self.interrupt.end_step()
 
 
 class SaveCheckpoint(StepCallback):

@@ -18,7 +18,7 @@ from pipeline.checkpoints import CheckpointFolder
 from pipeline.config import Config
 from pipeline.layout import Layout
 from pipeline.provenance import run_key
-from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process
+from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process, stop_seconds
 from pipeline.stages.frame import check_inputs, flat, tracked
 from pipeline.stages.interrupt import Interrupt
 from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
@@ -95,7 +95,7 @@ def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Seq
     runtime = current_runtime()
     prepare_process(runtime, seed)
     key = run_key(module, path, inputs)
-    interrupt = Interrupt()
+    interrupt = Interrupt(stop_seconds=stop_seconds())
     interrupt.install()
     interrupt.watch_parent()
     is_main = global_rank(runtime) == 0

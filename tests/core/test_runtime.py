@@ -23,6 +23,7 @@ from pipeline.runtime import (
     random_state,
     restore_random_state,
     seed_everything,
+    stop_seconds,
     weights_suffice,
 )
 
@@ -127,6 +128,17 @@ def test_a_start_from_weights_alone_has_to_be_asked_for(monkeypatch: pytest.Monk
     monkeypatch.setenv("PIPELINE_RESUME", "wieghts")
     with pytest.raises(ValueError, match="PIPELINE_RESUME=wieghts: allowed are exact"):
         weights_suffice()
+
+
+def test_the_time_for_a_stop_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIPELINE_STOP_SECONDS", raising=False)
+    assert stop_seconds() == 60.0
+    monkeypatch.setenv("PIPELINE_STOP_SECONDS", "7.5")
+    assert stop_seconds() == 7.5
+    for value in ("0", "-1", "inf", "soon"):
+        monkeypatch.setenv("PIPELINE_STOP_SECONDS", value)
+        with pytest.raises(ValueError, match=f"PIPELINE_STOP_SECONDS={value}: allowed is a number of seconds above 0"):
+            stop_seconds()
 
 
 def draw() -> tuple[object, ...]:
