@@ -28,6 +28,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strateg
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from pipeline.checkpoints import Resume
 from pipeline.config import Config, load
 
 _log = logging.getLogger(__name__)
@@ -76,12 +77,14 @@ class RuntimeConfig(Config):
         return self.model_copy(update={"accumulation": self.accumulation * groups_per_step})
 
 
-def weights_suffice() -> bool:
-    """Whether PIPELINE_RESUME=weights allows a start from the weights alone, where a checkpoint fits no further."""
+def resume_mode() -> Resume:
+    """From what a training goes on, of PIPELINE_RESUME; from its own checkpoints alone without it."""
     value = os.environ.get("PIPELINE_RESUME", "exact")
-    if value not in ("exact", "weights"):
-        raise ValueError(f"PIPELINE_RESUME={value}: allowed are exact (the default) and weights")
-    return value == "weights"
+    modes: tuple[Resume, ...] = ("exact", "weights", "any")
+    for mode in modes:
+        if value == mode:
+            return mode
+    raise ValueError(f"PIPELINE_RESUME={value}: allowed are exact (the default), weights and any")
 
 
 def stop_seconds() -> float:

@@ -43,6 +43,8 @@ class StageModule(LightningModule, Generic[B]):
         """Optimizer steps done, over all resumes."""
         self.history = History()
         """One row of reports for each optimizer step, with those of a validation where there was one."""
+        self.optimizer_settings: list[dict[str, Any]] = []
+        """What is configured for each group of parameters."""
         self._sums = Sums()
         self._norm = math.nan
         self._losses: list[tuple[MicroBatch[B], Tensor]] = []
@@ -128,7 +130,11 @@ class StageModule(LightningModule, Generic[B]):
         """The configured optimizer."""
         # The fused step undoes a loss scale inside, after the gradients were to be clipped.
         fused = self.trainer.precision != "16-mixed"
-        return build_optimizer(self.model, self.training_config.optimizer, fused=fused)
+        optimizer = build_optimizer(self.model, self.training_config.optimizer, fused=fused)
+        self.optimizer_settings = [
+            {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        ]
+        return optimizer
 
     @torch.no_grad()
     def validate(self, batches: Iterable[ValidationBatch[B]]) -> dict[str, float]:

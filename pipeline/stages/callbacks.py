@@ -158,6 +158,16 @@ class SameStart(Callback):
             )
 
 
+class OwnSettings(Callback):
+    """Gives back its own settings to an optimizer that was restored from a checkpoint of another configuration."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the optimizer is restored; the rate is set at every step."""
+        assert isinstance(pl_module, StageModule)
+        for group, settings in zip(trainer.optimizers[0].param_groups, pl_module.optimizer_settings, strict=True):
+            group.update(settings)
+
+
 class RandomState(Callback):
     """Gives each rank its own random numbers: a fresh stream, or the one that its checkpoint holds."""
 

@@ -21,6 +21,7 @@ from pipeline.provenance import run_key
 from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process, stop_seconds
 from pipeline.stages.frame import check_inputs, flat, tracked
 from pipeline.stages.interrupt import Interrupt
+from pipeline.stages.reports import OTHER_KEY
 from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
 from pipeline.tracking import Tracker
 
@@ -43,7 +44,7 @@ class StageRun:
 
     layout: Layout
     key: str
-    """Hash of configuration, code and inputs: checkpoints of another key are never resumed."""
+    """Hash of configuration, code and inputs: checkpoints of another key are resumed only where a user asks for it."""
     runtime: RuntimeConfig
     interrupt: Interrupt
     tracker: Tracker
@@ -63,6 +64,7 @@ class StageRun:
     ) -> None:
         """Writes metrics, learning curve, samples and files of predictions by their names: the last act of a stage.
 
+        The metrics name the optimizer steps at which a training went on from a checkpoint of another key.
         The stage's output is complete by now; if it is a model, it goes into the registry.
         """
         if history:
@@ -75,7 +77,8 @@ class StageRun:
                 for name, text in predictions.items():
                     write_text(folder / name, text)
                     self.tracker.text(f"predictions/{name}", text)
-        write_json(self.layout.metrics, metrics)
+        taken_over = [int(row["update"]) for row in history if OTHER_KEY in row]
+        write_json(self.layout.metrics, {**metrics, **({OTHER_KEY: taken_over} if taken_over else {})})
         self.tracker.metrics(flat(metrics), len(history))
         if (self.layout.output / TOKENIZER).is_file():
             self.tracker.params({"tokenizer": {"hash": load_tokenizer(self.layout.output).hash}})

@@ -6,6 +6,7 @@ history, so a resumed training chooses the same.
 """
 
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.artifacts import disk_faults, fsync
-from pipeline.checkpoints import CheckpointFolder
+from pipeline.checkpoints import Checkpoint, CheckpointFolder
 from pipeline.config import Config, TrainingConfig
 from pipeline.runtime import RuntimeConfig, full_state
 from pipeline.stages.base import StageModule, refuse_non_finite
@@ -112,6 +113,23 @@ class Weights:
             fsync(partial)
         partial.replace(final)
         fsync(self.folder)
+
+    def take_over(self, found: Checkpoint, updates: list[int], *, is_main: bool) -> None:
+        """Copies the weights of these steps, which the history of a checkpoint chooses, if it is of another key.
+
+        ValueError names what is missing: a training that did not keep them cannot end with them.
+        """
+        for update in updates:
+            source = found.folder.parent / self.folder.name / self._file(update).name
+            if not source.is_file():
+                raise ValueError(
+                    f"{source}: missing, although these weights are among the chosen ones after step {found.update}; "
+                    f"remove {found.folder.parent} to start again"
+                )
+            if found.is_foreign and is_main:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, self._file(update))
+                fsync(self._file(update))
 
     def keep(self, selection: Selection, history: History) -> None:
         """Removes the files of weights that neither this history chooses nor that of a checkpoint, which is the

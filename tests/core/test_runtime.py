@@ -22,9 +22,9 @@ from pipeline.runtime import (
     keep_freed_memory,
     random_state,
     restore_random_state,
+    resume_mode,
     seed_everything,
     stop_seconds,
-    weights_suffice,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -120,14 +120,15 @@ def test_an_unknown_runtime_is_named_with_the_known_ones(tmp_path: Path, monkeyp
         current_runtime()
 
 
-def test_a_start_from_weights_alone_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_continued_beside_its_own_checkpoints_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIPELINE_RESUME", raising=False)
-    assert not weights_suffice()
-    monkeypatch.setenv("PIPELINE_RESUME", "weights")
-    assert weights_suffice()
+    assert resume_mode() == "exact"
+    for mode in ("exact", "weights", "any"):
+        monkeypatch.setenv("PIPELINE_RESUME", mode)
+        assert resume_mode() == mode
     monkeypatch.setenv("PIPELINE_RESUME", "wieghts")
     with pytest.raises(ValueError, match="PIPELINE_RESUME=wieghts: allowed are exact"):
-        weights_suffice()
+        resume_mode()
 
 
 def test_the_time_for_a_stop_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

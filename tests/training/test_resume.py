@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from pipeline.artifacts import read_json
 from pipeline.checkpoints import CheckpointFolder
+from pipeline.stages.reports import OTHER_KEY
 from tests.training.conftest import TOY, NewToy
-from tests.training.harness import Workspace
+from tests.training.harness import Workspace, change_yaml
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +161,40 @@ def test_a_changed_configuration_starts_anew_and_says_so(new_toy: NewToy) -> Non
     path.write_text(path.read_text().replace("lr: 0.01", "lr: 0.02"))
     outcome = workspace.run("cpu", kill_at=3)
     assert "this run starts anew" in outcome.log and "continuing" not in outcome.log
-    assert len(workspace.checkpoints()) == 1, "until a new checkpoint exists, the old one is kept"
+    assert "PIPELINE_RESUME=any to continue from there" in outcome.log
+    workspace.run("cpu", kill_at=8)
+    assert len(workspace.checkpoints()) == 2, "until the stage has finished, the old one is kept"
     path.write_text(path.read_text().replace("lr: 0.02", "lr: 0.01"))
     assert "continuing from" in workspace.run("cpu").log
+    assert not workspace.checkpoints()
+
+
+def test_a_checkpoint_of_another_key_is_continued_bit_by_bit_where_it_is_asked_for_and_named_in_the_metrics(
+    new_toy: NewToy, uninterrupted: Callable[[str], Workspace]
+) -> None:
+    workspace = new_toy(dropout=0.2)
+    workspace.run("cpu", kill_at=8)
+    change_yaml(workspace.root / workspace.config, {"training.checkpoint_every": 4})
+    workspace.run("cpu", environment={"PIPELINE_RESUME": "any"}, kill_at=10)
+    outcome = workspace.run("cpu")
+    assert "continuing from" in outcome.log and "step-00000008" in outcome.log
+    wanted = uninterrupted("cpu")
+    assert all(torch.equal(tensor, wanted.weights()[name]) for name, tensor in workspace.weights().items())
+    taken_over = [row["update"] for row in workspace.curve() if OTHER_KEY in row]
+    metrics = read_json(workspace.root / "metrics/tiny/toy.json")
+    assert taken_over == metrics[OTHER_KEY] == [5]
+    assert OTHER_KEY not in read_json(wanted.root / "metrics/tiny/toy.json")
+
+
+def test_the_chosen_weights_of_another_key_are_taken_over(new_toy: NewToy) -> None:
+    settings = TOY["training"] | {"validate_every": 3}  # type: ignore[operator]
+    workspace = new_toy(training=settings, selection={"choose": "best"})
+    workspace.run("cpu", kill_at=8)
+    change_yaml(workspace.root / workspace.config, {"training.optimizer.lr": 0.02})
+    environment = {"PIPELINE_RESUME": "weights", "TOY_VALIDATION": "bad"}
+    outcome = workspace.run("cpu", environment=environment)
+    assert "WRITTEN WITH ANOTHER CONFIGURATION" in outcome.log and "only its weights are taken" in outcome.log
+    assert "the mean of the weights after the steps [3]" in outcome.log
 
 
 def test_a_second_trainer_is_refused_and_names_the_first(new_toy: NewToy) -> None:
