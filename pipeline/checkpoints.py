@@ -12,10 +12,11 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from pipeline.artifacts import disk_faults, flush, fsync, read_json, write_json
 
@@ -25,18 +26,45 @@ MANIFEST = "manifest.json"
 _PREFIX = "step-"
 _KEEP = 2
 
+Resume = Literal["exact", "weights", "any"]
+"""From what a run goes on.
+
+exact: checkpoints of its own key and kind of run. weights: where there is none, from the weights of one of another key
+or kind of run. any: where there is none of its own key, from the whole state of one of another key.
+"""
+
 
 @dataclass(frozen=True)
 class Writer:
-    """Who can read a checkpoint as it is: optimizer states are split by strategy and rank."""
+    """Who wrote a checkpoint, and so who continues it: optimizer states are split by strategy and rank, and a training
+    in another precision or on another kind of device has other gradients."""
 
     strategy: str
     """Kind of state: single, ddp, zero1, zero2, zero3."""
     world_size: int
     """Number of ranks."""
+    accelerator: str
+    """Kind of device: cpu or cuda."""
+    precision: str
+    """Precision of the matrix products."""
+    accumulation: int
+    """Micro-batches of a rank in one optimizer step."""
+
+    @staticmethod
+    def of(manifest: Mapping[str, Any]) -> "Writer":
+        """The writer that a manifest names; what an older manifest does not name is `unknown`, and nobody's."""
+        return Writer(**{"accelerator": "unknown", "precision": "unknown", "accumulation": 0} | manifest["writer"])
+
+    def is_continued_by(self, other: "Writer") -> bool:
+        """Whether another run goes on from the whole state: into how many micro-batches it cuts its steps is its own
+        affair, since the gradient does not depend on it."""
+        return replace(self, accumulation=other.accumulation) == other
 
     def __str__(self) -> str:
-        return f"{self.world_size} rank(s) with strategy {self.strategy}"
+        return (
+            f"{self.world_size} rank(s) with strategy {self.strategy} on {self.accelerator} in {self.precision}, "
+            f"{self.accumulation} micro-batch(es) a step"
+        )
 
 
 @dataclass(frozen=True)
@@ -47,10 +75,14 @@ class Checkpoint:
     update: int
     """Optimizer steps done."""
     writer: Writer
+    is_foreign: bool = False
+    """Whether it is of another key: another configuration, code or inputs."""
+    is_whole: bool = True
+    """Whether the optimizer and the random numbers are continued; else the weights alone are."""
 
 
 class CheckpointFolder:
-    """The checkpoints of one run key. Folders of other keys beside it are stale: the first checkpoint removes them."""
+    """The checkpoints of one run key; beside them stand those of other keys, until the stage has finished."""
 
     def __init__(self, base: Path, key: str) -> None:
         self.folder = base / "checkpoints" / key
@@ -75,18 +107,18 @@ class CheckpointFolder:
             yield
 
     def tidy(self) -> None:
-        """Removes what killed savers left, and warns of checkpoints that this run cannot continue."""
+        """Removes what killed savers left."""
         for partial in self.folder.glob(".*"):
             shutil.rmtree(partial)
-        for stale in self._stale():
-            _log.warning(
-                "%s: written with another configuration, code or inputs, so this run starts anew; "
-                "it is removed when this run saves its first checkpoint",
-                stale,
-            )
 
-    def _stale(self) -> list[Path]:
-        return [other for other in sorted(self.folder.parent.glob("*")) if other.is_dir() and other != self.folder]
+    def others(self) -> list[Path]:
+        """The folders of other keys that hold a checkpoint, the last written first."""
+        written: dict[Path, float] = {}
+        for manifest in self.folder.parent.glob(f"*/{_PREFIX}*/{MANIFEST}"):
+            folder = manifest.parent.parent
+            if folder != self.folder:
+                written[folder] = max(written.get(folder, 0.0), manifest.stat().st_mtime)
+        return sorted(written, key=lambda folder: (-written[folder], folder))
 
     @contextmanager
     def writing(self, update: int, *, is_main: bool) -> Iterator[Path]:
@@ -112,6 +144,10 @@ class CheckpointFolder:
     def _temporary(self, update: int) -> Path:
         return self.folder / f".{_PREFIX}{update:08d}.partial"
 
+    def updates(self) -> list[int]:
+        """The optimizer steps of the published checkpoints, damaged ones among them."""
+        return sorted(int(folder.name.removeprefix(_PREFIX)) for folder in self.folder.glob(f"{_PREFIX}*"))
+
     def publish(self, update: int, writer: Writer) -> None:
         """Makes a complete temporary folder a checkpoint, and drops what it replaces. Rank 0 alone calls this."""
         temporary = self._temporary(update)
@@ -130,34 +166,43 @@ class CheckpointFolder:
         fsync(self.folder)
         # Later ones are damaged: this run came from before them.
         earlier = [folder for folder in sorted(self.folder.glob(f"{_PREFIX}*")) if folder <= final]
-        for old in [*self.folder.glob(f"{_PREFIX}*"), *self._stale()]:
+        for old in self.folder.glob(f"{_PREFIX}*"):
             if old not in earlier[-_KEEP:]:
                 shutil.rmtree(old)
 
-    def newest(self, writer: Writer, *, weights_suffice: bool = False) -> Checkpoint | None:
-        """The newest checkpoint whose files are what its manifest says; a damaged one is passed over with a warning.
+    def newest(self, writer: Writer, *, resume: Resume = "exact") -> Checkpoint | None:
+        """The newest checkpoint that `resume` allows whose files are what its manifest says.
 
-        Raises ValueError when it is not of the kind that `writer` writes, unless its weights suffice.
+        Raises ValueError when `writer` does not continue it, unless its weights suffice.
         """
-        for folder in sorted(self.folder.glob(f"{_PREFIX}*"), reverse=True):
-            fault = _fault(folder)
-            if fault:
-                _log.warning("checkpoint %s is damaged (%s): using the one before it", folder, fault)
-                continue
-            manifest = read_json(folder / MANIFEST)
-            found = Checkpoint(folder, update=manifest["update"], writer=Writer(**manifest["writer"]))
-            if found.writer != writer and not weights_suffice:
-                raise ValueError(
-                    f"{folder}: written by {found.writer}, this run has {writer}. Choose the PIPELINE_RUNTIME that "
-                    f"wrote it; or set PIPELINE_RESUME=weights to go on from step {found.update} with its weights and "
-                    f"a fresh optimizer; or remove {self.folder} to start again"
-                )
-            return found
-        return None
+        folders = [self.folder] if resume == "exact" else [self.folder, *self.others()]
+        found = next(filter(None, map(_newest_in, folders)), None)
+        if found is None:
+            return None
+        is_foreign = found.folder.parent != self.folder
+        fits = found.writer.is_continued_by(writer)
+        if not fits and resume != "weights":
+            raise ValueError(
+                f"{found.folder}: written by {found.writer}, this run has {writer}. Choose the PIPELINE_RUNTIME that "
+                f"wrote it; or set PIPELINE_RESUME=weights to go on from step {found.update} with its weights and "
+                f"a fresh optimizer; or remove {found.folder.parent} to start again"
+            )
+        return replace(found, is_foreign=is_foreign, is_whole=fits and not (is_foreign and resume == "weights"))
 
     def clear(self) -> None:
-        """Removes all checkpoints, after the stage has published its output."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Removes the checkpoints of all keys, after the stage has published its output."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def _newest_in(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint of one key; a damaged one is passed over with a warning."""
+    for one in sorted(folder.glob(f"{_PREFIX}*"), reverse=True):
+        fault = _fault(one)
+        if not fault:
+            manifest = read_json(one / MANIFEST)
+            return Checkpoint(one, update=manifest["update"], writer=Writer.of(manifest))
+        _log.warning("checkpoint %s is damaged (%s): using the one before it", one, fault)
+    return None
 
 
 def _fault(folder: Path) -> str:

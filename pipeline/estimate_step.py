@@ -27,7 +27,8 @@ from pipeline.layout import Layout
 from pipeline.models.bert import BertForPretraining
 from pipeline.models.gpt import GPT
 from pipeline.models.translation import pad_id
-from pipeline.runtime import RuntimeConfig, build_trainer, seed_everything
+from pipeline.runtime import RuntimeConfig, build_trainer
+from pipeline.seeds import seed_everything
 from pipeline.stages.base import StageModule
 from pipeline.stages.callbacks import StepCallback
 from pipeline.stages.pretrain_bert import BertPretraining, PretrainBertConfig

@@ -1,6 +1,6 @@
 """What a training runs on: the hardware profile, seeds, threads, environment variables and the Lightning strategy.
 
-The only home of environment variables and seeds, and the only importer of deepspeed. Nothing here changes what is
+The only home of environment variables, and the only importer of deepspeed. Nothing here changes what is
 learned: the gradient is the same for every runtime.
 """
 
@@ -10,13 +10,11 @@ import logging
 import math
 import os
 import platform
-import random
 import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -28,7 +26,9 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strateg
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from pipeline.checkpoints import Resume
 from pipeline.config import Config, load
+from pipeline.seeds import seed_everything
 
 _log = logging.getLogger(__name__)
 _TIMEOUT = timedelta(minutes=10)
@@ -76,12 +76,26 @@ class RuntimeConfig(Config):
         return self.model_copy(update={"accumulation": self.accumulation * groups_per_step})
 
 
-def weights_suffice() -> bool:
-    """Whether PIPELINE_RESUME=weights allows a start from the weights alone, where a checkpoint fits no further."""
+def resume_mode() -> Resume:
+    """From what a training goes on, of PIPELINE_RESUME; from its own checkpoints alone without it."""
     value = os.environ.get("PIPELINE_RESUME", "exact")
-    if value not in ("exact", "weights"):
-        raise ValueError(f"PIPELINE_RESUME={value}: allowed are exact (the default) and weights")
-    return value == "weights"
+    modes: tuple[Resume, ...] = ("exact", "weights", "any")
+    for mode in modes:
+        if value == mode:
+            return mode
+    raise ValueError(f"PIPELINE_RESUME={value}: allowed are exact (the default), weights and any")
+
+
+def stop_seconds() -> float:
+    """Seconds that a step may stand still once a training is asked to stop, of PIPELINE_STOP_SECONDS; 60 without it."""
+    value = os.environ.get("PIPELINE_STOP_SECONDS", "60")
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"PIPELINE_STOP_SECONDS={value}: allowed is a number of seconds above 0")
+    return seconds
 
 
 def current_runtime() -> RuntimeConfig:
@@ -156,13 +170,6 @@ def keep_freed_memory() -> None:
     for setting, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _NEVER), (_M_TOP_PAD, 64 << 20)):
         if not mallopt(setting, value):
             _log.warning("glibc refuses setting %d of mallopt: steps may spend time on fresh memory", setting)
-
-
-def seed_everything(seed: int) -> None:
-    """Seeds Python, NumPy and torch on every device."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def global_rank(runtime: RuntimeConfig) -> int:
@@ -371,25 +378,3 @@ class CpuDeepSpeedStrategy(DeepSpeedStrategy):
     def root_device(self) -> torch.device:
         """The CPU, with the index that DeepSpeed reads."""
         return torch.device("cpu", 0)
-
-
-def random_state() -> dict[str, Any]:
-    """The state of every random number generator of this process, as tensors and plain values."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
-    assert name == "MT19937"
-    return {
-        "python": random.getstate(),
-        "numpy_keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-        "numpy_rest": (int(position), int(has_gauss), float(gauss)),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    """Puts every generator back into a state of `random_state`."""
-    random.setstate(state["python"])
-    np.random.set_state(("MT19937", state["numpy_keys"].numpy().astype(np.uint32), *state["numpy_rest"]))
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])

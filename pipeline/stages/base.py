@@ -43,6 +43,8 @@ class StageModule(LightningModule, Generic[B]):
         """Optimizer steps done, over all resumes."""
         self.history = History()
         """One row of reports for each optimizer step, with those of a validation where there was one."""
+        self.optimizer_settings: list[dict[str, Any]] = []
+        """What is configured for each group of parameters."""
         self._sums = Sums()
         self._norm = math.nan
         self._losses: list[tuple[MicroBatch[B], Tensor]] = []
@@ -128,11 +130,18 @@ class StageModule(LightningModule, Generic[B]):
         """The configured optimizer."""
         # The fused step undoes a loss scale inside, after the gradients were to be clipped.
         fused = self.trainer.precision != "16-mixed"
-        return build_optimizer(self.model, self.training_config.optimizer, fused=fused)
+        optimizer = build_optimizer(self.model, self.training_config.optimizer, fused=fused)
+        self.optimizer_settings = [
+            {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        ]
+        return optimizer
 
     @torch.no_grad()
     def validate(self, batches: Iterable[ValidationBatch[B]]) -> dict[str, float]:
-        """The losses and reports over the validation data of all ranks, each with its own denominator."""
+        """The losses and reports over the validation data of all ranks, each with its own denominator.
+
+        FloatingPointError names a loss that is no number, and the step.
+        """
         was_training = self.model.training
         self.model.eval()
         sums = Sums()
@@ -141,7 +150,11 @@ class StageModule(LightningModule, Generic[B]):
                 for term in self.objective(item.batch.to(self.device)):
                     sums.add(term, counts=item.counts)
         self.model.train(was_training)
-        return sums.reduce(None, self.device)
+        values = sums.reduce(None, self.device)
+        for name, value in values.items():
+            if "/" not in name:  # a loss, or the total of them
+                refuse_non_finite(name, value, self.update)
+        return values
 
     def progress(self) -> dict[str, Any]:
         """What a resume needs beside weights and optimizer, of tensors and plain values."""
@@ -163,6 +176,15 @@ class StageModule(LightningModule, Generic[B]):
 
     def load_extra_state(self, state: dict[str, Any]) -> None:
         """Restores what `extra_state` gave."""
+
+
+def refuse_non_finite(metric: str, value: float, update: int) -> None:
+    """FloatingPointError where a metric of the validation after `update` optimizer steps is no number."""
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"valid/{metric} is {value} after optimizer step {update}: nothing of this step is saved; look at the "
+            "validation data, or lower the rate"
+        )
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, *, fused: bool) -> torch.optim.Optimizer:

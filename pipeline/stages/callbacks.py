@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from pipeline.checkpoints import CheckpointFolder, Writer
 from pipeline.data.batches import MicroBatch
-from pipeline.runtime import RuntimeConfig, full_state, random_state, restore_random_state, seed_everything
+from pipeline.runtime import RuntimeConfig, full_state
+from pipeline.seeds import random_state, restore_random_state, seed_everything
 from pipeline.stages.base import StageModule
 from pipeline.stages.interrupt import Interrupt
 
@@ -67,6 +68,10 @@ class StopAtStep(StepCallback):
         """Puts our handlers back: Lightning has just registered its own."""
         self.interrupt.install()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Each micro-batch is a sign that the step moves."""
+        self.interrupt.begin_micro_batch()
+
     def on_step_end(self, trainer: Trainer, module: StageModule[Any], update: int) -> None:
         """The ranks agree on the highest signal number that any of them saw."""
         signum = self.interrupt.signum
@@ -77,6 +82,7 @@ class StopAtStep(StepCallback):
         if signum:
             self.interrupt.agree(signum)
             trainer.should_stop = True
+        self.interrupt.end_step()
 
 
 class SaveCheckpoint(StepCallback):
@@ -151,6 +157,16 @@ class SameStart(Callback):
                 f"the ranks would start at different steps, or end at different ones: (start, end) are {found}; "
                 "all nodes need the same files and one shared checkpoint folder"
             )
+
+
+class OwnSettings(Callback):
+    """Gives back its own settings to an optimizer that was restored from a checkpoint of another configuration."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the optimizer is restored; the rate is set at every step."""
+        assert isinstance(pl_module, StageModule)
+        for group, settings in zip(trainer.optimizers[0].param_groups, pl_module.optimizer_settings, strict=True):
+            group.update(settings)
 
 
 class RandomState(Callback):

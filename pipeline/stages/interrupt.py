@@ -13,21 +13,27 @@ from types import FrameType
 _log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_GRACE_SECONDS = 60.0
-"""Time that a stop request has to reach the end of a step; after it the process ends without saving."""
+_LOOK_SECONDS = 0.1
 _SECOND_REQUEST_SECONDS = 1.0
 """Ctrl-C reaches every rank, once by itself and once more through the others: only a later one means "at once"."""
 
 
 class Interrupt:
-    """Asks a stage to stop. Outside training a signal ends the process; within it sets `signum`."""
+    """Asks a stage to stop. Outside training a signal ends the process; within it sets `signum`.
 
-    def __init__(self) -> None:
+    A step then ends without saving when none of its micro-batches has begun for `stop_seconds`. What is between two
+    steps (a validation, a search, a rollout, a checkpoint) takes its time: the request is met at the step behind it.
+    """
+
+    def __init__(self, *, stop_seconds: float = 60.0) -> None:
         self.signum = 0
         """The signal that asked to stop; 0 before any did."""
         self.is_training = False
+        self._stop_seconds = stop_seconds
         self._asked = 0.0
         self._is_agreed = False
+        self._is_in_step = False
+        self._begun = 0.0
         self._parent = os.getppid()
 
     def install(self) -> None:
@@ -43,6 +49,15 @@ class Interrupt:
     def exit_code(self) -> int:
         """What the shell reports for a process that this signal ended."""
         return 128 + self.signum
+
+    def begin_micro_batch(self) -> None:
+        """A step is in progress, and moves."""
+        self._begun = time.monotonic()
+        self._is_in_step = True
+
+    def end_step(self) -> None:
+        """Until the next micro-batch begins, nothing hurries."""
+        self._is_in_step = False
 
     def agree(self, signum: int) -> None:
         """All ranks have taken note, and the training ends with this step: saving may take the time that it needs."""
@@ -77,7 +92,13 @@ class Interrupt:
             os._exit(128 + signal.SIGTERM)
 
     def _enforce(self) -> None:
-        time.sleep(_GRACE_SECONDS)
-        if not self._is_agreed:
-            _log.error("no step ended within %.0f s of the request to stop: ending without saving", _GRACE_SECONDS)
-            os._exit(128 + (self.signum or signal.SIGTERM))
+        asked = time.monotonic()
+        while not (self._is_in_step and time.monotonic() - max(asked, self._begun) > self._stop_seconds):
+            if self._is_agreed:
+                return
+            time.sleep(_LOOK_SECONDS)
+        _log.error(
+            "a step did not go on within %.0f s of the request to stop (PIPELINE_STOP_SECONDS): ending without saving",
+            self._stop_seconds,
+        )
+        os._exit(128 + (self.signum or signal.SIGTERM))

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from pipeline.objectives.terms import LossTerms
 
+OTHER_KEY = "continued_from_another_key"
+"""Stands in the row of a history behind which another configuration, code or inputs took over."""
+
 
 class Sums:
     """Running double-precision sums of loss terms and of what they report."""

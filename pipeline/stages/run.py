@@ -18,9 +18,10 @@ from pipeline.checkpoints import CheckpointFolder
 from pipeline.config import Config
 from pipeline.layout import Layout
 from pipeline.provenance import run_key
-from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process
+from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process, stop_seconds
 from pipeline.stages.frame import check_inputs, flat, tracked
 from pipeline.stages.interrupt import Interrupt
+from pipeline.stages.reports import OTHER_KEY
 from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
 from pipeline.tracking import Tracker
 
@@ -43,7 +44,7 @@ class StageRun:
 
     layout: Layout
     key: str
-    """Hash of configuration, code and inputs: checkpoints of another key are never resumed."""
+    """Hash of configuration, code and inputs: checkpoints of another key are resumed only where a user asks for it."""
     runtime: RuntimeConfig
     interrupt: Interrupt
     tracker: Tracker
@@ -63,8 +64,8 @@ class StageRun:
     ) -> None:
         """Writes metrics, learning curve, samples and files of predictions by their names: the last act of a stage.
 
-        The checkpoints are dropped. The stage's output is complete by now; if it is a model, it goes into the
-        registry.
+        The metrics name the optimizer steps at which a training went on from a checkpoint of another key.
+        The stage's output is complete by now; if it is a model, it goes into the registry.
         """
         if history:
             write_text(self.layout.curve, curve_csv(history))
@@ -76,27 +77,28 @@ class StageRun:
                 for name, text in predictions.items():
                     write_text(folder / name, text)
                     self.tracker.text(f"predictions/{name}", text)
-        write_json(self.layout.metrics, metrics)
+        taken_over = [int(row["update"]) for row in history if OTHER_KEY in row]
+        write_json(self.layout.metrics, {**metrics, **({OTHER_KEY: taken_over} if taken_over else {})})
         self.tracker.metrics(flat(metrics), len(history))
         if (self.layout.output / TOKENIZER).is_file():
             self.tracker.params({"tokenizer": {"hash": load_tokenizer(self.layout.output).hash}})
         if (self.layout.output / CONFIG).is_file():
             self.tracker.register(self.layout.output, self.layout.model_name)
-        CheckpointFolder(self.layout.local, self.key).clear()
 
 
 @contextmanager
 def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Sequence[Path]) -> Iterator[StageRun]:
     """Runs the body of the stage in `module` (its import name) on the configuration read from `path`.
 
-    `inputs` are the files and folders that the stage reads; a missing one is a ValueError that names it.
+    `inputs` are the files and folders that the stage reads; a missing one is a ValueError that names it. Once the body
+    has ended well and everything about it is written, the checkpoints are dropped.
     """
     check_inputs(inputs)
     layout = Layout.of(path)
     runtime = current_runtime()
     prepare_process(runtime, seed)
     key = run_key(module, path, inputs)
-    interrupt = Interrupt()
+    interrupt = Interrupt(stop_seconds=stop_seconds())
     interrupt.install()
     interrupt.watch_parent()
     is_main = global_rank(runtime) == 0
@@ -106,6 +108,8 @@ def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Seq
             checkpoints.tidy()
         with tracked(layout, config, inputs=inputs, key=key, is_main=is_main) as tracker:
             yield StageRun(layout, key, runtime, interrupt, tracker)
+        if is_main:
+            checkpoints.clear()
 
 
 def curve_csv(history: Sequence[Mapping[str, float]]) -> str:

@@ -1,10 +1,12 @@
 """Which weights of a training become the model: the last, the best, or the mean of several; and when to stop early.
 
-At every validation the weights go into a file beside the resume checkpoints, and those that can no longer be chosen
-are removed. What is chosen is a function of the history, so a resumed training chooses the same.
+At every validation the weights go into a file beside the resume checkpoints, and those that can no longer be chosen,
+neither by this training nor by one that continues from a checkpoint, are removed. What is chosen is a function of the
+history, so a resumed training chooses the same.
 """
 
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.artifacts import disk_faults, fsync
+from pipeline.checkpoints import Checkpoint, CheckpointFolder
 from pipeline.config import Config, TrainingConfig
 from pipeline.runtime import RuntimeConfig, full_state
-from pipeline.stages.base import StageModule
+from pipeline.stages.base import StageModule, refuse_non_finite
 from pipeline.stages.callbacks import StepCallback
 from pipeline.stages.reports import History
 
@@ -82,9 +85,10 @@ class Selection:
             return False
         return len(values) - 1 - values.index(max(values)) >= self.config.patience
 
-    def chosen(self, history: History) -> list[int]:
-        """The optimizer steps whose weights are the model so far; of equal ones the earlier are better."""
-        values = self.values(history)
+    def chosen(self, history: History, *, until: float = math.inf) -> list[int]:
+        """The optimizer steps whose weights are the model so far, or were after step `until`; of equal ones the earlier
+        are better."""
+        values = {update: value for update, value in self.values(history).items() if update <= until}
         updates = list(values)
         if self.config.choose == "best":
             updates.sort(key=lambda update: -values[update])
@@ -93,10 +97,11 @@ class Selection:
 
 
 class Weights:
-    """The files with the weights of some optimizer steps."""
+    """The files with the weights of some optimizer steps, beside the checkpoints that refer to them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, checkpoints: CheckpointFolder) -> None:
+        self.folder = checkpoints.folder / "weights"
+        self._checkpoints = checkpoints
 
     def save(self, update: int, state: Mapping[str, Tensor]) -> None:
         """Writes one file, or none; an existing one of a run that went further before it was killed is replaced."""
@@ -109,9 +114,28 @@ class Weights:
         partial.replace(final)
         fsync(self.folder)
 
-    def keep(self, updates: list[int]) -> None:
-        """Removes all other files."""
-        kept = {self._file(update) for update in updates}
+    def take_over(self, found: Checkpoint, updates: list[int], *, is_main: bool) -> None:
+        """Copies the weights of these steps, which the history of a checkpoint chooses, if it is of another key.
+
+        ValueError names what is missing: a training that did not keep them cannot end with them.
+        """
+        for update in updates:
+            source = found.folder.parent / self.folder.name / self._file(update).name
+            if not source.is_file():
+                raise ValueError(
+                    f"{source}: missing, although these weights are among the chosen ones after step {found.update}; "
+                    f"remove {found.folder.parent} to start again"
+                )
+            if found.is_foreign and is_main:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, self._file(update))
+                fsync(self._file(update))
+
+    def keep(self, selection: Selection, history: History) -> None:
+        """Removes the files of weights that neither this history chooses nor that of a checkpoint, which is the
+        beginning of it."""
+        ends = [math.inf, *map(float, self._checkpoints.updates())]
+        kept = {self._file(update) for until in ends for update in selection.chosen(history, until=until)}
         for file in self.folder.glob("*"):
             if file not in kept:
                 file.unlink()
@@ -149,10 +173,12 @@ class Select(StepCallback):
         if bleu or keeps_weights:
             state = full_state(self.runtime, module.model)
             if bleu:
-                module.history.add_to_last({"valid/bleu": bleu(state, module.device)})
+                value = bleu(state, module.device)
+                refuse_non_finite("bleu", value, update)
+                module.history.add_to_last({"valid/bleu": value})
             if keeps_weights and trainer.is_global_zero:
                 self.weights.save(update, state)
-                self.weights.keep(self.selection.chosen(module.history))
+                self.weights.keep(self.selection, module.history)
         if self.selection.is_over(module.history):
             module.num_steps = update
             trainer.should_stop = True

@@ -23,14 +23,15 @@ from pipeline.runtime import (
     global_rank,
     gradient_scale,
     keep_freed_memory,
+    resume_mode,
     saved_weights,
-    weights_suffice,
 )
 from pipeline.stages.base import StageModule
 from pipeline.stages.callbacks import (
     PROGRESS,
     RANDOM,
     STATE,
+    OwnSettings,
     Progress,
     RandomState,
     SameStart,
@@ -40,7 +41,7 @@ from pipeline.stages.callbacks import (
     TrainedWeights,
     Validation,
 )
-from pipeline.stages.reports import History
+from pipeline.stages.reports import OTHER_KEY, History
 from pipeline.stages.run import StageRun
 from pipeline.stages.selection import Select, Selection, Weights
 
@@ -63,7 +64,8 @@ def fit(
     Without a `selection` these are the last weights. Returns the losses and reports of the model on the validation
     data. The data sets `later` take over from `train` at their steps.
 
-    Continues from the newest valid checkpoint of the same configuration, code and inputs. Returns on rank 0 only:
+    Continues from the newest valid checkpoint of the same configuration, code and inputs, or where PIPELINE_RESUME
+    says so of others. Returns on rank 0 only:
     the other ranks end here, and a stop request ends the process with 128 + signal after saving.
     """
     config = module.training_config
@@ -94,7 +96,9 @@ def fit(
     def validate() -> Mapping[str, float]:
         return module.validate(validation_batches(valid, config.batching, place))
 
-    weights = Weights(CheckpointFolder(run.layout.local, run.key).folder / "weights")
+    weights = Weights(CheckpointFolder(run.layout.local, run.key))
+    if found and selection and not selection.config.is_end:
+        weights.take_over(found, selection.chosen(history_of(found)), is_main=place.rank == 0)
     callbacks: list[Callback] = [Validation(validate, every=config.validate_every)]
     if selection:
         callbacks.append(Select(selection, weights, run.runtime))
@@ -135,18 +139,52 @@ def place_of(runtime: RuntimeConfig) -> Cut:
 
 
 def _writer(runtime: RuntimeConfig) -> Writer:
-    return Writer(strategy=runtime.kind, world_size=runtime.world_size)
+    return Writer(
+        strategy=runtime.kind,
+        world_size=runtime.world_size,
+        accelerator=runtime.accelerator,
+        precision=runtime.precision,
+        accumulation=runtime.accumulation,
+    )
 
 
 def newest_checkpoint(run: StageRun) -> Checkpoint | None:
     """Where this run continues; None at a fresh start. ValueError where the runtime does not fit the checkpoint."""
-    checkpoints = CheckpointFolder(run.layout.local, run.key)
-    found = checkpoints.newest(_writer(run.runtime), weights_suffice=weights_suffice())
-    if found and global_rank(run.runtime) == 0:
-        _log.info("continuing from %s", found.folder)
-        if found.writer != _writer(run.runtime):
-            _log.warning("written by %s: only its weights are taken, the optimizer is fresh", found.writer)
+    checkpoints, writer = CheckpointFolder(run.layout.local, run.key), _writer(run.runtime)
+    found = checkpoints.newest(writer, resume=resume_mode())
+    if global_rank(run.runtime) == 0:
+        _tell(checkpoints, found, writer)
     return found
+
+
+def _tell(checkpoints: CheckpointFolder, found: Checkpoint | None, writer: Writer) -> None:
+    """Says where a training continues, and what of it is not as it was."""
+    if found is None:
+        for other in checkpoints.others():
+            _log.warning(
+                "%s: written with another configuration, code or inputs, so this run starts anew; stop it and set "
+                "PIPELINE_RESUME=any to continue from there, or PIPELINE_RESUME=weights for the weights alone. It is "
+                "removed when this stage has finished",
+                other,
+            )
+        return
+    _log.info("continuing from %s", found.folder)
+    if found.is_foreign:
+        _log.warning(
+            "WRITTEN WITH ANOTHER CONFIGURATION, CODE OR INPUTS: what this training ends with is not what its "
+            "configuration says; its curve and metrics name step %d under %s",
+            found.update,
+            OTHER_KEY,
+        )
+    if not found.is_whole:
+        _log.warning("written by %s: only its weights are taken, the optimizer is fresh", found.writer)
+    elif found.writer != writer:
+        _log.warning(
+            "written with %d micro-batches a step, this run has %d: the gradients are the same, but rounding and "
+            "dropout are not, so that it does not continue bit for bit",
+            found.writer.accumulation,
+            writer.accumulation,
+        )
 
 
 def progress_of(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -158,6 +196,22 @@ def progress_of(checkpoint: Checkpoint) -> dict[str, Any]:
 def history_of(checkpoint: Checkpoint) -> History:
     """The history up to a checkpoint."""
     return History.of(progress_of(checkpoint)["history"])
+
+
+def _take_over(run: StageRun, module: StageModule[Any], found: Checkpoint) -> None:
+    """Notes that a training goes on from a checkpoint of another key; ValueError where it cannot."""
+    if found.update > module.num_steps:
+        raise ValueError(f"{found.folder}: {found.update} steps are done, and this training has {module.num_steps}")
+    theirs = {name: tuple(tensor.shape) for name, tensor in saved_weights(found.folder / STATE).items()}
+    ours = {name: tuple(tensor.shape) for name, tensor in module.model.state_dict().items()}
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise ValueError(
+                f"{found.folder}: not of this model: {name} has the shape {theirs.get(name)} there and "
+                f"{ours.get(name)} here; unset PIPELINE_RESUME to start anew"
+            )
+    module.history.add_to_last({OTHER_KEY: 1.0})
+    run.tracker.metrics({OTHER_KEY: 1.0}, found.update)
 
 
 @contextmanager
@@ -190,7 +244,9 @@ def train_module(
     trained = TrainedWeights(runtime)
     if found:
         module.load_progress(progress_of(found))
-        if found.writer == _writer(runtime):
+        if found.is_foreign:
+            _take_over(run, module, found)
+        if found.is_whole:
             random = torch.load(found.folder / RANDOM.format(global_rank(runtime)), weights_only=True)
             resumed = found.folder / STATE
         else:
@@ -210,6 +266,7 @@ def train_module(
                 CheckpointFolder(run.layout.local, run.key), _writer(runtime), every=config.checkpoint_every
             ),
             RandomState(random, seed=seed),
+            *([OwnSettings()] if found and found.is_foreign else []),
             Progress(run.layout.stage),
             Track(run.tracker.metrics),
             trained,

@@ -1,20 +1,22 @@
 """Checkpoints are whole or absent, whenever their writer is killed, and only the right run continues from them."""
 
 import errno
+import json
 import logging
 import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline import artifacts, checkpoints
-from pipeline.checkpoints import CheckpointFolder, Writer
+from pipeline.checkpoints import CheckpointFolder, Resume, Writer
 
-DDP = Writer(strategy="ddp", world_size=2)
+DDP = Writer(strategy="ddp", world_size=2, accelerator="cpu", precision="32-true", accumulation=1)
 FILES = {"state.ckpt": b"weights", "nested/shard": b"optimizer", "random-0.pt": b"random"}
 
 
@@ -150,31 +152,74 @@ def test_a_checkpoint_replaces_damaged_ones_after_it(folder: CheckpointFolder) -
     assert sorted(path.name for path in folder.folder.iterdir()) == ["step-00000005", "step-00000007"]
 
 
-@pytest.mark.parametrize("other", [Writer("ddp", 4), Writer("zero2", 2)])
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(DDP, world_size=4),
+        replace(DDP, strategy="zero2"),
+        replace(DDP, precision="bf16-mixed"),
+        replace(DDP, accelerator="cuda"),
+    ],
+)
 def test_another_kind_of_run_is_refused_with_the_ways_out(folder: CheckpointFolder, other: Writer) -> None:
     write(folder, 5)
     with pytest.raises(ValueError) as caught:
         folder.newest(other)
     message = str(caught.value)
-    assert "written by 2 rank(s) with strategy ddp" in message
-    assert f"this run has {other.world_size} rank(s) with strategy {other.strategy}" in message
+    assert "written by 2 rank(s) with strategy ddp on cpu in 32-true" in message
+    ranks = f"{other.world_size} rank(s) with strategy {other.strategy} on {other.accelerator} in {other.precision}"
+    assert f"this run has {ranks}" in message
     assert "PIPELINE_RESUME=weights to go on from step 5" in message
     assert f"remove {folder.folder} to start again" in message
-    found = folder.newest(other, weights_suffice=True)
+    found = folder.newest(other, resume="weights")
+    assert found is not None and found.writer == DDP and not found.is_whole
+
+
+def test_another_number_of_micro_batches_is_continued(folder: CheckpointFolder) -> None:
+    write(folder, 5)
+    found = folder.newest(replace(DDP, accumulation=4))
     assert found is not None and found.writer == DDP
 
 
-def test_checkpoints_of_other_run_keys_are_warned_of_and_removed_by_the_first_own_one(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    stale, own = CheckpointFolder(tmp_path, "old"), CheckpointFolder(tmp_path, "new")
-    write(stale, 5)
+def test_a_manifest_that_does_not_name_its_precision_is_another_writers(folder: CheckpointFolder) -> None:
+    write(folder, 5)
+    manifest = folder.folder / "step-00000005/manifest.json"
+    values = json.loads(manifest.read_text())
+    values["writer"] = {"strategy": "ddp", "world_size": 2}
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"written by 2 rank.* with strategy ddp on unknown in unknown, 0 micro"):
+        folder.newest(DDP)
+
+
+def test_checkpoints_of_other_run_keys_stay_until_the_stage_has_finished(tmp_path: Path) -> None:
+    other, own = CheckpointFolder(tmp_path, "old"), CheckpointFolder(tmp_path, "new")
+    write(other, 5)
     own.tidy()
-    assert f"{stale.folder}: written with another configuration, code or inputs" in caplog.text
     assert own.newest(DDP) is None
-    assert_newest(stale, 5)
-    write(own, 3)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["new"]
+    for update in (3, 6, 9):
+        write(own, update)
+    assert_newest(other, 5)
+    assert own.others() == [other.folder]
+    own.clear()
+    assert not other.folder.exists()
+
+
+def test_the_last_written_checkpoint_of_another_key_is_continued_where_it_is_asked_for(tmp_path: Path) -> None:
+    older, newer, own = (CheckpointFolder(tmp_path, key) for key in ("a", "b", "new"))
+    write(older, 9)
+    write(newer, 5)
+    os.utime(older.folder / "step-00000009/manifest.json", (1, 1))
+    modes: list[tuple[Resume, bool]] = [("weights", False), ("any", True)]
+    for resume, is_whole in modes:
+        found = own.newest(DDP, resume=resume)
+        assert found is not None and found.folder.parent == newer.folder
+        assert found.is_foreign and found.is_whole is is_whole
+    with pytest.raises(ValueError, match="step-00000005: written by"):
+        own.newest(replace(DDP, world_size=4), resume="any")
+    write(own, 2)
+    for resume, _ in modes:
+        found = own.newest(DDP, resume=resume)
+        assert found is not None and found.update == 2 and found.is_whole and not found.is_foreign
 
 
 def test_a_second_trainer_is_refused_and_names_the_first_until_that_has_ended(folder: CheckpointFolder) -> None:

@@ -11,13 +11,13 @@ from pipeline.stages import interrupt
 from pipeline.stages.interrupt import Interrupt
 
 
-def exit_code_of(body: Callable[[Interrupt], None]) -> int:
+def exit_code_of(body: Callable[[Interrupt], None], *, stop_seconds: float = 60.0) -> int:
     """Runs `body` in a process of its own, with the handlers installed; 0 when it returns."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            request = Interrupt()
+            request = Interrupt(stop_seconds=stop_seconds)
             request.install()
             body(request)
             code = 0
@@ -62,19 +62,40 @@ def test_a_second_ctrl_c_means_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("agreed", "code"), [(False, 143), (True, 0)])
-def test_a_step_that_does_not_end_is_ended_and_saving_is_waited_for(
-    monkeypatch: pytest.MonkeyPatch, agreed: bool, code: int
-) -> None:
-    monkeypatch.setattr(interrupt, "_GRACE_SECONDS", 0.2)
-
+def test_a_step_that_does_not_end_is_ended_and_saving_is_waited_for(agreed: bool, code: int) -> None:
     def body(request: Interrupt) -> None:
         request.is_training = True
+        request.begin_micro_batch()
         raise_and_wait(signal.SIGTERM, 0.01)
         if agreed:
             request.agree(signal.SIGTERM)
         time.sleep(1)
 
-    assert exit_code_of(body) == code
+    assert exit_code_of(body, stop_seconds=0.2) == code
+
+
+def test_what_is_between_two_steps_is_waited_for_and_so_is_a_step_that_moves() -> None:
+    def body(request: Interrupt) -> None:
+        request.is_training = True
+        request.begin_micro_batch()
+        request.end_step()
+        raise_and_wait(signal.SIGTERM, 1.5)
+        for _ in range(10):
+            request.begin_micro_batch()
+            time.sleep(0.1)
+        request.agree(signal.SIGTERM)
+
+    assert exit_code_of(body, stop_seconds=0.5) == 0
+
+
+def test_a_step_that_stands_still_behind_what_was_waited_for_is_ended() -> None:
+    def body(request: Interrupt) -> None:
+        request.is_training = True
+        raise_and_wait(signal.SIGTERM, 0.5)
+        request.begin_micro_batch()
+        time.sleep(5)
+
+    assert exit_code_of(body, stop_seconds=0.2) == 143
 
 
 def test_a_rank_that_was_told_by_another_one_reports_its_signal() -> None:

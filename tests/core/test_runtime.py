@@ -23,11 +23,10 @@ from pipeline.runtime import (
     global_rank,
     gradient_scale,
     keep_freed_memory,
-    random_state,
-    restore_random_state,
-    seed_everything,
-    weights_suffice,
+    resume_mode,
+    stop_seconds,
 )
+from pipeline.seeds import random_state, restore_random_state, seed_everything
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -197,14 +196,26 @@ def test_an_unknown_runtime_is_named_with_the_known_ones(tmp_path: Path, monkeyp
         current_runtime()
 
 
-def test_a_start_from_weights_alone_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_continued_beside_its_own_checkpoints_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIPELINE_RESUME", raising=False)
-    assert not weights_suffice()
-    monkeypatch.setenv("PIPELINE_RESUME", "weights")
-    assert weights_suffice()
+    assert resume_mode() == "exact"
+    for mode in ("exact", "weights", "any"):
+        monkeypatch.setenv("PIPELINE_RESUME", mode)
+        assert resume_mode() == mode
     monkeypatch.setenv("PIPELINE_RESUME", "wieghts")
     with pytest.raises(ValueError, match="PIPELINE_RESUME=wieghts: allowed are exact"):
-        weights_suffice()
+        resume_mode()
+
+
+def test_the_time_for_a_stop_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIPELINE_STOP_SECONDS", raising=False)
+    assert stop_seconds() == 60.0
+    monkeypatch.setenv("PIPELINE_STOP_SECONDS", "7.5")
+    assert stop_seconds() == 7.5
+    for value in ("0", "-1", "inf", "soon"):
+        monkeypatch.setenv("PIPELINE_STOP_SECONDS", value)
+        with pytest.raises(ValueError, match=f"PIPELINE_STOP_SECONDS={value}: allowed is a number of seconds above 0"):
+            stop_seconds()
 
 
 def draw() -> tuple[object, ...]:

@@ -25,7 +25,7 @@ from pipeline.data.token_arrays import in_memory, read_token_arrays, write_token
 from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_encoder_from_huggingface, masked_words_from_huggingface
-from pipeline.runtime import seed_everything
+from pipeline.seeds import seed_everything
 from pipeline.stages.pretrain_bert import (
     BertPretraining,
     CountedStart,

@@ -1,14 +1,24 @@
 """Which weights become the model, and when a training ends early."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import tensor
 from torch.testing import assert_close
 
+from pipeline.checkpoints import CheckpointFolder
+from pipeline.config import load
+from pipeline.runtime import RuntimeConfig
 from pipeline.stages.reports import History
-from pipeline.stages.selection import Selection, SelectionConfig, Weights
+from pipeline.stages.selection import Select, Selection, SelectionConfig, Weights
+from tests.training.conftest import TOY
+from tests.training.harness import ROOT
+from tests.training.toy_stage import Toy, ToyConfig
+
+RUNTIMES = ROOT / "conf/runtime"
 
 
 def selection(**settings: object) -> Selection:
@@ -72,18 +82,43 @@ def test_before_the_first_validation_nothing_is_chosen_and_nothing_is_over() -> 
 
 
 def test_the_model_is_the_mean_of_the_weights_and_what_is_not_chosen_is_removed(tmp_path: Path) -> None:
-    weights = Weights(tmp_path / "weights")
+    weights = Weights(CheckpointFolder(tmp_path, "key"))
     for update, value in ((10, 100.0), (20, 1.0), (30, 4.0)):
         weights.save(update, {"a": tensor([value, -value]), "n": tensor([update])})
-    weights.keep([20, 30])
-    assert len(list((tmp_path / "weights").iterdir())) == 2
+    weights.keep(selection(num_averaged=2), history("valid/total", {10: 1.0, 20: 1.0, 30: 1.0}))
+    assert [file.stem for file in sorted(weights.folder.iterdir())] == ["update-00000020", "update-00000030"]
     mean = weights.mean([20, 30])
     assert_close(mean["a"], tensor([2.5, -2.5]))
     assert mean["n"].tolist() == [30] and mean["n"].dtype == torch.int64
 
 
+def test_weights_that_a_kept_checkpoint_would_choose_stay_until_that_checkpoint_goes(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path, "key")
+    weights, best = Weights(checkpoints), selection(choose="best")
+    for update in (10, 20):
+        weights.save(update, {"a": tensor([1.0])})
+    for folder in ("step-00000015", "step-00000019"):
+        (checkpoints.folder / folder).mkdir()
+    weights.keep(best, LOSSES)
+    assert [file.stem for file in sorted(weights.folder.iterdir())] == ["update-00000010", "update-00000020"]
+    for folder in ("step-00000015", "step-00000019"):
+        (checkpoints.folder / folder).rename(checkpoints.folder / folder.replace("1", "2"))
+    weights.keep(best, LOSSES)
+    assert [file.stem for file in weights.folder.iterdir()] == ["update-00000020"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_bleu_that_is_no_number_is_refused_with_its_step(tmp_path: Path, value: float) -> None:
+    module = Toy(ToyConfig.model_validate(TOY))
+    module.history.append({"update": 7.0, "valid/total": 1.0})
+    chooses = Selection(SelectionConfig(metric="bleu"), bleu=lambda _state, _device: value)
+    select = Select(chooses, Weights(CheckpointFolder(tmp_path, "key")), load(RUNTIMES / "cpu.yaml", RuntimeConfig))
+    with pytest.raises(FloatingPointError, match=f"valid/bleu is {value} after optimizer step 7"):
+        select.on_step_end(Trainer(logger=False, enable_checkpointing=False), module, 7)
+
+
 def test_the_mean_of_many_equal_weights_is_bit_for_bit_the_same(tmp_path: Path) -> None:
-    weights = Weights(tmp_path)
+    weights = Weights(CheckpointFolder(tmp_path, "key"))
     state = {"a": torch.randn(1000)}
     for update in range(3):
         weights.save(update, state)

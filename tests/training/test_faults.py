@@ -24,6 +24,13 @@ def test_a_number_that_is_none_ends_the_run_and_names_step_rate_and_examples(
     assert not workspace.output.exists()
 
 
+def test_a_validation_loss_that_is_no_number_ends_the_run_and_names_the_step(new_toy: NewToy) -> None:
+    workspace = new_toy()
+    outcome = workspace.run("cpu", environment={"TOY_VALIDATION": "nan"}, expect=(2,))
+    assert "error: valid/loss is nan after optimizer step 7" in outcome.log and "Traceback" not in outcome.log
+    assert [path.name for path in workspace.checkpoints()] == ["step-00000005"]
+
+
 @pytest.mark.parametrize(("runtime", "ranks"), [("cpu", 1), ("ddp_cpu", 2), ("zero2_cpu", 2)])
 def test_a_disk_that_refuses_a_checkpoint_ends_the_run_in_one_line_and_keeps_nothing_half_written(
     new_toy: NewToy, runtime: str, ranks: int

@@ -66,7 +66,21 @@ def test_one_process_stops_by_ctrl_c_and_by_its_parents_death(new_toy: NewToy, j
     assert_ends_as_uninterrupted(workspace, new_toy(dropout=0.2), "cpu")
 
 
-def test_two_ranks_stop_together_whichever_is_told_and_whichever_dies(new_toy: NewToy, jobs: list[Job]) -> None:
+def test_a_validation_that_takes_longer_than_a_stop_may_is_waited_for(new_toy: NewToy, jobs: list[Job]) -> None:
+    """The request comes during the validation of step 7; the last checkpoint was that of step 5."""
+    workspace = new_toy()
+    slow = {"PIPELINE_STOP_SECONDS": "1", "TOY_VALIDATION_SECONDS": "3"}
+    job = workspace.start("cpu", environment=slow)
+    jobs.append(job)
+    job.wait_for_update(6)
+    os.kill(job.process.pid, signal.SIGTERM)
+    outcome = job.wait()
+    assert outcome.exit_codes == (143,), outcome.log
+    assert "ending without saving" not in outcome.log
+    assert_stopped(workspace, before=5)
+
+
+def test_two_ranks_stop_together_whichever_is_told(new_toy: NewToy, jobs: list[Job]) -> None:
     workspace = new_toy(dropout=0.2)
     for who in ("rank 0", "rank 1", "group"):
         before = newest_update(workspace)
@@ -82,12 +96,18 @@ def test_two_ranks_stop_together_whichever_is_told_and_whichever_dies(new_toy: N
         outcome = job.wait()
         assert outcome.exit_codes == (143,), f"{who}\n{outcome.log}"
         assert_stopped(workspace, before=before)
+    assert_ends_as_uninterrupted(workspace, new_toy(dropout=0.2), "ddp_cpu")
 
-    before = newest_update(workspace)
-    job = workspace.start("ddp_cpu", environment=SLOW)
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_death_of_one_rank_ends_the_other_and_costs_only_what_was_not_saved(
+    new_toy: NewToy, jobs: list[Job], rank: int
+) -> None:
+    workspace = new_toy(dropout=0.2)
+    job = workspace.start("ddp_cpu", environment={"TOY_STEP_SECONDS": "0.4"})
     jobs.append(job)
-    job.wait_for_update(before + 1)
-    os.kill(job.ranks()[1], signal.SIGKILL)
+    job.wait_for_update(6)
+    os.kill(job.ranks()[rank], signal.SIGKILL)
     assert job.wait().exit_codes[0] != 0
     assert not workspace.output.exists()
     assert_ends_as_uninterrupted(workspace, new_toy(dropout=0.2), "ddp_cpu")

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.testing import assert_close
 
+from pipeline.artifacts import read_json
 from pipeline.checkpoints import CheckpointFolder
-from tests.training.conftest import NewToy
-from tests.training.harness import Workspace
+from pipeline.stages.reports import OTHER_KEY
+from tests.training.conftest import TOY, NewToy
+from tests.training.harness import Workspace, change_yaml
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,25 @@ def test_another_runtime_is_refused_and_may_go_on_from_the_weights_alone(
     assert curve[6]["train/total"] != pytest.approx(wanted[6]["train/total"], rel=1e-5)
 
 
+def test_another_precision_is_refused_and_never_mixed_into_a_training(new_toy: NewToy) -> None:
+    workspace = new_toy()
+    workspace.run("cpu", kill_at=8)
+    refused = workspace.run("cpu_bf16", expect=(2,))
+    assert "on cpu in 32-true, 1 micro-batch(es) a step, this run has 1 rank(s)" in refused.log
+    assert "in bf16-mixed" in refused.log and "PIPELINE_RESUME=weights" in refused.log
+    assert [path.name for path in workspace.checkpoints()] == ["step-00000005"]
+
+
+def test_a_step_cut_into_more_pieces_continues_with_its_optimizer_and_says_so(new_toy: NewToy) -> None:
+    whole, workspace = new_toy(), new_toy()
+    whole.run("cpu")
+    workspace.run("cpu", kill_at=8)
+    outcome = workspace.run("cpu_accumulate")
+    assert "written with 1 micro-batches a step, this run has 2: the gradients are the same" in outcome.log
+    assert_close(workspace.curve(), whole.curve(), rtol=1e-5, atol=1e-6)
+    assert_close(workspace.weights(), whole.weights(), rtol=1e-5, atol=1e-5)
+
+
 def test_a_finished_training_is_handed_over_by_another_runtime(new_toy: NewToy) -> None:
     whole, workspace = new_toy(), new_toy()
     whole.run("zero3_cpu")
@@ -109,6 +131,29 @@ def test_a_finished_training_is_handed_over_by_another_runtime(new_toy: NewToy) 
     assert all(torch.equal(tensor, whole.weights()[name]) for name, tensor in workspace.weights().items())
 
 
+def test_weights_that_another_way_from_the_checkpoint_on_chooses_are_still_there(new_toy: NewToy) -> None:
+    """After the checkpoint of step 5, step 6 was better than step 3 and is not any more."""
+    settings = TOY["training"] | {"validate_every": 3}  # type: ignore[operator]
+    workspace = new_toy(training=settings, selection={"choose": "best"})
+    workspace.run("cpu", kill_at=8)
+    outcome = workspace.run("cpu", environment={"TOY_VALIDATION": "bad"})
+    assert "continuing from" in outcome.log and "the mean of the weights after the steps [3]" in outcome.log
+    losses = {row["update"]: row["valid/loss"] for row in workspace.curve() if "valid/loss" in row}
+    assert losses[3] < 10 < losses[6]
+
+
+def test_checkpoints_stay_until_the_last_act_of_a_stage_has_succeeded(new_toy: NewToy) -> None:
+    workspace = new_toy()
+    costs = workspace.root / ".pipeline/costs"
+    costs.parent.mkdir()
+    costs.touch()  # no folder, so that the costs cannot be written
+    workspace.run("cpu", expect=(2,))
+    assert workspace.output.exists() and workspace.checkpoints()
+    costs.unlink()
+    workspace.run("cpu", environment={f"TOY_AT_{step}": "nan loss" for step in range(22)})
+    assert not workspace.checkpoints()
+
+
 def test_a_changed_configuration_starts_anew_and_says_so(new_toy: NewToy) -> None:
     workspace = new_toy()
     workspace.run("cpu", kill_at=8)
@@ -116,9 +161,40 @@ def test_a_changed_configuration_starts_anew_and_says_so(new_toy: NewToy) -> Non
     path.write_text(path.read_text().replace("lr: 0.01", "lr: 0.02"))
     outcome = workspace.run("cpu", kill_at=3)
     assert "this run starts anew" in outcome.log and "continuing" not in outcome.log
-    assert len(workspace.checkpoints()) == 1, "until a new checkpoint exists, the old one is kept"
+    assert "PIPELINE_RESUME=any to continue from there" in outcome.log
+    workspace.run("cpu", kill_at=8)
+    assert len(workspace.checkpoints()) == 2, "until the stage has finished, the old one is kept"
     path.write_text(path.read_text().replace("lr: 0.02", "lr: 0.01"))
     assert "continuing from" in workspace.run("cpu").log
+    assert not workspace.checkpoints()
+
+
+def test_a_checkpoint_of_another_key_is_continued_bit_by_bit_where_it_is_asked_for_and_named_in_the_metrics(
+    new_toy: NewToy, uninterrupted: Callable[[str], Workspace]
+) -> None:
+    workspace = new_toy(dropout=0.2)
+    workspace.run("cpu", kill_at=8)
+    change_yaml(workspace.root / workspace.config, {"training.checkpoint_every": 4})
+    workspace.run("cpu", environment={"PIPELINE_RESUME": "any"}, kill_at=10)
+    outcome = workspace.run("cpu")
+    assert "continuing from" in outcome.log and "step-00000008" in outcome.log
+    wanted = uninterrupted("cpu")
+    assert all(torch.equal(tensor, wanted.weights()[name]) for name, tensor in workspace.weights().items())
+    taken_over = [row["update"] for row in workspace.curve() if OTHER_KEY in row]
+    metrics = read_json(workspace.root / "metrics/tiny/toy.json")
+    assert taken_over == metrics[OTHER_KEY] == [5]
+    assert OTHER_KEY not in read_json(wanted.root / "metrics/tiny/toy.json")
+
+
+def test_the_chosen_weights_of_another_key_are_taken_over(new_toy: NewToy) -> None:
+    settings = TOY["training"] | {"validate_every": 3}  # type: ignore[operator]
+    workspace = new_toy(training=settings, selection={"choose": "best"})
+    workspace.run("cpu", kill_at=8)
+    change_yaml(workspace.root / workspace.config, {"training.optimizer.lr": 0.02})
+    environment = {"PIPELINE_RESUME": "weights", "TOY_VALIDATION": "bad"}
+    outcome = workspace.run("cpu", environment=environment)
+    assert "WRITTEN WITH ANOTHER CONFIGURATION" in outcome.log and "only its weights are taken" in outcome.log
+    assert "the mean of the weights after the steps [3]" in outcome.log
 
 
 def test_a_second_trainer_is_refused_and_names_the_first(new_toy: NewToy) -> None:

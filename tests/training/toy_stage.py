@@ -22,6 +22,7 @@ from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
+from pipeline.stages.selection import Selection, SelectionConfig
 from pipeline.stages.training import fit
 
 
@@ -32,6 +33,8 @@ class ToyConfig(Config):
     """How it is trained."""
     dropout: float
     """Dropout of the hidden layer."""
+    selection: SelectionConfig = SelectionConfig()
+    """Which weights become the model."""
 
 
 class Walks:
@@ -98,6 +101,13 @@ class Toy(StageModule[InstructionBatch]):
                 case "nan gradient":
                     loss = loss + (0 * self.model.get_parameter("head.bias").sum()).sqrt()
             time.sleep(float(os.environ.get("TOY_STEP_SECONDS", "0")))
+        else:
+            match os.environ.get("TOY_VALIDATION"):
+                case "nan":
+                    loss = loss * float("nan")
+                case "bad":
+                    loss = loss + 1000
+            time.sleep(float(os.environ.get("TOY_VALIDATION_SECONDS", "0")))
         return (
             LossTerms(loss, int(batch.is_response.sum()), report={"nll": loss.detach()}),
             LossTerms(first, len(batch.labels), name="first", weight=0.5),
@@ -109,7 +119,8 @@ def main(path: Path) -> None:
     config = load(path, ToyConfig)
     with stage_run("tests.training.toy_stage", path, config, seed=config.training.seed, inputs=()) as run:
         module = Toy(config)
-        fit(run, module, train=Walks(203, seed=1), valid=Walks(31, seed=2))
+        selection = Selection(config.selection, bleu=None)
+        fit(run, module, train=Walks(203, seed=1), valid=Walks(31, seed=2), selection=selection)
         if os.environ.get("TOY_AFTER_TRAINING") == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         weights = module.model.state_dict()
