@@ -117,7 +117,7 @@ class StageModule(LightningModule, Generic[B]):
         raise FloatingPointError(
             f"the {name} is {value} at optimizer step {self.update}, learning rate {self.history[-1]['lr']:.3g}; "
             f"{'found in' if bad else 'not seen in the loss of'} the examples {indices} of this rank: "
-            "lower the rate, or look at these examples"
+            "lower the learning rate, or look at these examples"
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -183,7 +183,7 @@ def refuse_non_finite(metric: str, value: float, update: int) -> None:
     if not math.isfinite(value):
         raise FloatingPointError(
             f"valid/{metric} is {value} after optimizer step {update}: nothing of this step is saved; look at the "
-            "validation data, or lower the rate"
+            "validation data, or lower the learning rate"
         )
 
 

@@ -101,4 +101,4 @@ def test_a_configuration_that_does_not_train_ends_in_one_line(
     path = changed(tmp_path, TINY / "translate/transformer.yaml", {"residual_init": 1e38})
     assert main(["estimate", str(path), "--step"]) == 2
     error = capsys.readouterr().err
-    assert "error: the loss is nan at optimizer step 1" in error and "Traceback" not in error
+    assert "error: valid/loss is nan after optimizer step 0" in error and "Traceback" not in error

@@ -65,10 +65,12 @@ def test_a_link_leads_to_a_file_that_is_handed_on_and_to_a_heading_of_it(name: s
     text = (ROOT / name).read_text(encoding="utf-8")
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
     for target, _, heading in (link.partition("#") for link in re.findall(r"\]\(([^):]+)\)", text)):
-        path = (ROOT / name).parent / target
+        path = (ROOT / name).parent / (target or Path(name).name)
         assert path.is_file() and not any(path.match(pattern) for pattern in ignored if pattern), target
         headings = re.findall(r"^#+ (.*)", path.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
-        assert not heading or heading in {one.lower().replace(" ", "-") for one in headings}, heading
+        assert not heading or heading in {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}, (
+            heading
+        )
 
 
 def test_a_registered_model_that_is_named_is_that_of_a_stage() -> None:

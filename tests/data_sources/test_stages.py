@@ -178,7 +178,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, str]] = {
     "a table with a missing column": (
         {"p.tsv": "one\teins\ntwo\n"},
         "translation: {sources: [{kind: table, source: mine, file: p.tsv}]}",
-        r"p\.tsv:2: expected \[group,\] source and target between tabs, found 'two'",
+        r"p\.tsv:2: expected 2 columns between tabs \(src, tgt\), found 1: 'two'",
     ),
     "a rating outside its range": (
         {"r.tsv": "a good film\t3,5\tmovie\n"},
