@@ -1,0 +1,102 @@
+"""A trained translation model in other engines: `transformers` and CTranslate2 translate as we do."""
+
+import random
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import pytest
+import torch
+from ctranslate2.converters import TransformersConverter
+from torch.nn.functional import cross_entropy
+from transformers import AutoTokenizer, MarianMTModel
+
+from pipeline.data.plan import one_pass
+from pipeline.data.records import Pair
+from pipeline.data.translation import translation_examples
+from pipeline.models.seq2seq import Seq2Seq
+from pipeline.stages.translation import Translation, Translator, save_translator
+from tests.stages import grammar
+from tests.stages.test_translate import tokenizer, translator
+
+TIED = ("all", "decoder", "none")
+NUM_SENTENCES = 1000
+NUM_STEPS = 150
+
+
+@cache
+def trained(tied: str) -> Translator:
+    """A small model after some steps on sentences of one to nine words of the circle and their translations, greedy."""
+    one = translator("transformer", tied_embeddings=tied)
+    assert isinstance(one.model, Seq2Seq)
+    words, choose = grammar.WORDS, random.Random(2)
+    pairs = []
+    for number in range(400):
+        places = [choose.randrange(len(words)) for _ in range(choose.randint(1, 9))]
+        src, tgt = (" ".join(words[(place + shift) % len(words)] for place in places) for shift in (0, 1))
+        pairs.append(Pair(id=str(number), src=src, tgt=tgt, source="circle", group=str(number)))
+    examples, _ = translation_examples(pairs, one.tokenizer, max_length=48, too_long="drop")
+    steps = list(one_pass(examples.sizes(0), tokens_per_batch=800))
+    optimizer = torch.optim.Adam(one.model.parameters(), lr=3e-3)
+    for number in range(NUM_STEPS):
+        batch = examples.collate(steps[number % len(steps)].indices, 0)
+        logits = one.model.logits(one.model(batch.src, batch.src_mask, batch.tgt)[batch.is_target])
+        optimizer.zero_grad()
+        cross_entropy(logits, batch.labels[batch.is_target]).backward()
+        optimizer.step()
+    one.model.eval()
+    return replace(one, search=one.search.greedy)
+
+
+@cache
+def translated(tied: str) -> tuple[list[str], list[Translation]]:
+    """Sentences and their translations, which say something and often come to an end."""
+    choose = random.Random(1)
+    texts = [" ".join(choose.choices(grammar.WORDS, k=choose.randint(1, 9))) for _ in range(NUM_SENTENCES)]
+    ours = trained(tied).translate(texts)
+    assert sum(one.at_limit for one in ours) < NUM_SENTENCES * 3 / 4
+    assert len({one.text for one in ours}) > NUM_SENTENCES / 2
+    assert sum(len(set(one.tokens)) for one in ours) > 3 * NUM_SENTENCES
+    return texts, ours
+
+
+@pytest.mark.parametrize("tied", TIED)
+def test_transformers_translates_a_thousand_sentences_alike_in_padded_batches(tied: str, tmp_path: Path) -> None:
+    texts, ours = translated(tied)
+    save_translator(tmp_path, trained(tied))
+    theirs: Any = MarianMTModel.from_pretrained(tmp_path)
+    tokens = AutoTokenizer.from_pretrained(tmp_path)
+    for first in range(0, NUM_SENTENCES, 100):
+        batch = slice(first, first + 100)
+        inputs = tokens(texts[batch], padding=True, return_tensors="pt", return_token_type_ids=False)
+        lengths = inputs["attention_mask"].sum(1)
+        assert lengths.min() < lengths.max() / 3, "some rows are mostly padding"
+        found = theirs.generate(**inputs, num_beams=1, max_length=48)
+        for row, translation in zip(found.tolist(), ours[batch], strict=True):
+            expected = [tokens.pad_token_id, *translation.tokens]
+            assert row[: len(expected)] == expected
+            # At the longest length ours may only end; theirs goes on.
+            if not translation.at_limit:
+                rest = row[len(expected) :]
+                assert rest[0] == tokens.eos_token_id and set(rest[1:]) <= {tokens.pad_token_id}
+                assert tokens.decode(row, skip_special_tokens=True) == translation.text
+
+
+@pytest.mark.parametrize("tied", TIED)
+def test_ctranslate2_converts_the_folder_and_translates_a_thousand_sentences_alike(tied: str, tmp_path: Path) -> None:
+    texts, ours = translated(tied)
+    save_translator(tmp_path / "model", trained(tied))
+    TransformersConverter(str(tmp_path / "model")).convert(str(tmp_path / "converted"))
+    engine = ctranslate2.Translator(str(tmp_path / "converted"), device="cpu", compute_type="float32", intra_threads=1)
+    backend = tokenizer().backend
+    sources = [tokenizer().tokens(source.tolist()) for source in trained(tied).encode(texts, too_long="cut")]
+    # At least one token is its default; ours may be empty.
+    found = engine.translate_batch(
+        sources, beam_size=1, max_batch_size=64, min_decoding_length=0, max_decoding_length=47
+    )
+    for one, translation in zip(found, ours, strict=True):
+        ids = [backend.token_to_id(token) for token in one.hypotheses[0]]
+        expected = list(translation.tokens)
+        assert (ids[: len(expected)] if translation.at_limit else ids) == expected
