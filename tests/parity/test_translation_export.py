@@ -44,7 +44,7 @@ def trained(tied: str) -> Translator:
         batch = examples.collate(steps[number % len(steps)].indices, 0)
         logits = one.model.logits(one.model(batch.src, batch.src_mask, batch.tgt)[batch.is_target])
         optimizer.zero_grad()
-        cross_entropy(logits, batch.labels[batch.is_target]).backward()
+        cross_entropy(logits, batch.labels[batch.is_target]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     one.model.eval()
     return replace(one, search=one.search.greedy)
