@@ -25,7 +25,7 @@ _TASK_HEAD = (
 
 
 def order(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
-    """The same in words: nothing where there is no number to exceed."""
+    """In words what `above` says: nothing where there is no number to exceed."""
     step = above(report, reports)
     if step is None:
         return ""

@@ -343,8 +343,8 @@ def encode_pairs(
     for split in SPLITS:
         encoders = training if training and split == "train" else [tokenizer]
         counts = unknown[split] = {"src": UnknownCounts(tokenizer), "tgt": UnknownCounts(tokenizer)}
-        chunks = chain.from_iterable(_encoded(prepared / f"{split}.jsonl", encoder, counts) for encoder in encoders)
-        write_pair_arrays(folder / split, chunks, vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash)
+        encoded = chain.from_iterable(_encoded(prepared / f"{split}.jsonl", encoder, counts) for encoder in encoders)
+        write_pair_arrays(folder / split, encoded, vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash)
     return unknown
 
 
@@ -373,18 +373,18 @@ def _by_sentence(documents: Sequence[Document], tokenizer: Tokenizer) -> list[li
 
 def _statistics(tokenizer: Tokenizer, held_out: Iterable[str]) -> dict[str, int | float | str]:
     """What a tokenizer makes of held-out texts."""
-    unknown = tokenizer.id_of("unk") if "unk" in tokenizer.special else None
-    num_bytes = num_tokens = num_unknown = 0
+    unknown = UnknownCounts(tokenizer)
+    num_bytes = num_tokens = 0
     for texts in chunks(held_out, len, size_at_once=_CHARACTERS_AT_ONCE):
         encoded = tokenizer.encode_batch(texts)
         num_bytes += sum(len(text.encode()) for text in texts)
         num_tokens += sum(map(len, encoded))
-        num_unknown += 0 if unknown is None else sum(ids.count(unknown) for ids in encoded)
+        unknown.add(texts, encoded)
     return {
         "vocab_size": tokenizer.vocab_size,
         "hash": tokenizer.hash,
         "bytes_per_token": num_bytes / num_tokens,
-        "unknown_rate": num_unknown / num_tokens,
+        "unknown_rate": unknown.rate,
     }
 
 

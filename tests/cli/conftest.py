@@ -1,5 +1,6 @@
 """A working directory with a tiny model of every kind, random weights, where the commands look for them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,18 @@ def _save_translator(folder: Path, tokenizer: Tokenizer, form: PlainText | Moses
             if parameter.ndim == 2:
                 parameter.mul_(3.0)
     save_translator(folder, Translator(model.eval(), tokenizer, search, form))
+
+
+def typing(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str], *, prompt: str = "") -> None:
+    """A person at a terminal who types these lines and ends the input, asked with `prompt` where one is named."""
+    left = iter(lines)
+
+    def answer(asked: str) -> str:
+        assert asked == (prompt or asked)
+        try:
+            return next(left)
+        except StopIteration:
+            raise EOFError from None
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)

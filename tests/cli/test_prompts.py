@@ -2,12 +2,13 @@
 lost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from pipeline.cli_lines import in_place
+from tests.cli.conftest import typing
 from tests.cli.test_cli import GREEDY, run
 
 LONG = "the cat " * 40
@@ -28,19 +29,6 @@ TYPED = {
     "similar": (["cat", "cats", "dog"], ["'cats' is not among the 4 words"]),
 }
 OPTIONS = {"generate": GREEDY, "chat": GREEDY, "classify": ["--pairs"]}
-
-
-def typing(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str]) -> None:
-    left: Iterator[str] = iter(lines)
-
-    def answer(prompt: str) -> str:
-        try:
-            return next(left)
-        except StopIteration:
-            raise EOFError from None
-
-    monkeypatch.setattr("builtins.input", answer)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
 
 
 @pytest.mark.parametrize("command", TYPED)

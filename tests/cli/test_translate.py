@@ -20,7 +20,7 @@ from pipeline.cli_translate import Tally, Wish, translate_lines
 from pipeline.inference_device import CPU
 from pipeline.stages.translation import DrawConfig, Translator, open_ensemble, open_translator
 from pipeline.text.tokenizer import Tokenizer
-from tests.cli.conftest import ROOT
+from tests.cli.conftest import ROOT, typing
 
 FOLDER = "models/tiny/translate"
 WORDS = ["the cat", "a dog ran after the cat", "the door", "the mat", "a dog", "the dog sat by the door", "cat"]
@@ -351,17 +351,7 @@ def test_the_file_behind_a_link_is_replaced_and_may_be_the_input(
 def test_a_prompt_says_what_is_wrong_with_a_line_and_asks_for_the_next(
     translator: Translator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = iter(["the cat", "the cat " * 40, "", "a dog"])
-
-    def answer(prompt: str) -> str:
-        assert prompt == "translate> "
-        try:
-            return next(typed)
-        except StopIteration:
-            raise EOFError from None
-
-    monkeypatch.setattr("builtins.input", answer)
-    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    typing(monkeypatch, ["the cat", "the cat " * 40, "", "a dog"], prompt="translate> ")
     code, lines, error = run(capsys)
     expected = [translator.translate([text])[0].text for text in ("the cat", "a dog")]
     assert (code, lines[:2]) == (0, expected)

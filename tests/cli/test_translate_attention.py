@@ -29,6 +29,19 @@ def no_translation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many panels each picture has, in place of the picture."""
+    numbers: list[int] = []
+
+    def draw(path: Path, panels: list[object]) -> None:
+        numbers.append(len(panels))
+        path.touch()
+
+    monkeypatch.setattr(cli_translate, "save_attention_picture", draw)
+    return numbers
+
+
+@pytest.fixture
 def recurrent(inside: Path, tmp_path: Path) -> Callable[[AttentionKind], str]:
     """The folder of a recurrent model."""
 
@@ -89,15 +102,8 @@ def test_a_model_without_attention_is_refused_before_anything_is_translated(
 
 
 def test_of_more_lines_at_a_prompt_the_first_are_drawn_which_is_said(
-    inside: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    inside: Path, drawn: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    drawn: list[int] = []
-
-    def draw(path: Path, panels: list[object]) -> None:
-        drawn.append(len(panels))
-        path.touch()
-
-    monkeypatch.setattr(cli_translate, "save_attention_picture", draw)
     typed = iter(["the cat"] * 18)
     monkeypatch.setattr("pipeline.cli.typed", lambda prompt: typed)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
@@ -106,15 +112,8 @@ def test_of_more_lines_at_a_prompt_the_first_are_drawn_which_is_said(
 
 
 def test_lines_without_a_translation_are_counted_and_have_no_panel(
-    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    inside: Path, drawn: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    drawn: list[int] = []
-
-    def draw(path: Path, panels: list[object]) -> None:
-        drawn.append(len(panels))
-        path.touch()
-
-    monkeypatch.setattr(cli_translate, "save_attention_picture", draw)
     searched = Translator.searched
 
     def leaving_out(translator: Translator, *arguments: object, **named: object) -> object:

@@ -28,7 +28,7 @@ NUM_STEPS = 150
 
 @cache
 def trained(tied: str) -> Translator:
-    """A small model after some steps on sentences of one to nine words of the circle and their translations, greedy."""
+    """A small model after some steps on sentences of one to nine words of the circle and their translations."""
     one = translator("transformer", tied_embeddings=tied)
     assert isinstance(one.model, Seq2Seq)
     words, choose = grammar.WORDS, random.Random(2)
@@ -47,7 +47,7 @@ def trained(tied: str) -> Translator:
         cross_entropy(logits, batch.labels[batch.is_target]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     one.model.eval()
-    return replace(one, search=one.search.greedy)
+    return one
 
 
 @cache
@@ -55,7 +55,8 @@ def translated(tied: str) -> tuple[list[str], list[Translation]]:
     """Sentences and their translations, which say something and often come to an end."""
     choose = random.Random(1)
     texts = [" ".join(choose.choices(grammar.WORDS, k=choose.randint(1, 9))) for _ in range(NUM_SENTENCES)]
-    ours = trained(tied).translate(texts)
+    one = trained(tied)
+    ours = replace(one, search=one.search.greedy).translate(texts)
     assert sum(one.at_limit for one in ours) < NUM_SENTENCES * 3 / 4
     assert len({one.text for one in ours}) > NUM_SENTENCES / 2
     assert sum(len(set(one.tokens)) for one in ours) > 3 * NUM_SENTENCES
@@ -68,6 +69,7 @@ def test_transformers_translates_a_thousand_sentences_alike_in_padded_batches(ti
     save_translator(tmp_path, trained(tied))
     theirs: Any = MarianMTModel.from_pretrained(tmp_path)
     tokens = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.generation_config.num_beams == trained(tied).search.beam_size > 1
     for first in range(0, NUM_SENTENCES, 100):
         batch = slice(first, first + 100)
         inputs = tokens(texts[batch], padding=True, return_tensors="pt", return_token_type_ids=False)

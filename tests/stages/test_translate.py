@@ -1,7 +1,6 @@
 """The stage translate: its loss, its folder, its search, its figures and what it refuses."""
 
 import json
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import torch
 import yaml
 from torch.testing import assert_close
-from transformers import AutoTokenizer, MarianMTModel
+from transformers import MarianMTModel
 
 from pipeline.artifacts import read_json
 from pipeline.config import load
@@ -150,43 +149,6 @@ def test_a_folder_gives_back_the_translator_that_was_saved(kind: str, tmp_path: 
     assert opened.search == one.search
     texts = [pair.src for pair in pairs(range(10))]
     assert opened.translate(texts) == one.translate(texts)
-
-
-def test_transformers_opens_the_folder_and_translates_a_thousand_sentences_alike_in_padded_batches(
-    tmp_path: Path,
-) -> None:
-    # With a matrix of its own for the output, what was written last is not the likeliest to be written again.
-    one = translator("transformer", tied_embeddings="none")
-    with torch.no_grad():
-        one.model.embeddings.output.bias[tokenizer().eos_id] += 1.0
-    greedy = replace(one, search=one.search.greedy)
-    save_translator(tmp_path / "model", one)
-    theirs: Any = MarianMTModel.from_pretrained(tmp_path / "model")
-    tokens = AutoTokenizer.from_pretrained(tmp_path / "model")
-    assert theirs.generation_config.num_beams == one.search.beam_size
-    choose = random.Random(1)
-    texts = [" ".join(choose.choices(grammar.WORDS, k=choose.randint(1, 9))) for _ in range(1000)]
-    ours = greedy.translate(texts)
-    num_ended = 0
-    for first in range(0, 1000, 100):
-        batch = slice(first, first + 100)
-        inputs = tokens(texts[batch], padding=True, return_tensors="pt", return_token_type_ids=False)
-        lengths = inputs["attention_mask"].sum(1)
-        assert lengths.min() < lengths.max() / 3, "some rows are mostly padding"
-        limits = (lengths + one.search.max_extra_tokens).clamp(max=48)
-        found = theirs.generate(**inputs, num_beams=1, max_length=int(limits.max()) + 1)
-        for row, translation, limit in zip(found.tolist(), ours[batch], limits.tolist(), strict=True):
-            expected = [tokens.pad_token_id, *translation.tokens, tokens.eos_token_id]
-            # At the longest length ours may only end, theirs goes on or stops as it is.
-            if len(expected) > limit:
-                assert row[:limit] == expected[:limit]
-                continue
-            num_ended += 1
-            assert row[: len(expected)] == expected
-            assert set(row[len(expected) :]) <= {tokens.pad_token_id}
-            assert tokens.decode(row, skip_special_tokens=True) == translation.text
-    assert num_ended > 200
-    assert len({translation.text for translation in ours}) > 400
 
 
 def test_gnmts_penalty_is_told_apart_from_that_of_transformers(
