@@ -263,7 +263,8 @@ def _answer(options: argparse.Namespace) -> int:
     else:
         name = str(options.file or STANDARD_INPUT)
         # The turns of a conversation follow each other.
-        for first, group in in_groups(lines_of(options.file), 1 if options.command == "chat" else _LINES_AT_ONCE):
+        at_once = 1 if options.command == "chat" else _LINES_AT_ONCE
+        for first, group in in_groups(lines_of(options.file), at_once, len):
             for reply in in_place(answer, group, first=first, name=name):
                 print(" ".join(reply.splitlines()))
             sys.stdout.flush()

@@ -65,8 +65,7 @@ def answer_lines(
     line that has no tab, or no question.
     """
     shortened: list[int] = []
-    for first, group in in_groups(_questions(lines, wish), _LINES_AT_ONCE):
-        asked = [_question(line, number, wish) for number, line in enumerate(group, start=first)]
+    for first, asked in in_groups(_questions(lines, wish), _LINES_AT_ONCE, _num_characters):
         filled = [question for question in asked if question is not None]
         found = iter(model.answer(filled, num_best=max(1, wish.num_best)))
         written = []
@@ -90,28 +89,26 @@ def note_on(shortened: Sequence[int], model: Answerer) -> str:
     )
 
 
-def _questions(lines: Iterable[str], wish: AnswerWish) -> Iterator[str]:
-    """The lines as they are; ValueError names the first that is neither empty nor a question."""
+def _questions(lines: Iterable[str], wish: AnswerWish) -> Iterator[Question | None]:
+    """The question of each line, None for an empty line; ValueError names the first that has none."""
     for number, line in enumerate(lines, start=1):
-        _question(line, number, wish)
-        yield line
+        if not line.strip():
+            yield None
+            continue
+        where = f"{wish.name}, line {number}"
+        passage, question = wish.passage, line
+        if not wish.passage:
+            # The last tab: a passage may hold some of its own.
+            passage, tab, question = line.rpartition("\t")
+            if not tab:
+                raise ValueError(f"{where}: expected a passage, a tab and a question, found {line[:60]!r}")
+        if not question.strip():
+            raise ValueError(f"{where}: the question is empty")
+        yield Question(where, question, passage, is_labelled=False)
 
 
-def _question(line: str, number: int, wish: AnswerWish) -> Question | None:
-    """The question of a line, or None where the line is empty."""
-    if not line.strip():
-        return None
-    passage, question = wish.passage, line
-    if not wish.passage:
-        # The last tab: a passage may hold some of its own.
-        passage, tab, question = line.rpartition("\t")
-        if not tab:
-            raise ValueError(
-                f"{wish.name}, line {number}: expected a passage, a tab and a question, found {line[:60]!r}"
-            )
-    if not question.strip():
-        raise ValueError(f"{wish.name}, line {number}: the question is empty")
-    return Question(f"{wish.name}, line {number}", question, passage, is_labelled=False)
+def _num_characters(question: Question | None) -> int:
+    return 0 if question is None else len(question.passage) + len(question.question)
 
 
 def _form(number: int, found: Answered | None, wish: AnswerWish) -> list[str]:

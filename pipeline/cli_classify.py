@@ -34,13 +34,11 @@ def classify_lines(
     pair.
     """
     cut: list[int] = []
-    for first, group in in_groups(_pairs(lines, name) if pairs else lines, _LINES_AT_ONCE):
-        filled = [place for place, line in enumerate(group) if line.strip()]
+    for first, group in in_groups(_texts(lines, pairs, name), _LINES_AT_ONCE, lambda texts: sum(map(len, texts))):
+        filled = [place for place, texts in enumerate(group) if texts]
         written = [""] * len(group)
-        texts, second = [group[place] for place in filled], None
-        if pairs:
-            both = [_pair(group[place], f"{name}, line {first + place}") for place in filled]
-            texts, second = [one for one, _ in both], [other for _, other in both]
+        texts = [group[place][0] for place in filled]
+        second = [group[place][1] for place in filled] if pairs else None
         for place, found in zip(filled, model.classify(texts, second), strict=True):
             said = zip(found.labels, found.values, strict=True)
             written[place] = "\t".join(f"{label}\t{value:.4f}" for label, value in said)
@@ -60,16 +58,18 @@ def note_on(cut: Sequence[int], model: Classifier) -> str:
     )
 
 
-def _pairs(lines: Iterable[str], name: str) -> Iterator[str]:
-    """The lines as they are; ValueError names the first that is neither empty nor a pair."""
+def _texts(lines: Iterable[str], pairs: bool, name: str) -> Iterator[tuple[str, ...]]:
+    """One text of each line or, with `pairs`, its two; none of an empty line. ValueError names a line that is no pair."""
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            _pair(line, f"{name}, line {number}")
-        yield line
-
-
-def _pair(line: str, where: str) -> tuple[str, str]:
-    parts = line.split("\t")
-    if len(parts) != 2:
-        raise ValueError(f"{where}: expected two texts with a tab between them, found {len(parts)}: {line[:60]!r}")
-    return parts[0], parts[1]
+        if not line.strip():
+            yield ()
+        elif not pairs:
+            yield (line,)
+        else:
+            texts = tuple(line.split("\t"))
+            if len(texts) != 2:
+                raise ValueError(
+                    f"{name}, line {number}: expected two texts with a tab between them, found {len(texts)}: "
+                    f"{line[:60]!r}"
+                )
+            yield texts

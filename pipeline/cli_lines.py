@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from pipeline.chunks import chunks
 from pipeline.text.lines import numbered_lines
+
+Item = TypeVar("Item")
 
 STANDARD_INPUT = "standard input"
 _MOST_CHARACTERS = 1_000_000
@@ -26,21 +28,24 @@ def lines_of(file: Path | None) -> Iterator[str]:
             yield line
 
 
-def in_groups(lines: Iterable[str], lines_at_once: int) -> Iterator[tuple[int, list[str]]]:
-    """Lines in groups of so many, fewer where lines are very long; each with the number of its first line, from 1.
+def in_groups(
+    items: Iterable[Item], most_at_once: int, num_characters: Callable[[Item], int]
+) -> Iterator[tuple[int, list[Item]]]:
+    """Lines, or what was read from them, in groups of so many, fewer where they are very long.
 
-    A ValueError of `lines` is raised behind the group of the lines before it: these are answered.
+    Each comes with the number of its first item, from 1. A ValueError of `items` is raised behind the group of those
+    before it: these are answered.
     """
     fault: list[ValueError] = []
 
-    def before_fault() -> Iterator[str]:
+    def before_fault() -> Iterator[Item]:
         try:
-            yield from lines
+            yield from items
         except ValueError as error:
             fault.append(error)
 
     first = 1
-    for group in chunks(before_fault(), len, size_at_once=_MOST_CHARACTERS, most_at_once=lines_at_once):
+    for group in chunks(before_fault(), num_characters, size_at_once=_MOST_CHARACTERS, most_at_once=most_at_once):
         yield first, group
         first += len(group)
     if fault:

@@ -12,6 +12,7 @@ import torch
 from pydantic import PositiveInt
 
 from pipeline.cli_commands import Answerer, wrong_kind
+from pipeline.cli_lines import in_groups
 from pipeline.config import Config
 from pipeline.data.conll import DOCUMENT, Separator, columns_of
 from pipeline.inference import open_model
@@ -71,56 +72,54 @@ def as_list(found: Sequence[FoundEntity]) -> str:
 
 
 @dataclass
-class _Waiting:
-    """Lines that are not answered yet."""
+class _Sentence:
+    """Lines up to one without a word, which is the last of them."""
 
     lines: list[str] = field(default_factory=list)
-    sentences: list[list[str]] = field(default_factory=lambda: [[]])
-    """The words of each sentence; the last one is not complete."""
-    places: list[list[int]] = field(default_factory=lambda: [[]])
+    words: list[str] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     """Which of the lines these words are in."""
-
-    def end_sentence(self) -> None:
-        if self.sentences[-1]:
-            self.sentences.append([])
-            self.places.append([])
 
 
 def tag_columns(model: Tagger, lines: Iterable[str], columns: Columns) -> Iterator[str]:
     """Every line of a column file with the tag of its word as a further column, as conlleval reads it.
 
     Lines without a word stay as they are, but those of documents, which get an O. The scheme is that of tags: plain
-    labels stand as they are.
+    labels stand as they are. ValueError names a line that has too few columns; all sentences before it are given.
     """
-    waiting = _Waiting()
+    for _, group in in_groups(_sentences(lines, columns), _SENTENCES_AT_ONCE, lambda one: sum(map(len, one.lines))):
+        filled = [sentence for sentence in group if sentence.words]
+        found = iter(model.tag([sentence.words for sentence in filled]))
+        for sentence in group:
+            said: list[str] = []
+            if sentence.words:
+                entities = next(found).entities
+                labels = [one.kind for one in entities]
+                said = labels if model.is_plain else write_tags(entities, len(sentence.words), columns.scheme)
+            tags = dict(zip(sentence.places, said, strict=True))
+            for place, line in enumerate(sentence.lines):
+                if place not in tags and columns_of(line, columns.separator)[:1] == [DOCUMENT]:
+                    tags[place] = "O"
+                yield _with_column(line, tags[place], columns) if place in tags else line
+
+
+def _sentences(lines: Iterable[str], columns: Columns) -> Iterator[_Sentence]:
+    sentence = _Sentence()
     for number, line in enumerate(lines, start=1):
         found = columns_of(line, columns.separator)
-        waiting.lines.append(line)
+        sentence.lines.append(line)
         if not found or found[0] == DOCUMENT:
-            waiting.end_sentence()
-            if len(waiting.sentences) > _SENTENCES_AT_ONCE:
-                yield from _answered(model, waiting, columns)
-                waiting = _Waiting()
-        elif waiting.sentences[-1] or not columns.comment or not line.startswith(columns.comment):
+            yield sentence
+            sentence = _Sentence()
+        elif sentence.words or not columns.comment or not line.startswith(columns.comment):
             if len(found) < columns.word_column:
                 raise ValueError(
                     f"{columns.name}, line {number}: no column {columns.word_column}, found {len(found)}: {line[:60]!r}"
                 )
-            waiting.sentences[-1].append(found[columns.word_column - 1])
-            waiting.places[-1].append(len(waiting.lines) - 1)
-    yield from _answered(model, waiting, columns)
-
-
-def _answered(model: Tagger, waiting: _Waiting, columns: Columns) -> Iterator[str]:
-    tags: dict[int, str] = {}
-    for words, places, found in zip(waiting.sentences, waiting.places, model.tag(waiting.sentences), strict=True):
-        labels = [one.kind for one in found.entities]
-        said = labels if model.is_plain else write_tags(found.entities, len(words), columns.scheme)
-        tags |= zip(places, said, strict=True)
-    for place, line in enumerate(waiting.lines):
-        if place not in tags and columns_of(line, columns.separator)[:1] == [DOCUMENT]:
-            tags[place] = "O"
-        yield _with_column(line, tags[place], columns) if place in tags else line
+            sentence.words.append(found[columns.word_column - 1])
+            sentence.places.append(len(sentence.lines) - 1)
+    if sentence.lines:
+        yield sentence
 
 
 def _with_column(line: str, tag: str, columns: Columns) -> str:

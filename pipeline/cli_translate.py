@@ -127,7 +127,7 @@ def translate_lines(
     """
 
     def groups() -> Iterator[int]:
-        for _, written in in_groups(lines, wish.lines_at_once):
+        for _, written in in_groups(lines, wish.lines_at_once, len):
             group = [translator.as_source(line) for line in written]
             too_long = _too_long(translator, group)
             fault = None
@@ -154,7 +154,7 @@ def translate_lines(
 
 def check_lengths(translator: Translator, lines: Iterable[str], wish: Wish) -> None:
     """ValueError names the first line that `translate_lines` would refuse, before anything is translated."""
-    for first, written in in_groups(lines, wish.lines_at_once):
+    for first, written in in_groups(lines, wish.lines_at_once, len):
         group = [translator.as_source(line) for line in written]
         for place in _too_long(translator, group):
             raise _refusal(translator, group[place], first + place, wish)

@@ -40,13 +40,13 @@ def test_lines_come_in_groups_each_with_its_first_number_and_long_ones_end_it(mo
     monkeypatch.setattr(cli_lines, "_MOST_CHARACTERS", 10)
     long, nearly = "d" * 10, "f" * 9
     waiting = iter(["a", "", "c", long, "e", nearly, "g", "h", "i", "j"])
-    found = in_groups(waiting, 3)
+    found = in_groups(waiting, 3, len)
     assert next(found) == (1, ["a", "", "c"])
     # A group is given before a line of the next one is asked for.
     assert next(waiting) == long
     assert list(found) == [(4, ["e", nearly]), (6, ["g", "h", "i"]), (9, ["j"])]
-    assert list(in_groups([long, "e"], 3)) == [(1, [long]), (2, ["e"])]
-    assert list(in_groups([], 3)) == []
+    assert list(in_groups([long, "e"], 3, len)) == [(1, [long]), (2, ["e"])]
+    assert list(in_groups([], 3, len)) == []
 
 
 @pytest.mark.parametrize(
