@@ -59,7 +59,7 @@ def note_on(cut: Sequence[int], model: Classifier) -> str:
 
 
 def _texts(lines: Iterable[str], pairs: bool, name: str) -> Iterator[tuple[str, ...]]:
-    """One text of each line or, with `pairs`, its two; none of an empty line. ValueError names a line that is no pair."""
+    """One text of each line or, with `pairs`, its two; none of an empty line. ValueError names one that is no pair."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             yield ()
