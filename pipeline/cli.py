@@ -35,7 +35,7 @@ from pipeline.cli_options import (
     TRANSLATOR,
     check_answer,
     check_bleu,
-    check_model,
+    check_inputs,
     check_questions,
     check_tag,
     check_translate,
@@ -204,7 +204,7 @@ def _answer_questions(options: argparse.Namespace) -> int:
 
 def _classify(options: argparse.Namespace) -> int:
     """Labels one text, one pair, each line of a stream, or what is typed at a prompt."""
-    check_model(options)
+    check_inputs(options)
     if options.pairs and options.text and len(options.text) != 2:
         raise ValueError(f"--pairs: expected two texts, each one argument, found {len(options.text)}")
     from pipeline import cli_classify

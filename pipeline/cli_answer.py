@@ -62,10 +62,17 @@ def answer_lines(
     """Answers lines until there are no more, some at once; an empty line stays empty.
 
     Returns the numbers, from 1, of the lines whose question was too long to be read to its end. ValueError names the
-    line that has no tab, or no question.
+    line that has no tab, or no question; those before it are answered.
     """
+
+    def questions() -> Iterator[Question | None]:
+        for question in _questions(lines, wish):
+            if question is not None:
+                model.check(question)
+            yield question
+
     shortened: list[int] = []
-    for first, asked in in_groups(_questions(lines, wish), _LINES_AT_ONCE, _num_characters):
+    for first, asked in in_groups(questions(), _LINES_AT_ONCE, _num_characters):
         filled = [question for question in asked if question is not None]
         found = iter(model.answer(filled, num_best=max(1, wish.num_best)))
         written = []

@@ -251,16 +251,14 @@ def check_bleu(options: argparse.Namespace) -> None:
 
 def check_answer(options: argparse.Namespace) -> None:
     """ValueError for options of a command for texts of which one would be ignored."""
-    check_model(options)
+    check_inputs(options)
     if options.command in ("generate", "chat") and options.temperature == 0.0:
         _refuse(options, ANSWERING, "is for draws: found --temperature 0, which takes the likeliest token")
 
 
 def check_questions(options: argparse.Namespace) -> None:
     """ValueError for options of answer of which one would be ignored, and for a passage without a question."""
-    check_model(options)
-    if options.text and options.file:
-        raise ValueError("questions come as arguments or from --file, found both")
+    check_inputs(options)
     if options.text and not options.passage and len(options.text) != 2:
         raise ValueError(f"expected a passage and a question, each in quotes, found {len(options.text)} text(s)")
     for name, text in zip(("passage", "question"), options.text if not options.passage else (), strict=False):
@@ -280,17 +278,17 @@ def check_tag(options: argparse.Namespace, *, is_prompt: bool) -> None:
             raise ValueError(f"--{name} is for running text, --conll for column files: found both")
 
 
-def check_model(options: argparse.Namespace) -> None:
-    """ValueError for a profile whose models nobody would look for."""
+def check_inputs(options: argparse.Namespace) -> None:
+    """ValueError for a profile whose models nobody would look for, and for a file that nobody would read."""
     if options.model and options.profile:
         raise ValueError("--profile looks for the model of a profile, --model names its folder: found both")
+    if options.text and options.file:
+        raise ValueError("texts come as arguments or from --file, found both")
 
 
 def check_translate(options: argparse.Namespace, *, is_prompt: bool) -> None:
     """ValueError for options of translate of which one would be ignored; `is_prompt` where texts are to be typed."""
-    check_model(options)
-    if options.text and options.file:
-        raise ValueError("texts come as arguments or from --file, found both")
+    check_inputs(options)
     if options.sample:
         _refuse(options, _SEARCHING, "is of the search, in place of which --sample draws: found both")
     else:

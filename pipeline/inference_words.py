@@ -12,6 +12,7 @@ from pipeline.evaluation.word_similarity import WordVectors
 from pipeline.models.bert import BertForMaskedWords
 from pipeline.stages.word_folder import OpenedWords
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.wordpiece import CONTINUES
 
 _BATCH = 64
 
@@ -21,7 +22,7 @@ class Filled:
     """A text whose gaps a BERT has filled."""
 
     text: str
-    """The text with the likeliest token in each gap, as the tokenizer spells it."""
+    """The text as it was written, with the likeliest token in each gap."""
     probability: float
     """Of these tokens: the product over the gaps, each of which is filled without looking at the others."""
     candidates: tuple[tuple[tuple[str, float], ...], ...]
@@ -41,35 +42,50 @@ class GapFiller:
         num_tokens = self.model.config.vocab_size - len(self.tokenizer.special_ids)
         if not 1 <= num_candidates <= num_tokens:
             raise ValueError(f"candidates of a gap: found {num_candidates}, allowed are 1 to {num_tokens}")
-        rows = [self._encode(text) for text in texts]
+        gap = self.tokenizer.id_of("mask")
+        parts = [text.split(self.tokenizer.special["mask"]) for text in texts]
+        rows = [self._encode(text, around) for text, around in zip(texts, parts, strict=True)]
         device = next(self.model.parameters()).device
         results: list[Filled] = []
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
             input_ids = pad_ids(batch, self.tokenizer.pad_id).to(device)
-            mask = pad_mask([np.ones(len(row), dtype=bool) for row in batch]).to(device)
-            is_gap = input_ids == self.tokenizer.id_of("mask")
-            hidden = self.model(input_ids, torch.zeros_like(input_ids), mask, is_gap)
-            for ids, gaps, states in zip(input_ids, is_gap, hidden, strict=True):
+            is_read = pad_mask([np.ones(len(row), dtype=bool) for row in batch]).to(device)
+            is_gap = input_ids == gap
+            hidden = self.model(input_ids, torch.zeros_like(input_ids), is_read, is_gap)
+            for gaps, states, around in zip(is_gap, hidden, parts[start : start + _BATCH], strict=True):
                 logits = self.model.mlm_logits(states[gaps])
                 logits[:, sorted(self.tokenizer.special_ids)] = -torch.inf
                 found = logits.log_softmax(-1).topk(num_candidates)  # (gaps, candidates)
-                filled = ids.masked_scatter(gaps, found.indices[:, 0]).tolist()
                 candidates = tuple(
                     tuple(zip(self.tokenizer.tokens(tokens.tolist()), values.exp().tolist(), strict=True))
                     for tokens, values in zip(found.indices, found.values, strict=True)
                 )
                 probability = float(found.values[:, 0].sum().exp())
-                results.append(Filled(self.tokenizer.decode(filled), probability, candidates))
+                results.append(
+                    Filled(self._put_together(around, found.indices[:, 0].tolist()), probability, candidates)
+                )
         return results
 
-    def _encode(self, text: str) -> np.ndarray:
+    def _put_together(self, around: Sequence[str], tokens: Sequence[int]) -> str:
+        """What stands around the gaps with a token in each; one that goes on with a word stands at its end."""
+        text = around[0]
+        for token, part in zip(tokens, around[1:], strict=True):
+            (piece,) = self.tokenizer.tokens([token])
+            if self.tokenizer.is_wordpiece and piece.startswith(CONTINUES):
+                text = text.rstrip() + piece.removeprefix(CONTINUES)
+            else:
+                word = self.tokenizer.decode([token])
+                text += word.lstrip() if not text or text[-1].isspace() else word
+            text += part
+        return text
+
+    def _encode(self, text: str, around: Sequence[str]) -> np.ndarray:
         """[CLS] text [SEP]: no text spells a special token, so the gaps are put between what stands around them."""
         gap, longest = self.tokenizer.id_of("mask"), self.model.config.max_length
-        mask = self.tokenizer.special["mask"]
-        first, *others = self.tokenizer.encode_batch(text.split(mask))
+        first, *others = self.tokenizer.encode_batch(around)
         if not others:
-            raise ValueError(f"expected a text with {mask} in it, found {text[:60]!r}")
+            raise ValueError(f"expected a text with {self.tokenizer.special['mask']} in it, found {text[:60]!r}")
         ids = [self.tokenizer.id_of("cls"), *first]
         for part in others:
             ids += [gap, *part]

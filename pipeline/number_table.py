@@ -130,7 +130,15 @@ def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
         if one.get("in_row_of") not in report["tasks"]
     ]
     rows += [
-        (f"`{report['id']}`", "average", _average_to_reach(report), f"{report['average']:.2f}", "", "", "")
+        (
+            f"`{report['id']}`",
+            f"average of {', '.join(_config(report).average_of)}",
+            _average_to_reach(report),
+            f"{report['average']:.2f}",
+            "",
+            "",
+            "",
+        )
         for report in reports
         if report.get("average") is not None
     ]
@@ -141,8 +149,12 @@ def tasks_table(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _average_to_reach(report: Mapping[str, Any]) -> str:
-    goal = load(CONFIGURATIONS / report["id"] / "number.yaml", NumberConfig).goals.average
+    goal = _config(report).goals.average
     return "" if goal is None else shown(goal)
+
+
+def _config(report: Mapping[str, Any]) -> NumberConfig:
+    return load(CONFIGURATIONS / report["id"] / "number.yaml", NumberConfig)
 
 
 def _shown(one: Mapping[str, Any]) -> str:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.classification import LabelledText
+from pipeline.data.cleaning import is_blank
 from pipeline.data.records import check_columns, read_header, read_lines, read_rows
 
 
 def read_labelled_file(path: Path, *, text: str, second: str, label: str, may_lack_labels: bool) -> list[LabelledText]:
     """The texts of a file, by the names of its columns or keys; `second` is empty where a text stands alone.
 
-    Raises ValueError that names file and line of a missing column or an empty text or label.
+    Raises ValueError that names file and line of a missing column, a text in which nothing can be seen, and an empty
+    label. The second text of a pair may be empty.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
@@ -26,7 +28,7 @@ def read_labelled_file(path: Path, *, text: str, second: str, label: str, may_la
         _table(path, wanted, may_lack=label if may_lack_labels else "") if path.suffix == ".tsv" else _rows(path)
     ):
         values = {column: _value(row, column, where) for column in wanted if column != label}
-        if not values[text].strip():
+        if is_blank(values[text]):
             raise ValueError(f"{where}: {text} is empty")
         given = "" if may_lack_labels and row.get(label) in (None, "") else _value(row, label, where)
         if not given and not may_lack_labels:

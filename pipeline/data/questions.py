@@ -157,6 +157,12 @@ class QuestionExamples:
         )
 
 
+def check_tokens(question: Question, ids: Sequence[int]) -> None:
+    """ValueError names the id of a question whose text has no tokens."""
+    if not ids:
+        raise ValueError(f"question {question.id!r}: no token in the question {question.question[:60]!r}")
+
+
 def question_examples(questions: Sequence[Question], tokenizer: Tokenizer, windows: WindowsConfig) -> QuestionExamples:
     """Every question with the windows of its passage; what counts as the answer is the first one.
 
@@ -172,8 +178,7 @@ def question_examples(questions: Sequence[Question], tokenizer: Tokenizer, windo
     starts, ends = np.zeros_like(cut.start), np.zeros_like(cut.start)
     borders = np.searchsorted(cut.question, np.arange(len(questions) + 1))
     for number, question in enumerate(questions):
-        if len(question_ids[number]) == 0:
-            raise ValueError(f"question {question.id!r}: no token in the question {question.question[:60]!r}")
+        check_tokens(question, asked[number])
         if not question.answers:
             continue
         answer, passage = question.answers[0], passages[number]

@@ -16,7 +16,7 @@ from pydantic import PositiveInt, ValidationError
 from pipeline.artifacts import load_model, read_json
 from pipeline.data.plan import one_pass
 from pipeline.data.question_records import Question
-from pipeline.data.questions import QuestionExamples, WindowsConfig, question_examples
+from pipeline.data.questions import QuestionExamples, WindowsConfig, check_tokens, question_examples
 from pipeline.evaluation.spans import Spans, top_spans
 from pipeline.models.heads import SpanHead
 from pipeline.models.huggingface.bert import span_head_from_huggingface
@@ -98,6 +98,10 @@ class Answerer:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.settings = settings
+
+    def check(self, question: Question) -> None:
+        """ValueError for a question that `answer` would refuse."""
+        check_tokens(question, self.tokenizer.encode(question.question))
 
     def answer(self, questions: Sequence[Question], *, num_best: int = 1) -> list[Answered]:
         """What the model says to each question, with its `num_best` best answers.

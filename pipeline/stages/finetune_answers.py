@@ -1,7 +1,7 @@
 """Fine-tuning on questions about passages: the answer as a span (Devlin et al. 2019, sections 4.2 and 4.3)."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -178,12 +178,19 @@ class AnswerTask:
         }
 
     def _files(self, split: str, found: Sequence[Answered]) -> dict[str, str]:
-        """Files for the official scripts: the answer to each id, and its score of "no answer" where that is allowed."""
+        """Files for the official scripts: the answer to each id, empty where the threshold says that there is none.
+
+        Where "no answer" is allowed, also the best piece of each passage, whatever the threshold says, and the scores
+        of "no answer": with these two as predictions and `--na-prob-file` the script of SQuAD 2.0 finds our `best_f1`
+        and `best_exact`, and with the threshold as `--na-prob-thresh` the other scores too, which the first file alone
+        has.
+        """
         ids = [question.id for question in self.questions[split]]
-        files = {f"{split}.json": _json(dict(zip(ids, (one.text for one in found), strict=True)))}
+        values: dict[str, Iterable[str | float]] = {split: (one.text for one in found)}
         if self.settings.unanswerable:
-            files[f"{split}-no-answer.json"] = _json(dict(zip(ids, (one.no_answer for one in found), strict=True)))
-        return files
+            values[f"{split}-best"] = _best_texts(found)
+            values[f"{split}-no-answer"] = (one.no_answer for one in found)
+        return {f"{name}.json": _json(dict(zip(ids, each, strict=True))) for name, each in values.items()}
 
 
 def open_questions(folder: Path, tokenizer: Tokenizer, task: QuestionsTask, *, max_length: int) -> AnswerTask:

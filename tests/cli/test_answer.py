@@ -161,6 +161,15 @@ def test_a_pipe_of_many_lines_has_as_many_answers(workspace: Path) -> None:
     assert len(answers) == 151 and answers[150] == "" and all(answers[:150])
 
 
+def test_what_stands_before_a_faulty_line_is_answered(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = f"{PASSAGE}\t{QUESTION}\n"
+    for faulty in ("no tab\n", f"{PASSAGE}\t\u200b\u200b\n"):
+        Path("in.tsv").write_text(2 * good + faulty + good)
+        code, lines, error = run(capsys, "answer", "--file", "in.tsv")
+        assert (code, len(lines)) == (2, 2) and all(lines)
+        assert "in.tsv, line 3" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -169,7 +178,7 @@ def test_a_pipe_of_many_lines_has_as_many_answers(workspace: Path) -> None:
         ([PASSAGE, " "], "the question is empty"),
         (["", QUESTION], "the passage is empty"),
         ([PASSAGE, "\u200b"], "question 'the text, line 1': no token in the question"),
-        (["--file", "in.tsv", PASSAGE, QUESTION], "questions come as arguments or from --file, found both"),
+        (["--file", "in.tsv", PASSAGE, QUESTION], "texts come as arguments or from --file, found both"),
         (["--file", "in.tsv"], "in.tsv, line 1: expected a passage, a tab and a question, found 'no tab'"),
         (["--file", "empty.tsv"], "empty.tsv, line 1: the question is empty"),
         (["--passage", "nowhere.txt", QUESTION], "nowhere.txt: No such file or directory"),

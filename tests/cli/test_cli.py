@@ -11,6 +11,7 @@ import torch
 
 from pipeline.artifacts import write_json
 from pipeline.cli import main
+from pipeline.cli_options import MODELS
 from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
 from pipeline.inference_words import GapFiller
 from pipeline.report.table import BEGIN, END
@@ -277,3 +278,13 @@ def test_results_are_printed_and_written_into_the_readme(
     assert lines[2] == "Reward model: accuracy  74.0%  judge 69.0%  ≥ 70.0%, reached"
     assert lines[-1] == "Report: reports/tiny/index.html"
     assert "| Reward model: accuracy | 74.0% | judge 69.0% |" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("command", [*sorted(MODELS), "answer", "translate"])
+def test_a_text_beside_a_file_is_refused_since_one_of_them_would_not_be_read(
+    command: str, inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("in.txt").write_text("the cat\n")
+    code, lines, error = run(capsys, command, "--file", "in.txt", "the cat")
+    assert (code, lines) == (2, [])
+    assert error == "error: texts come as arguments or from --file, found both\n"

@@ -65,6 +65,24 @@ def test_a_gap_is_filled_with_the_likeliest_ordinary_token(inside: Path) -> None
     assert found.probability == pytest.approx(float(scores[ordinary].softmax(0)[ordinary.index(best)]), rel=1e-5)
 
 
+def test_around_its_gaps_a_text_stays_as_it_was_written(inside: Path) -> None:
+    model = filler(inside)
+    (plain,) = model.fill(["The [MASK] Sat,  \u6f22 \U0001f642 [MASK]!"], num_candidates=1)
+    first, second = (gap[0][0].removeprefix("##") for gap in plain.candidates)
+    # A piece that goes on with a word stands at its end, without the space.
+    assert plain.text.replace(f"The{first}", f"The {first}").replace(f"\U0001f642{second}", f"\U0001f642 {second}") == (
+        f"The {first} Sat,  \u6f22 \U0001f642 {second}!"
+    )
+
+
+def test_a_piece_that_goes_on_with_a_word_stands_at_its_end(inside: Path) -> None:
+    model = filler(inside)
+    vocabulary = model.tokenizer.backend.get_vocab()
+    whole, part = vocabulary["cat"], next(number for piece, number in vocabulary.items() if piece.startswith("##"))
+    piece = model.tokenizer.tokens([part])[0].removeprefix("##")
+    assert model._put_together(["the ", " Sat ", "."], [whole, part]) == f"the cat Sat{piece}."
+
+
 def test_the_candidates_of_a_gap_are_the_likeliest_tokens_in_their_order(inside: Path) -> None:
     model = filler(inside)
     every = model.model.config.vocab_size - len(model.tokenizer.special_ids)

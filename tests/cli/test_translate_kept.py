@@ -55,7 +55,7 @@ def test_lines_before_one_that_is_no_text_are_in_groups_before_its_fault() -> No
 
     found: list[tuple[int, list[str]]] = []
     with pytest.raises(ValueError, match="line 4: not UTF-8"):
-        found.extend(in_groups(lines(), 2))
+        found.extend(in_groups(lines(), 2, len))
     assert found == [(1, ["a", "b"]), (3, ["c"])]
 
 

@@ -47,6 +47,7 @@ def test_labels_may_be_missing_where_a_file_is_only_to_be_answered(tmp_path: Pat
         ("a.tsv", "says\tsort\nx\ty\n", r"a.tsv:1: no column 'kind'; the columns are says, sort"),
         ("a.tsv", "says\tkind\nx\n", r"a.tsv:2: expected 2 columns, found 1: 'x'"),
         ("a.tsv", "says\tkind\n \tgood\n", r"a.tsv:2: says is empty"),
+        ("a.tsv", "says\tkind\n\u200b\tgood\n", r"a.tsv:2: says is empty"),
         ("a.tsv", "says\tkind\nx\tgood\nx\t\n", r"a.tsv:3: kind is empty"),
         ("a.tsv", "says\tkind\n", r"a.tsv: no texts"),
         ("a.jsonl", '{"says": "x"}\n', r"a.jsonl:1: no kind; the row has says"),

@@ -111,7 +111,7 @@ def test_the_number_is_that_of_the_first_task_and_every_task_has_its_seeds(folde
         "| `toy` | films |  | 83.00 ± 1.41 (2) | accuracy 83.00 ± 1.41 (2), majority 51.00 ± 0.00 (2) | +4.00 over"
         in table
     )
-    assert "| `toy` | average |  | 71.50 |" in table
+    assert "| `toy` | average of films, RTE |  | 71.50 |" in table
     assert "| `toy` | RTE | 65.70 | 60.00 (1) |" in table
 
 
@@ -223,7 +223,10 @@ def test_tasks_stages_and_the_average_may_have_a_goal_of_their_own(folder: Path)
         "prepare took 50 s, at most 49 s",
     ]
     table = (folder / "README.md").read_text()
-    assert "| `toy` | RTE | 65.70; 65.00 | 60.00 (1) |" in table and "| `toy` | average | 72.00 | 71.50 |" in table
+    assert (
+        "| `toy` | RTE | 65.70; 65.00 | 60.00 (1) |" in table
+        and "| `toy` | average of films, RTE | 72.00 | 71.50 |" in table
+    )
     # Four runs of 50 s, and as many in the stage before them.
     assert "| 4 x 0.01; 0.1 |" in table
 
