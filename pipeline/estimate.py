@@ -29,8 +29,9 @@ _FILLED = 0.95
 _UTILISATION = 0.4
 _PEAKS = {"V100": 125.0, "A100": 312.0, "H100": 989.0}
 """Dense half-precision matrix products of NVIDIA's data sheets, in 10^12 operations a second."""
-_STATES = (2, 2, 12)
-"""Bytes a parameter of weights, gradients, and of Adam: a copy of the weights and two moments in float32."""
+_PLAIN_STATES, _DEEPSPEED_STATES = (4, 4, 8), (4, 4, 12)
+"""Bytes a parameter of weights, gradients and Adam's two moments, all in float32 (`RuntimeConfig.precision`); DeepSpeed
+keeps weights of its own beside the moments."""
 _GIB = 2**30
 
 
@@ -95,14 +96,14 @@ class Workload:
         return sum(self.flops.values())
 
 
-def training_memory(num_parameters: int, *, zero_stage: int, num_gpus: int) -> Memory:
-    """Rajbhandari et al. 2020, section 3.1 and figure 1: 2 P + 2 P + 12 P bytes in mixed precision.
+def training_memory(num_parameters: int, states: tuple[int, int, int], *, zero_stage: int, num_gpus: int) -> Memory:
+    """Rajbhandari et al. 2020, section 3.1 and figure 1, where `states` are 2, 2 and 12 bytes a parameter.
 
     Stage 1 divides the optimizer's by the number of GPUs, stage 2 the gradients too, stage 3 the weights as well.
     """
     parts = [
         size * num_parameters / (num_gpus if zero_stage >= first else 1)
-        for size, first in zip(_STATES, (3, 2, 1), strict=True)
+        for size, first in zip(states, (3, 2, 1), strict=True)
     ]
     return Memory(*parts)
 
@@ -166,9 +167,11 @@ def describe(
     total = found.step_flops * found.num_steps
     yield f"the training: {found.num_steps:,} steps, {total:.3g} FLOPs"
     yield from _hours(total, num_gpus, tflops)
-    yield f"memory of each of {num_gpus} GPUs, in GiB: 2 + 2 + 12 bytes a parameter (Rajbhandari et al. 2020)"
+    yield f"memory of each of {num_gpus} GPUs, in GiB, all in float32 beside products in half precision:"
+    yield "  4 bytes a parameter of weights, 4 of gradients, 8 of Adam, 12 where DeepSpeed keeps weights of its own"
     for stage in range(4) if zero_stage is None else (zero_stage,):
-        memory = training_memory(found.num_parameters, zero_stage=stage, num_gpus=num_gpus)
+        states = _DEEPSPEED_STATES if stage else _PLAIN_STATES
+        memory = training_memory(found.num_parameters, states, zero_stage=stage, num_gpus=num_gpus)
         parts = (memory.weights, memory.gradients, memory.optimizer, memory.total)
         weights, gradients, optimizer, whole = (f"{part / _GIB:.2f}" for part in parts)
         yield f"  ZeRO-{stage}: weights {weights}, gradients {gradients}, Adam {optimizer}, together {whole}"
@@ -209,7 +212,8 @@ def _translation(path: Path, sentence_length: int) -> Workload:
         scores = _scores(shape, sentence_length)
         a_token = shape.num_encoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=1, scores=scores)
         a_token += shape.num_decoder_layers * _kept(shape.d_model, shape.d_ff, num_attentions=2, scores=scores)
-        activations = config.num_passes * num_tokens * (a_token + _kept_scores(shape.vocab_size))
+        # The scores are computed some at a time, each with its gradients, of which the hidden states' are kept.
+        activations = config.num_passes * num_tokens * (a_token + 4.0 * shape.d_model)
     factor = 3 * config.num_passes
     return _workload(
         path,

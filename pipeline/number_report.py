@@ -46,6 +46,7 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     last = made[max(reversed(runs), key=lambda path: (path in finished, path in stages))]
     by_stage = {_label(path, number): round(value, 1) for path, value in seconds.items()}
     mean_of_tasks = average(tasks, config.average_of)
+    flops = _flops(number, finished, made, known)
     missed = unmet(config.goals, tasks, average=mean_of_tasks, seconds=by_stage)
     report: dict[str, Any] = {
         "id": number.id,
@@ -62,7 +63,8 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
         "signatures": _signatures(metrics),
         "runs": metrics,
         "command": f"{_chosen(last.machine)}make reproduce NUMBER={number.id} DATA=FOLDER",
-        "flops": sum(float(values["training"]["flops"]) for values in metrics.values()),
+        "flops": sum(flops.values()),
+        "flops_by_stage": flops,
         "seconds": sum(seconds.values()),
         "seconds_by_stage": by_stage,
         "versions": dict(last.versions),
@@ -112,6 +114,28 @@ def _seconds_before(number: Number, runs: Iterable[Path], report: Mapping[str, A
     before = dict.fromkeys(path for run in runs for path in number.before(run))
     found = {path: report["seconds_by_stage"].get(_label(path, number)) for path in before}
     return {path: seconds for path, seconds in found.items() if seconds is not None}
+
+
+def _flops(
+    number: Number, decide: Iterable[Path], stages: Mapping[Path, Made], report: Mapping[str, Any]
+) -> dict[str, float]:
+    """Operations of the runs that decide and of what they start from, as far as the stages count theirs.
+
+    `stages` are those that are known; of others the report of another machine says it.
+    """
+    found = {}
+    for path in dict.fromkeys(path for run in decide for path in (*number.before(run), run) if path in number.stages):
+        label = _label(path, number)
+        metrics = _metrics(path, stages[path]) if path in stages else {}
+        flops = metrics.get("training", {}).get("flops", report.get("flops_by_stage", {}).get(label))
+        if flops is not None:
+            found[label] = float(flops)
+    return found
+
+
+def _metrics(path: Path, made: Made) -> Mapping[str, Any]:
+    file = Layout.of(path).metrics
+    return made.metrics or (read_json(file) if file.is_file() else {})
 
 
 def _configuration(number: Number, run: Path) -> str:

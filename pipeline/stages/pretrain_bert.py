@@ -15,15 +15,15 @@ from pipeline.artifacts import publish, save_model
 from pipeline.config import Config, Fraction, Probability, Steps, TrainingConfig, load
 from pipeline.data.batches import MaskedBatch
 from pipeline.data.cooccurrence import count_in_passages
-from pipeline.data.loaders import Cut, validation_batches
 from pipeline.data.masking import MaskedExamples, vocabulary
-from pipeline.data.plan import Phase
+from pipeline.data.plan import Phase, TrainingPlan
 from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import TokenArrays, read_token_arrays
 from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.layout import Layout
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.count_vectors import topic_vectors
+from pipeline.models.flops import bert_flops
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.objectives.likelihood import class_cross_entropy, token_cross_entropy
 from pipeline.objectives.terms import LossTerms
@@ -31,7 +31,7 @@ from pipeline.stages.base import StageModule
 from pipeline.stages.held_out import EvenlySpaced
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
-from pipeline.stages.training import fit
+from pipeline.stages.training import batches_alone, fit
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -177,8 +177,9 @@ def main(path: Path) -> None:
         module = BertPretraining(model, config.training)
         valid = EvenlySpaced(rows["valid"], config.num_valid_rows)
         fit(run, module, train=train.examples, later=later, valid=valid)
-        test = validation_batches(rows["test"], config.training.batching, Cut(0, 1, 1))
-        scores = module.validate(test)
+        training = config.training
+        plan = TrainingPlan(train.examples, training.batching, training.duration, training.seed, tuple(later))
+        scores = module.validate(batches_alone(run, rows["test"], config.training.batching))
         with publish(run.layout.output) as folder:
             save_model(folder, *bert_to_huggingface(module.model, pad_token_id=tokenizer.pad_id))
             tokenizer.save(folder)
@@ -191,9 +192,20 @@ def main(path: Path) -> None:
                     "unigram_entropy": unigram_entropy(tokens["test"].gather(np.arange(tokens["test"].num_tokens))),
                     "nsp_majority": float(max(is_random.mean(), 1.0 - is_random.mean())),
                 },
+                "training": {"flops": training_flops(shape, plan)},
             },
             history=module.history,
         )
+
+
+def training_flops(shape: BertConfig, plan: TrainingPlan[MaskedBatch]) -> float:
+    """Operations of the matrix products of a training, padding and validations left out."""
+    total, known, lengths = 0.0, -1, np.zeros(0)
+    for update, (epoch, step) in enumerate(plan.steps(0)):
+        if epoch != known:
+            known, lengths = epoch, plan.examples_at(update).sizes(epoch).lengths
+        total += 3 * sum(bert_flops(shape, lengths[step.indices], step.targets["mlm"]).values())
+    return total
 
 
 def start_from_counts(model: BertForPretraining, tokens: TokenArrays, start: CountedStart, *, seed: int) -> None:

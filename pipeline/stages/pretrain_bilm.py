@@ -14,7 +14,6 @@ from pydantic import Field, PositiveInt
 
 from pipeline.artifacts import publish, save_model
 from pipeline.config import Config, Fraction, TrainingConfig, load
-from pipeline.data.loaders import Cut, validation_batches
 from pipeline.data.pieces import AHEAD, BACK, DocumentPieces, PieceBatch
 from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import TokenArrays, read_token_arrays
@@ -28,7 +27,7 @@ from pipeline.stages.both_ways import both_ways_loss
 from pipeline.stages.held_out import EvenlySpaced
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
-from pipeline.stages.training import fit
+from pipeline.stages.training import batches_alone, fit
 from pipeline.text.tokenizer import load_tokenizer
 
 
@@ -82,7 +81,7 @@ def main(path: Path) -> None:
         shape = BiLMConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
         module = BiLMPretraining(BidirectionalLM(shape), config.training)
         fit(run, module, train=pieces["train"], valid=EvenlySpaced(pieces["valid"], config.num_valid_pieces))
-        found = module.validate(validation_batches(pieces["test"], config.training.batching, Cut(0, 1, 1)))
+        found = module.validate(batches_alone(run, pieces["test"], config.training.batching))
         with publish(run.layout.output) as folder:
             ids = {"pad_token_id": tokenizer.pad_id, "bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
             save_model(folder, *bilm_to_huggingface(module.model, token_ids=ids))

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from lightning.pytorch import Callback
 
 from pipeline.checkpoints import Checkpoint, CheckpointFolder, Writer
-from pipeline.config import TrainingConfig
+from pipeline.config import ByExamples, ByTokens, TrainingConfig
 from pipeline.data.batches import Batch, Examples, MicroBatch
-from pipeline.data.loaders import Cut, TrainingLoader, check_cut, validation_batches
+from pipeline.data.loaders import Cut, TrainingLoader, ValidationBatch, check_cut, validation_batches
 from pipeline.data.plan import Phase, TrainingPlan, padding_share, plan_epoch
 from pipeline.runtime import (
     RuntimeConfig,
@@ -111,8 +111,19 @@ def fit(
         _log.warning("%d weights were to be averaged: the training ended sooner", selection.config.num_averaged)
     module.model.load_state_dict(weights.mean(chosen))
     # The other ranks have ended: rank 0 validates on its own.
-    place = Cut(rank=0, world_size=1, accumulation=place.parts)
-    return validate()
+    return module.validate(validation_batches(valid, config.batching, _alone(place)))
+
+
+def batches_alone(
+    run: StageRun, examples: Examples[B], batching: ByExamples | ByTokens
+) -> Iterator[ValidationBatch[B]]:
+    """All examples on rank 0 when the other ranks have ended, in micro-batches as small as they were in training."""
+    place = place_of(run.runtime.in_groups(batching.groups_per_step))
+    return validation_batches(examples, batching, _alone(place))
+
+
+def _alone(place: Cut) -> Cut:
+    return Cut(rank=0, world_size=1, accumulation=place.parts)
 
 
 def _check_first_epoch(

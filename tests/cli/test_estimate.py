@@ -15,13 +15,14 @@ BIG = ROOT / "conf/numbers/wmt14-en-de-big/translate/big.yaml"
 
 def test_memory_of_zero_is_that_of_figure_1_of_rajbhandari_et_al() -> None:
     """7.5 billion parameters on 64 GPUs: 120, 31.4, 16.6 and 1.9 GB."""
-    found = [training_memory(7_500_000_000, zero_stage=stage, num_gpus=64) for stage in range(4)]
+    found = [training_memory(7_500_000_000, (2, 2, 12), zero_stage=stage, num_gpus=64) for stage in range(4)]
     assert [one.total / 1e9 for one in found] == pytest.approx([120, 31.4, 16.6, 1.9], abs=0.05)
-    assert training_memory(100, zero_stage=0, num_gpus=64) == Memory(weights=200.0, gradients=200.0, optimizer=1200.0)
+    plain = training_memory(100, (4, 4, 8), zero_stage=0, num_gpus=64)
+    assert plain == Memory(weights=400.0, gradients=400.0, optimizer=800.0)
 
 
 def test_one_gpu_has_nothing_to_divide() -> None:
-    assert len({training_memory(1000, zero_stage=stage, num_gpus=1) for stage in range(4)}) == 1
+    assert len({training_memory(1000, (4, 4, 12), zero_stage=stage, num_gpus=1) for stage in range(4)}) == 1
 
 
 @pytest.mark.parametrize(("path", "published"), [(BASE, 3.3e18), (BIG, 2.3e19)])
@@ -151,6 +152,8 @@ def test_two_passes_of_each_batch_cost_twice(tmp_path: Path, capsys: pytest.Capt
     one, two = (workload(path, sentence_length=30) for path in (BASE, twice))
     assert two.flops == {part: 2 * flops for part, flops in one.flops.items()}
     assert two.activations == 2 * one.activations
+    # 24,690 pairs of tokens, 6 layers of 34 and 6 of 47 bytes a width of 512; no scores of the vocabulary are kept.
+    assert one.activations == pytest.approx(24_690 * 512 * (6 * (11 + 3 + 16 + 4) + 6 * (22 + 3 + 16 + 6) + 4))
     assert (two.parameters, two.tokens, two.num_steps) == (one.parameters, one.tokens, one.num_steps)
     assert main(["estimate", str(twice)]) == 0
     assert f"tokens, each in 2 passes, {two.step_flops:.3g} FLOPs" in capsys.readouterr().out

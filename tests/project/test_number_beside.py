@@ -85,6 +85,8 @@ def test_other_networks_stand_in_the_row_of_the_task_and_have_none_of_their_own(
     films = report(folder)["tasks"]["films"]
     assert films["beside"]["GPT"] == {"ours": [78.0], "mean": 78.0, "spread": None}
     assert films["beside"].keys() == {"majority", "GPT", "LSTM"}
+    # Of what decides the number, and of what that starts from: not of the other networks.
+    assert report(folder)["flops_by_stage"].keys() == set(MAIN) and report(folder)["flops"] == len(MAIN)
     # Their seconds are kept with the rest of their figures.
     assert report(folder)["tasks"]["films-gpt"]["seconds"] == [50.0]
     rows = [line for line in (folder / "README.md").read_text().splitlines() if line.startswith("| `toy` | ")]

@@ -227,6 +227,13 @@ def test_a_step_of_two_ranks_minimises_the_sum_of_both_means_over_the_whole_step
     assert row["grad_norm"] == pytest.approx(norm, rel=1e-5)
 
 
+def test_what_was_trained_in_groups_is_scored_too(tmp_path: Path, code: Path) -> None:
+    changes = {"training.duration.num_steps": 2, "training.batching.groups_per_step": 2}
+    made = workspace(tmp_path / "workspace", code, changes)
+    made.run("cpu")
+    assert math.isfinite(_metrics(made.root)["mlm"]["nats"])
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("conf/*/pretrain_bert*.yaml")), ids=lambda path: path.parts[-2])
 def test_the_configuration_of_every_profile_trains_on_pairs_that_fit_a_step(path: Path) -> None:
     config = load(path, PretrainBertConfig)
