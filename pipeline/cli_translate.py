@@ -21,9 +21,11 @@ from pipeline.report.attention_picture import FORMATS, Panel, save_attention_pic
 from pipeline.stages.source_weights import attention_map, has_attention
 from pipeline.stages.translation import DrawConfig, SearchConfig, Translation, Translator, open_ensemble
 from pipeline.text.forms import out_of_form
+from pipeline.text.unknown import unknown_characters
 
 _log = logging.getLogger(__name__)
 _MOST_PANELS = 16
+_SHOWN_CHARACTERS = 10
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Tally:
     """Lines with a translation that may lack its end."""
     empty: list[int] = field(default_factory=list)
     """Lines with a text whose translation is empty."""
+    unknown: list[int] = field(default_factory=list)
+    """Lines with characters that the tokenizer does not know: the model reads none of them."""
+    unknown_characters: dict[str, None] = field(default_factory=dict)
+    """These characters, in the order of their lines."""
     examples: list[tuple[str, Translation]] = field(default_factory=list)
     """The first texts and their best translations: what a picture shows."""
     num_undrawn: int = 0
@@ -69,6 +75,13 @@ class Tally:
             found.append(
                 f"cut: {len(self.cut)} of {self.num_lines} lines had more than the {translator.longest_text} tokens "
                 f"that the model reads and were translated without their ends, first line {self.cut[0]}"
+            )
+        if self.unknown:
+            characters = list(self.unknown_characters)
+            more = ", ..." if len(characters) > _SHOWN_CHARACTERS else ""
+            found.append(
+                f"unknown: {len(self.unknown)} of {self.num_lines} lines have characters that the model does not know, "
+                f"first line {self.unknown[0]}: {' '.join(characters[:_SHOWN_CHARACTERS])}{more}"
             )
         if self.empty:
             found.append(
@@ -209,6 +222,10 @@ def _translated(
     translator: Translator, group: Sequence[str], wish: Wish, tally: Tally
 ) -> Iterator[list[tuple[int, list[Translation]]]]:
     sources = translator.encode(group, too_long="cut")
+    for number, (text, ids) in enumerate(zip(group, sources, strict=True), start=tally.num_lines + 1):
+        if unknown := unknown_characters(text, ids.tolist(), translator.tokenizer):
+            tally.unknown.append(number)
+            tally.unknown_characters |= dict.fromkeys(unknown)
     if wish.draw is None:
         return translator.searched(sources, num_best=max(1, wish.num_best))
     numbers = range(tally.num_lines, tally.num_lines + len(group))

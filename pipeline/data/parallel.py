@@ -7,7 +7,7 @@ import csv
 import json
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, assert_never
@@ -109,12 +109,11 @@ AnyParallel = Annotated[LocalisedJson | Gettext | TwoFiles | Table | PairRows, F
 def read_pairs(source: LocalisedJson | Gettext | TwoFiles | Table | PairRows, raw: Path) -> Iterator[RawPair]:
     """The pairs of a source, in file order. ValueError names file and line of a fault.
 
-    An empty text of two files or a table is a fault; rows may have some for training, where they are left out later. In
+    For training a text may be empty, as in many a published corpus: such pairs are left out later, and counted. In
     valid and test nothing is empty, not even by what cleaning removes: a translation is compared with it.
     """
     folder = raw / source.source
     is_held_out = source.into in ("valid", "test")
-    is_empty: Callable[[str], bool] = is_blank if is_held_out else _is_space
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
     match source:
@@ -125,9 +124,9 @@ def read_pairs(source: LocalisedJson | Gettext | TwoFiles | Table | PairRows, ra
             yield from _translated(_gettext(folder)) if is_held_out else _gettext(folder)
         case TwoFiles():
             paths = [folder / source.src, folder / source.tgt, *([raw / source.reference] if source.reference else [])]
-            yield from _two_files(*paths, is_empty=is_empty)
+            yield from _two_files(*paths, may_be_empty=not is_held_out)
         case Table():
-            yield from _table(folder / source.file, source, is_empty)
+            yield from _table(folder / source.file, source, may_be_empty=not is_held_out)
         case PairRows():
             for number, row in enumerate(read_rows(folder / source.file), start=1):
                 where = f"{folder / source.file}:{number}"
@@ -135,10 +134,6 @@ def read_pairs(source: LocalisedJson | Gettext | TwoFiles | Table | PairRows, ra
                 yield RawPair(src, tgt, f"{source.file}:{number}")
         case _:
             assert_never(source)
-
-
-def _is_space(text: str) -> bool:
-    return not text.strip()
 
 
 def _translated(messages: Iterator[RawPair]) -> Iterator[RawPair]:
@@ -221,7 +216,7 @@ def _read_mo(path: Path) -> Iterator[tuple[str, str, str]]:
         raise ValueError(f"{path}: damaged message catalogue: {error}") from error
 
 
-def _two_files(*paths: Path, is_empty: Callable[[str], bool]) -> Iterator[RawPair]:
+def _two_files(*paths: Path, may_be_empty: bool) -> Iterator[RawPair]:
     """The lines of two aligned files, or of three: the third holds the untouched targets.
 
     The files are counted before they are read, so that none has to fit into memory.
@@ -239,12 +234,12 @@ def _two_files(*paths: Path, is_empty: Callable[[str], bool]) -> Iterator[RawPai
     for lines in zip(*(read_lines(path) for path in paths), strict=True):
         number, row = lines[0][0], [line for _, line in lines]
         for path, line in zip(paths, row, strict=True):
-            if is_empty(line):
-                raise ValueError(f"{path}:{number}: empty line in a parallel file")
+            if not may_be_empty and is_blank(line):
+                raise ValueError(f"{path}:{number}: empty line in a parallel file of valid or test")
         yield RawPair(row[0], row[1], f"{paths[0].name}:{number}", *row[2:])
 
 
-def _table(path: Path, table: Table, is_empty: Callable[[str], bool]) -> Iterator[RawPair]:
+def _table(path: Path, table: Table, *, may_be_empty: bool) -> Iterator[RawPair]:
     num_rows = 0
     for num_rows, (number, fields) in enumerate(_fields(path, table.quoting), start=1):
         where = f"{path}:{number}"
@@ -258,7 +253,8 @@ def _table(path: Path, table: Table, is_empty: Callable[[str], bool]) -> Iterato
             continue
         row = dict(zip(table.columns, fields, strict=True))
         for name, text in row.items():
-            if name != "skip" and is_empty(text):
+            is_missing = not text.strip() if name == "group" else not may_be_empty and is_blank(text)
+            if name != "skip" and is_missing:
                 raise ValueError(f"{where}: expected a text in each column, found none in {name}")
         yield RawPair(row["src"], row["tgt"], row.get("group", f"{path.name}:{number}"))
     if num_rows <= table.header:

@@ -6,6 +6,14 @@ from collections.abc import Sequence
 from pipeline.text.tokenizer import Tokenizer
 
 
+def unknown_characters(text: str, ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """The characters of a text that the tokenizer does not know, in their order; `ids` are those of the text."""
+    unknown = tokenizer.id_of("unk") if "unk" in tokenizer.special else None
+    if unknown is None or unknown not in ids:
+        return []
+    return [character for character in dict.fromkeys(text) if unknown in tokenizer.encode(character)]
+
+
 class UnknownCounts:
     """Counts of tokens, and of the characters that have none."""
 

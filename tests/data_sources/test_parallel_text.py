@@ -132,10 +132,11 @@ def test_an_empty_reference_of_a_third_file_is_refused_with_file_and_line(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["two_files", "table"])
-def test_an_empty_line_of_training_is_refused(kind: str, tmp_path: Path) -> None:
-    source = source_of(kind, "train", [("a dog", "ein Hund"), ("a cat", " ")], tmp_path)
-    with pytest.raises(ValueError, match=r":2: e"):
-        prepared(tmp_path, source)
+def test_a_pair_of_training_with_an_empty_side_is_left_out_and_counted(kind: str, tmp_path: Path) -> None:
+    pairs = [("a dog", "ein Hund"), ("a cat", " "), ("", "ein Haus"), ("", ""), ("a tree", "ein Baum")]
+    found = prepare_pairs(PairsConfig(sources=(source_of(kind, "train", pairs, tmp_path),)), tmp_path)
+    assert [pair.src for pair in found.splits["train"]] == ["a dog", "a tree"]
+    assert {why: count for why, count in found.dropped.items() if count} == {"no_letters": 2, "equal": 1}
 
 
 def table(raw: Path, text: str, **settings: object) -> Table:

@@ -172,7 +172,7 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, str]] = {
     ),
     "an empty line in a parallel file": (
         {"a.en": "one\ntwo\n", "a.de": "eins\n\n"},
-        "translation: {sources: [{kind: two_files, source: mine, src: a.en, tgt: a.de}]}",
+        "translation: {sources: [{kind: two_files, source: mine, into: test, src: a.en, tgt: a.de}]}",
         r"a\.de:2: empty line in a parallel file",
     ),
     "a table with a missing column": (
