@@ -41,7 +41,9 @@ class Stages:
         keep(100.0)
         if stage in self.codes:
             return self.codes[stage]
-        score = self.scores.pop(0) if stage.startswith(("translate", "ensemble")) else 0.0
-        values = {"bleu": {"beam": score, "signature": "nrefs:1"}, "training": {"flops": 1e12}}
+        values = {}
+        if stage.startswith(("translate", "ensemble")):
+            score = {"beam": self.scores.pop(0), "signature": "nrefs:1"}
+            values = {"bleu": score, "training": {"flops": 1e12}}
         write_json(Layout.of(path).metrics, values)
         return 0
