@@ -165,7 +165,7 @@ def test_dvc_draws_the_losses_of_training_and_validation_and_no_cell_that_is_emp
     log = finished.run("dvc", "plots", "show")
     assert "failed" not in log and "index.html" in log
     page = (finished.root / "dvc_plots/index.html").read_text()
-    for name in ("pretrain_gpt", "word_vectors/svd", "translate/gru", "ppo"):
+    for name in ("pretrain_gpt", "word_vectors/svd", "translate/gru", "finetune/polarity", "ppo"):
         assert f'"text": "metrics/tiny/curves/{name}.csv"' in page
     for column in ("train/total", "valid/total", "train/explained_share", "rollout/reward", "rollout/kl"):
         assert f'"field": "{column}"' in page
