@@ -317,6 +317,7 @@ def test_what_is_scored_on_glue_is_trained_on_nothing_that_has_seen_it(
 OTHERS = {
     "glue-small": {"bilstm max", "bilstm attention", "bilm max", "gpt"},
     "glue-minilm": {"bilstm max", "bilstm attention", "bert"},
+    "glue-bert-base": {"bilstm max", "bilstm attention", "bert"},
 }
 
 
