@@ -7,10 +7,8 @@ The checksums detect corruption, not malice: never resume from a folder that som
 """
 
 import errno
-import fcntl
 import hashlib
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -86,25 +84,6 @@ class CheckpointFolder:
 
     def __init__(self, base: Path, key: str) -> None:
         self.folder = base / "checkpoints" / key
-        self._lock_path = base / "lock"
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder against a second trainer; ValueError names the process that holds it."""
-        self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock_path.open("a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                raise ValueError(
-                    f"{self._lock_path}: another trainer holds this stage, process {lock.read().strip() or 'unknown'}; "
-                    "wait for it or end it"
-                ) from error
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
 
     def tidy(self) -> None:
         """Removes what killed savers left."""

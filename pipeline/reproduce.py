@@ -28,6 +28,7 @@ from pipeline.number_report import read_reports, write_report
 from pipeline.number_stages import stage_of
 from pipeline.number_table import order, shown, write_readme
 from pipeline.numbers import Number, all_numbers, open_number
+from pipeline.processes import allowed_threads
 from pipeline.provenance import content_hash, module_sources
 
 ORDER = (
@@ -238,7 +239,7 @@ def machine() -> dict[str, int | str]:
     runtime that was asked for.
     """
     cpus = os.cpu_count() or 1
-    threads = min(cpus, int(os.environ.get("OMP_NUM_THREADS", cpus)))
+    threads = min(cpus, allowed_threads() or cpus)
     runtime = os.environ.get("PIPELINE_RUNTIME") or NO_RUNTIME
     return {"processor": _processor(), "cpus": cpus, "threads": threads, "runtime": runtime}
 

@@ -1,7 +1,6 @@
 """What a training runs on: the hardware profile, seeds, threads, environment variables and the Lightning strategy.
 
-The only home of environment variables, and the only importer of deepspeed. Nothing here changes what is
-learned: the gradient is the same for every runtime.
+The only importer of deepspeed. Nothing here changes what is learned: the gradient is the same for every runtime.
 """
 
 import contextlib
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from pipeline.checkpoints import Resume
 from pipeline.config import Config, load
+from pipeline.processes import allowed_threads, check_launcher, started_by
 from pipeline.seeds import seed_everything
 
 _log = logging.getLogger(__name__)
@@ -98,11 +98,11 @@ def stop_seconds() -> float:
     return seconds
 
 
-def current_runtime() -> RuntimeConfig:
+def current_runtime(*, trains: bool = True) -> RuntimeConfig:
     """The runtime that PIPELINE_RUNTIME names; without it, `gpu` where CUDA is available and `cpu` elsewhere.
 
     Raises ValueError for a name without a file, and for a file whose settings contradict each other, the machine or the
-    launcher that started this process.
+    launcher that started this process; where nothing `trains`, one process is enough whatever the ranks.
     """
     name = os.environ.get("PIPELINE_RUNTIME") or ("gpu" if torch.cuda.is_available() else "cpu")
     path = Path("conf/runtime", f"{name}.yaml")
@@ -114,9 +114,15 @@ def current_runtime() -> RuntimeConfig:
         raise ValueError(f"{path}: zero_stage {runtime.zero_stage} does not go with strategy {runtime.strategy}")
     if runtime.strategy == "single" and runtime.world_size > 1:
         raise ValueError(f"{path}: strategy single has one rank, found {runtime.world_size}")
+    if runtime.strategy == "deepspeed" and runtime.precision == "16-mixed":
+        # Lightning would turn the whole model into float16 under it.
+        raise ValueError(
+            f"{path}: precision 16-mixed does not go with strategy deepspeed; allowed are 32-true and bf16-mixed"
+        )
     if runtime.accelerator == "cuda":
         _check_devices(runtime, path)
-    _check_launcher(runtime, path)
+    if trains:
+        check_launcher(path, num_devices=runtime.num_devices, num_nodes=runtime.num_nodes)
     return runtime
 
 
@@ -132,24 +138,11 @@ def _check_devices(runtime: RuntimeConfig, path: Path) -> None:
         raise ValueError(f"{path}: num_devices {runtime.num_devices}, this machine has {found}")
 
 
-def _check_launcher(runtime: RuntimeConfig, path: Path) -> None:
-    """ValueError where a launcher started more processes than there are ranks: each would train on its own."""
-    counted = {"WORLD_SIZE": True, "SLURM_NTASKS": SLURMEnvironment.detect()}
-    for variable, holds in counted.items():
-        started = int(os.environ.get(variable) or 1)
-        if holds and started > runtime.world_size:
-            raise ValueError(
-                f"{variable}={started} processes were started, but {path} has {runtime.world_size} rank(s), "
-                f"num_devices {runtime.num_devices} x num_nodes {runtime.num_nodes}: set PIPELINE_RUNTIME to a runtime "
-                f"of {started} ranks, or start {runtime.world_size} (torchrun --nproc-per-node, srun --ntasks-per-node)"
-            )
-
-
 def prepare_process(runtime: RuntimeConfig, seed: int) -> None:
     """Threads, denormals and seeds of this process; call it before a model is built."""
     cores = os.cpu_count() or 1
     # A limit that the user sets holds: threads that wait for a busy core spin, and every step crawls.
-    allowed = int(os.environ.get("OMP_NUM_THREADS", cores))
+    allowed = allowed_threads() or cores
     torch.set_num_threads(max(1, min(runtime.num_threads, allowed, cores // min(cores, runtime.num_devices))))
     # Without it saturated softmaxes fill with denormal floats, which are 5 to 30 times slower on CPU.
     torch.set_flush_denormal(True)
@@ -184,11 +177,15 @@ def global_rank(runtime: RuntimeConfig) -> int:
 
 
 def _launcher() -> TorchElasticEnvironment | SLURMEnvironment | None:
-    """What started the ranks, if not Lightning; torchrun comes first, since it may itself run under SLURM."""
-    if TorchElasticEnvironment.detect():
-        return TorchElasticEnvironment()
-    # Requeued by Lightning at a SIGUSR1, a job would go on from a checkpoint that nobody verified.
-    return SLURMEnvironment(auto_requeue=False) if SLURMEnvironment.detect() else None
+    """What started the ranks, if not Lightning."""
+    match started_by():
+        case "torchrun":
+            return TorchElasticEnvironment()
+        case "slurm":
+            # Requeued by Lightning at a SIGUSR1, a job would go on from a checkpoint that nobody verified.
+            return SLURMEnvironment(auto_requeue=False)
+        case None:
+            return None
 
 
 def gradient_scale(runtime: RuntimeConfig) -> float:

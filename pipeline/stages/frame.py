@@ -1,5 +1,6 @@
-"""What every stage has around it, whether it trains or not: a run in the tracker, and a note of what it cost."""
+"""What every stage has around it, whether it trains or not: a lock, a run in the tracker, a note of what it cost."""
 
+import logging
 import resource
 import sys
 import time
@@ -13,20 +14,35 @@ import psutil
 from pipeline.artifacts import write_json
 from pipeline.config import Config
 from pipeline.layout import Layout
+from pipeline.locks import locked
+from pipeline.processes import is_first_process
 from pipeline.provenance import run_key
 from pipeline.stages.interrupt import Interrupt
 from pipeline.tracking import Tracker, track
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
 def stage_frame(module: str, path: Path, config: Config, *, inputs: Sequence[Path]) -> Iterator[Tracker]:
-    """Tracks the body of the stage in `module` (its import name), which does not train."""
+    """Tracks the body of the stage in `module` (its import name), which does not train, and holds its lock."""
+    layout = Layout.of(path)
+    end_all_but_first(layout)
     interrupt = Interrupt()
     interrupt.install()
     interrupt.watch_parent()
     check_inputs(inputs)
-    with tracked(Layout.of(path), config, inputs=inputs, key=run_key(module, path, inputs), is_main=True) as tracker:
-        yield tracker
+    with locked(layout.local):
+        key = run_key(module, path, inputs)
+        with tracked(layout, config, inputs=inputs, key=key, is_main=True) as tracker:
+            yield tracker
+
+
+def end_all_but_first(layout: Layout) -> None:
+    """Ends this process well where it is not the first that a launcher started: one does what is not trained."""
+    if not is_first_process():
+        _log.info("%s: nothing is trained, so that the first process does it alone; this one ends", layout.stage)
+        raise SystemExit(0)
 
 
 @contextmanager

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 
 from pipeline.artifacts import CONFIG, publish, write_json, write_text
 from pipeline.checkpoints import CheckpointFolder
-from pipeline.config import Config
+from pipeline.config import Config, TrainingConfig
 from pipeline.layout import Layout
+from pipeline.locks import locked
 from pipeline.provenance import run_key
 from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process, stop_seconds
-from pipeline.stages.frame import check_inputs, flat, tracked
+from pipeline.stages.frame import check_inputs, end_all_but_first, flat, tracked
 from pipeline.stages.interrupt import Interrupt
 from pipeline.stages.reports import OTHER_KEY
 from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
@@ -91,25 +93,34 @@ def stage_run(module: str, path: Path, config: Config, *, seed: int, inputs: Seq
     """Runs the body of the stage in `module` (its import name) on the configuration read from `path`.
 
     `inputs` are the files and folders that the stage reads; a missing one is a ValueError that names it. Once the body
-    has ended well and everything about it is written, the checkpoints are dropped.
+    has ended well and everything about it is written, the checkpoints are dropped. A stage whose configuration has no
+    training is run by the first process alone, whatever the ranks of the runtime.
     """
+    layout, trains = Layout.of(path), _trains(config)
+    if not trains:
+        end_all_but_first(layout)
     check_inputs(inputs)
-    layout = Layout.of(path)
-    runtime = current_runtime()
+    runtime = current_runtime(trains=trains)
     prepare_process(runtime, seed)
     key = run_key(module, path, inputs)
     interrupt = Interrupt(stop_seconds=stop_seconds())
     interrupt.install()
     interrupt.watch_parent()
-    is_main = global_rank(runtime) == 0
+    is_main = not trains or global_rank(runtime) == 0
     checkpoints = CheckpointFolder(layout.local, key)
-    with checkpoints.locked() if is_main else nullcontext():
+    with locked(layout.local) if is_main else nullcontext():
         if is_main:
             checkpoints.tidy()
         with tracked(layout, config, inputs=inputs, key=key, is_main=is_main) as tracker:
             yield StageRun(layout, key, runtime, interrupt, tracker)
         if is_main:
             checkpoints.clear()
+
+
+def _trains(config: BaseModel) -> bool:
+    """Whether there are settings of a training in a configuration, or in one that it holds."""
+    parts = [value for _, value in config if isinstance(value, BaseModel)]
+    return any(isinstance(part, TrainingConfig) or _trains(part) for part in parts)
 
 
 def curve_csv(history: Sequence[Mapping[str, float]]) -> str:

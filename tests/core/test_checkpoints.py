@@ -222,32 +222,6 @@ def test_the_last_written_checkpoint_of_another_key_is_continued_where_it_is_ask
         assert found is not None and found.update == 2 and found.is_whole and not found.is_foreign
 
 
-def test_a_second_trainer_is_refused_and_names_the_first_until_that_has_ended(folder: CheckpointFolder) -> None:
-    for _ in range(2):
-        with (
-            folder.locked(),
-            pytest.raises(ValueError, match=f"another trainer holds this stage, process {os.getpid()};"),
-            folder.locked(),
-        ):
-            raise AssertionError("locked twice")
-
-
-def test_the_lock_of_a_killed_trainer_is_free(folder: CheckpointFolder) -> None:
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with folder.locked():
-            os.write(writing, b"x")
-            signal.pause()
-    os.read(reading, 1)
-    with pytest.raises(ValueError, match=f"process {child};"), folder.locked():
-        raise AssertionError("locked twice")
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    with folder.locked():
-        pass
-
-
 def test_a_rank_that_writes_into_a_folder_that_rank_0_has_removed_says_so_whatever_its_library_says(
     tmp_path: Path,
 ) -> None:

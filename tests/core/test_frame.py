@@ -1,14 +1,17 @@
-"""The frame of a stage that does not train, as a process: how it is stopped, and what it notes as its costs."""
+"""The frame of a stage that does not train, as a process: how it is stopped, who may run it, and its costs."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.core.launchers import BATCH, SLURM, TORCHRUN, launched_by
 
 STAGE = """
 import sys, time
@@ -60,6 +63,33 @@ def test_a_stage_does_not_outlive_its_parent(environment: dict[str, str]) -> Non
         started = time.monotonic()
         assert parent.stdout.read() == b""  # the end of the last process that could write
         assert time.monotonic() - started < 10
+
+
+def test_a_second_process_of_a_stage_is_refused_until_the_first_has_died(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-c", STAGE, "20"]
+    for _ in range(2):
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as first:
+            assert first.stdout is not None and first.stdout.readline() == b"ready\n"
+            second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            holder = f"another run holds this stage, process {first.pid} on {socket.gethostname()};"
+            assert second.returncode == 2 and second.stdout == "" and holder in second.stderr
+            first.kill()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "is_run"),
+    [(SLURM, False), (TORCHRUN, False), (BATCH | {"SLURM_NTASKS": "8"}, True), (SLURM | {"SLURM_PROCID": "0"}, True)],
+)
+def test_of_the_processes_of_a_launcher_the_first_alone_does_the_work(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, launcher: dict[str, str], is_run: bool
+) -> None:
+    launched_by(monkeypatch, launcher)
+    command = [sys.executable, "-c", STAGE, "0"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PIPELINE_TRACKING": "local"}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
+    assert done.stdout == ("ready\n" if is_run else "")
+    assert ("the first process does it alone" in done.stderr) is not is_run
+    assert Path(".pipeline").exists() is is_run
 
 
 def test_the_costs_are_those_of_the_whole_process(environment: dict[str, str]) -> None:

@@ -23,10 +23,12 @@ from pipeline.runtime import (
     global_rank,
     gradient_scale,
     keep_freed_memory,
+    prepare_process,
     resume_mode,
     stop_seconds,
 )
 from pipeline.seeds import random_state, restore_random_state, seed_everything
+from tests.core.launchers import SLURM, TORCHRUN, launched_by
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -45,28 +47,6 @@ SETTINGS = {
 
 def runtime(**changes: object) -> RuntimeConfig:
     return RuntimeConfig.model_validate(SETTINGS | changes)
-
-
-LAUNCHERS = (
-    *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"),
-    *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_JOB_NAME"),
-)
-TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1", "WORLD_SIZE": "6", "TORCHELASTIC_RUN_ID": "x"}
-SLURM = {
-    "SLURM_PROCID": "4",
-    "SLURM_LOCALID": "0",
-    "SLURM_NODEID": "2",
-    "SLURM_NTASKS": "6",
-    "SLURM_NTASKS_PER_NODE": "2",
-    "SLURM_JOB_NAME": "train",
-}
-
-
-def launched_by(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-    for name in LAUNCHERS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize(
@@ -109,27 +89,6 @@ def test_the_launcher_that_gives_the_rank_is_that_of_the_trainer_and_requeues_no
         assert isinstance(launcher, SLURMEnvironment) and not launcher.auto_requeue
     else:
         assert not isinstance(launcher, SLURMEnvironment)
-
-
-@pytest.mark.parametrize(
-    ("environment", "reason"),
-    [
-        (TORCHRUN | {"WORLD_SIZE": "8"}, "WORLD_SIZE=8"),
-        (SLURM | {"SLURM_NTASKS": "8"}, "SLURM_NTASKS=8"),
-    ],
-)
-def test_more_processes_than_ranks_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], reason: str
-) -> None:
-    use(tmp_path, monkeypatch, SETTINGS)
-    for fine in ({}, TORCHRUN, SLURM, SLURM | {"SLURM_NTASKS": "8", "SLURM_JOB_NAME": "bash"}):
-        launched_by(monkeypatch, fine)
-        assert current_runtime() == runtime()
-    launched_by(monkeypatch, environment)
-    with pytest.raises(
-        ValueError, match=rf"{reason} processes .*mine.yaml has 6 rank\(s\), .* PIPELINE_RUNTIME .* 8 ranks"
-    ):
-        current_runtime()
 
 
 @pytest.mark.parametrize(
@@ -178,6 +137,10 @@ def test_the_scale_of_the_loss_undoes_every_division() -> None:
         ({"strategy": "deepspeed"}, "zero_stage 0 does not go with strategy deepspeed"),
         ({"zero_stage": 2}, "zero_stage 2 does not go with strategy ddp"),
         ({"strategy": "single"}, "strategy single has one rank, found 6"),
+        (
+            {"strategy": "deepspeed", "zero_stage": 2, "precision": "16-mixed"},
+            "precision 16-mixed does not go with strategy deepspeed; allowed are 32-true and bf16-mixed",
+        ),
         ({"zero_stage": 4}, "zero_stage"),
     ],
 )
@@ -187,6 +150,32 @@ def test_a_runtime_that_contradicts_itself_is_refused(
     use(tmp_path, monkeypatch, SETTINGS | changes)
     with pytest.raises(ValueError, match=f"mine.yaml.*{reason}|mine.yaml: 1 bad key(.|\n)*{reason}"):
         current_runtime()
+
+
+def test_sixteen_bits_of_either_kind_go_without_deepspeed_and_bfloat16_goes_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched_by(monkeypatch, {})
+    taken: dict[str, dict[str, object]] = {
+        "16-mixed alone": {"precision": "16-mixed"},
+        "bf16-mixed": {"precision": "bf16-mixed", "strategy": "deepspeed", "zero_stage": 2},
+        "32-true": {"strategy": "deepspeed", "zero_stage": 2},
+    }
+    for name, changes in taken.items():
+        use(tmp_path / name, monkeypatch, SETTINGS | changes)
+        assert current_runtime() == runtime(**changes)
+
+
+def test_the_threads_of_a_process_are_within_what_openmp_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    before = torch.get_num_threads()
+    try:
+        for value, expected in (("", 4), ("3,2", 3), ("99", 4)):
+            monkeypatch.setenv("OMP_NUM_THREADS", value)
+            prepare_process(runtime(num_threads=4), seed=1)
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_unknown_runtime_is_named_with_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

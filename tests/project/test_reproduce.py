@@ -163,7 +163,7 @@ def test_the_threads_and_the_runtime_that_a_time_was_measured_with_are_in_the_re
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    for limit, expected, runtime in (("3", 3, ""), ("99", 8, "ddp_cpu")):
+    for limit, expected, runtime in (("3", 3, ""), ("99", 8, "ddp_cpu"), ("", 8, ""), ("4,2", 4, "")):
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
         monkeypatch.setenv("PIPELINE_RUNTIME", runtime)
         write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": limit})

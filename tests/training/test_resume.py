@@ -1,6 +1,7 @@
 """A run that was killed and run again ends as the run that was never killed, bit by bit."""
 
 import os
+import socket
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch.testing import assert_close
 
 from pipeline.artifacts import read_json
-from pipeline.checkpoints import CheckpointFolder
+from pipeline.locks import locked
 from pipeline.stages.reports import OTHER_KEY
 from tests.training.conftest import TOY, NewToy
 from tests.training.harness import Workspace, change_yaml
@@ -199,7 +200,7 @@ def test_the_chosen_weights_of_another_key_are_taken_over(new_toy: NewToy) -> No
 
 def test_a_second_trainer_is_refused_and_names_the_first(new_toy: NewToy) -> None:
     workspace = new_toy()
-    with CheckpointFolder(workspace.local, "other").locked():
+    with locked(workspace.local):
         outcome = workspace.run("cpu", expect=(2,))
-    assert f"another trainer holds this stage, process {os.getpid()}" in outcome.log
+    assert f"another run holds this stage, process {os.getpid()} on {socket.gethostname()};" in outcome.log
     assert not workspace.output.exists()
