@@ -12,7 +12,7 @@ from pathlib import Path
 _log = logging.getLogger(__name__)
 
 _LOCK = "lock"
-_NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 """What flock(2) says on a file system without locks."""
 
 
@@ -34,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
                 "wait for it or end it"
             ) from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(path)) from error
             _log.warning(
                 "%s: the file system of this folder has no locks (%s), so that two runs of this stage are not kept "

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.layout import LOCAL
+from pipeline.locks import NO_LOCKS
 from pipeline.machine import MachineMonitor
 from pipeline.tracking_files import EVENTS, FAULT, LOCK, START
 from pipeline.tracking_mlflow import FAULTS, Sender
@@ -108,13 +109,22 @@ def _send_leftovers(own: Path) -> None:
 
 @contextmanager
 def _locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Holds an exclusive lock on a file; yields False when it is taken and we do not wait."""
+    """Holds an exclusive lock on a file; yields False when it is taken and we do not wait.
+
+    On a file system without locks, of which the stage warns, what would wait goes on and the other does not.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             yield False
+            return
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            # Our own run is tracked all the same, and the one that another stage has left stays with it.
+            yield wait
             return
         yield True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import tracking_helper
 from pipeline.locks import locked
 
 
@@ -65,3 +66,11 @@ def refuse(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_without_locks_the_run_of_a_stage_is_tracked_and_one_that_was_left_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, errno.ENOSYS)
+    with tracking_helper._locked(tmp_path / "a") as own, tracking_helper._locked(tmp_path / "b", wait=False) as left:
+        assert own and not left

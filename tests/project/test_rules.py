@@ -64,7 +64,7 @@ def test_a_prepared_process_computes_without_denormal_numbers() -> None:
 
 def test_an_image_tells_dvc_that_there_is_no_git_before_its_command_runs() -> None:
     text = (ROOT / "docker/Dockerfile").read_text()
-    copied, told, run = (text.index(part) for part in ("trainer . .\n", "core.no_scm true", 'CMD ["make", "repro"]'))
+    copied, told, run = (text.index(part) for part in ("trainer . .\n", "core.no_scm true", '"make", "repro"]'))
     assert copied < told < run
 
 
