@@ -99,7 +99,7 @@ def joeynmt(task: Task, num_steps: int, python: Path, threads: int) -> float:
                 "learning_rate": LR,
                 "label_smoothing": SMOOTHING,
                 "clip_grad_norm": CLIP,
-                "updates": WARM_UP + num_steps + 1,
+                "updates": WARM_UP + max(num_steps, every) + 1,
                 "epochs": 1000,
                 "logging_freq": every,
                 "validation_freq": 1000 * every,

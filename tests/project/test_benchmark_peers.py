@@ -156,13 +156,26 @@ def test_finetuning_trains_an_epoch_and_gives_each_round_a_seed_of_its_own(monke
     assert [list(found.values()) for found in reported] == [[[7.0, 7.0]] * 3, [[7.0]] * 3]
 
 
-def test_the_trainer_of_translation_counts_the_targets_that_were_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_trainer_of_translation_groups_by_the_longer_side_and_counts_the_targets_that_were_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import trainer_pt_utils
+
+    grouped: list[list[int]] = []
+
+    class Grouping(trainer_pt_utils.LengthGroupedSampler):
+        def __iter__(self) -> Any:
+            grouped.append(list(self.lengths))
+            return super().__iter__()  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(trainer_pt_utils, "LengthGroupedSampler", Grouping)
     monkeypatch.setattr(task, "TOKENS_PER_STEP", 30)
     monkeypatch.setattr(translate_training, "speed", lambda times: times)
     data = pairs_of([3] * 6, TWO_OF_SIX)
     made = task.Task(data, data, train_translation_bpe(LINES * 9, vocab_size=60))
     assert made.steps_per_epoch == 3 and made.targets_per_step == 25
     times: Any = translate_training.transformers_trainer(made, 3)
+    assert len(grouped) > 1 and all(lengths == list(TWO_OF_SIX) for lengths in grouped)
     assert len(times) == 3 + task.WARM_UP
     check_two_rows_a_step([count for _, count in times])
 
