@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    task = prepare(read_pairs(options.data), 0)
+    task = prepare(read_pairs(options.data))
     vocab_size = task.tokenizer.vocab_size
     sizes = [count for count in COUNTS if count <= len(task.examples.src)]
     passes = [one_pass(chosen(task.examples, count), vocab_size) for count in sizes]

@@ -1,34 +1,36 @@
 """Our search beside `generate` of transformers, and CTranslate2 where it is installed, with the same weights.
 
 python -m benchmarks.translate_decoding [--data FOLDER] [--model FOLDER] [--sentences-file FILE] [--sentences N]
-    [--beam N] [--threads N]
+    [--beam N] [--threads N] [--rounds N]
 
-All translate the same sentences in fp32 in one run, with as many threads, on which ours and CTranslate2 translate
-batches side by side; transformers and CTranslate2 at several batch sizes, of which the best counts. Ours is timed with
-each of its ends of a search: `proven`, until nothing can beat what is found, `settled`, the rule of transformers,
-`likely`, until nothing open is ahead of the best, and `filled`, the rule of CTranslate2. `equal` is the share of
-sentences that come out as ours do, and with which end: the one that most resembles; ours are compared with `proven`. In
-brackets is the time of the processor, which counts where others use the machine.
+All translate the same sentences, from ids to ids, in fp32 in one run, with as many threads, on which ours and
+CTranslate2 translate batches side by side. First transformers and CTranslate2 translate once at each of several batch
+sizes; the best of each counts in the rounds, in which all take turns: ours with each of its ends of a search, then the
+others. The ends are `proven`, until nothing can beat what is found, `settled`, the rule of transformers, `likely`,
+until nothing open is ahead of the best, and `filled`, the rule of CTranslate2. Before each turn a side is opened and
+translates 64 sentences, and after it it is closed, which is not timed: the threads of CTranslate2 take time from
+whatever else is in the process.
+
+Seconds are the median of the rounds with the lowest and the highest, and ratios are those of medians; in brackets are
+those of the processor's time, which counts where others use the machine. `equal` is the share of sentences that come
+out as ours do, and with which end: the one that most resembles; ours are compared with `proven`.
 
 With a model, greedy search follows: the same weights have to give the same tokens, as far as the length that ours may
 have, so that fewer than 99.5% equal sentences (two logits may be nearly equal) end the program with an error.
 
 The sentences are those of test_2016_flickr.LANGUAGE in the FOLDER of the data, the language being the one that the
 model reads, or of a FILE with a sentence a line; without either they are generated. Without a model its weights are
-random: every translation is then as long as allowed, and none is equal, since there ours ends with <eos> and theirs as
-it stands. CTranslate2 is no dependency of this project. To let it take part, in the project's environment:
-
-    pip install --no-deps --target FOLDER ctranslate2
-    PYTHONPATH=FOLDER python -m benchmarks.translate_decoding --model MODEL
+random: every translation is then about as long as allowed, where ours ends with <eos> and that of transformers as it
+stands, so that `equal` means nothing. Both peers are of the extra dev; CTranslate2 may be missing.
 """
 
-import importlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from time import perf_counter, process_time
 from typing import Any, get_args
 
@@ -57,6 +59,17 @@ Translate = Callable[[Sequence[np.ndarray], int, Translator], list[Ids]]
 
 
 @dataclass(frozen=True)
+class Side:
+    """A program that translates, closed."""
+
+    opened: Callable[[], Translate]
+    size: int
+    """Sentences of a batch; ours chooses its own."""
+    ours: Translator
+    """How it searches."""
+
+
+@dataclass(frozen=True)
 class Run:
     """What one side found and how long it took."""
 
@@ -71,12 +84,20 @@ def timed(translate: Callable[[], list[Ids]]) -> Run:
     return Run(found, perf_counter() - wall, process_time() - cpu)
 
 
-def by_us(translator: Translator, texts: Sequence[str]) -> list[Ids]:
-    return [one.tokens for one in translator.translate(texts, too_long="cut")]
+def turn(side: Side, sources: Sequence[np.ndarray], threads: int) -> Run:
+    """The time of a side between its opening and its closing, warmed up."""
+    translate = side.opened()
+    torch.set_num_threads(threads)  # which CTranslate2 changes for all of the process
+    translate(sources[:64], side.size, side.ours)
+    return timed(partial(translate, sources, side.size, side.ours))
 
 
-def best_of_two(translator: Translator, texts: Sequence[str]) -> Run:
-    return min((timed(partial(by_us, translator, texts)) for _ in range(2)), key=lambda run: run.seconds)
+def by_us(sources: Sequence[np.ndarray], size: int, ours: Translator) -> list[Ids]:
+    found: list[Ids] = [()] * len(sources)
+    for finished in ours.searched(sources, num_best=1):
+        for place, (best,) in finished:
+            found[place] = best.tokens
+    return found
 
 
 def random_translator(texts: Sequence[str], beam: int) -> Translator:
@@ -128,13 +149,13 @@ def by_transformers(model: Any, sources: Sequence[np.ndarray], size: int, ours: 
 
 
 def ctranslate2_engine(folder: Path, threads: int) -> Any:
-    """CTranslate2's translator of a model folder."""
-    # Not installed where types are checked.
-    ctranslate2 = importlib.import_module("ctranslate2")
-    converters = importlib.import_module("ctranslate2.converters")
+    """CTranslate2's translator of a model folder, in which its own form of the model stays."""
+    import ctranslate2
+    from ctranslate2.converters import TransformersConverter
 
     converted = folder / "ctranslate2"
-    converters.TransformersConverter(str(folder)).convert(str(converted))
+    if not converted.exists():
+        TransformersConverter(str(folder)).convert(str(converted))
     return ctranslate2.Translator(
         str(converted), device="cpu", compute_type="float32", inter_threads=threads, intra_threads=1
     )
@@ -157,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     choices.add_argument("--sentences-file", type=Path, help="a file with a sentence a line, in the form that it reads")
     choices.add_argument("--sentences", type=positive, default=1000, help="how many at most; default %(default)s")
     choices.add_argument("--beam", type=positive, default=5, help="open hypotheses; default %(default)s")
+    choices.add_argument("--rounds", type=positive, default=3, help="turns of each side; default %(default)s")
     options = choices.parse_args(arguments)
     torch.set_num_threads(options.threads)
 
@@ -170,47 +192,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if trained is None:
         print("not measured: equal translations, no MODEL=FOLDER (--model): `equal` means nothing for random weights")
 
-    by_us(ours, texts[:64])
-    mine = {
-        end: best_of_two(replace(ours, search=ours.search.model_copy(update={"stop": end})), texts)
-        for end in get_args(Stop)
-    }
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "model")
         save_translator(folder, ours)
-        openers: dict[str, Callable[[], Translate]] = {
+        peers: dict[str, Callable[[], Translate]] = {
             "transformers": lambda: partial(by_transformers, MarianMTModel.from_pretrained(folder))
         }
         if importlib.util.find_spec("ctranslate2"):
-            openers["CTranslate2"] = lambda: partial(by_ctranslate2, ctranslate2_engine(folder, options.threads))
+            peers["CTranslate2"] = lambda: partial(by_ctranslate2, ctranslate2_engine(folder, options.threads))
         else:
-            print("not measured: CTranslate2 is not installed (see --help)")
-        peers: dict[str, Translate] = {}
-        runs: dict[str, Run] = {}
-        # One after the other: the threads of CTranslate2 take time from whatever else is in the process.
-        for name, opened in openers.items():
-            peers[name] = translate = opened()
-            torch.set_num_threads(options.threads)  # which CTranslate2 changes for all of the process
-            translate(sources[:64], 64, ours)
-            for size in BATCHES:
-                runs[f"{name}, batches of {size}"] = timed(partial(translate, sources, size, ours))
+            print("not measured: CTranslate2 is not installed (extra dev)")
+        sides = {f"ours, {end}": Side(lambda: by_us, 0, ending(ours, end)) for end in get_args(Stop)}
+        for name, opened in peers.items():
+            size = best_size(name, opened, sources, ours, options.threads)
+            sides[f"{name}, batches of {size}"] = Side(opened, size, ours)
+        runs: dict[str, list[Run]] = {name: [] for name in sides}
+        for _ in range(options.rounds):
+            for name, side in sides.items():
+                runs[name].append(turn(side, sources, options.threads))
+        mine = {end: runs.pop(f"ours, {end}") for end in get_args(Stop)}
         report(mine, runs)
         if trained is None:
             return
         greedy = replace(ours, search=ours.search.greedy)
-        expected = by_us(greedy, texts)
+        expected = by_us(sources, 0, greedy)
         shares = {
-            name: share(expected, cut(translate(sources, 32, greedy), sources, ours))
-            for name, translate in peers.items()
+            name: share(expected, cut(turn(Side(opened, 32, greedy), sources, options.threads).found, sources, ours))
+            for name, opened in peers.items()
         }
 
     for name, equal in shares.items():
         print(f"greedy search: {equal:.1%} of the sentences come out of {name} as of ours")
-    beams = {name: max(closest(mine, run)[0] for one, run in runs.items() if name in one) for name in peers}
+    beams = {name: closest(mine, taken[0])[0] for name, taken in runs.items()}
     wrong = [f"greedy, {name}: {equal:.1%} equal" for name, equal in shares.items() if equal < EQUAL_GREEDY]
     wrong += [f"beam, {name}: {equal:.1%} equal" for name, equal in beams.items() if equal < EQUAL_BEAM]
     if wrong:
         raise SystemExit(f"the sides do not compute the same: {'; '.join(wrong)}")
+
+
+def ending(ours: Translator, end: Stop) -> Translator:
+    """A translator that ends a search so."""
+    return replace(ours, search=ours.search.model_copy(update={"stop": end}))
+
+
+def best_size(
+    name: str, opened: Callable[[], Translate], sources: Sequence[np.ndarray], ours: Translator, threads: int
+) -> int:
+    """The batch size at which a side is fastest, in one turn at each, printed."""
+    seconds = {size: turn(Side(opened, size, ours), sources, threads).seconds for size in BATCHES}
+    print(f"{name}: {', '.join(f'{one:.2f} s in batches of {size}' for size, one in seconds.items())}")
+    return min(seconds, key=lambda size: seconds[size])
 
 
 def open_trained(folder: Path) -> Translator:
@@ -246,22 +277,33 @@ def share(expected: Sequence[Ids], found: Sequence[Ids]) -> float:
     return sum(a == b for a, b in zip(expected, found, strict=True)) / len(expected)
 
 
-def closest(mine: dict[Stop, Run], run: Run) -> tuple[float, Stop]:
+def closest(mine: dict[Stop, list[Run]], run: Run) -> tuple[float, Stop]:
     """The end of our search that finds most of what another found, and the share of it."""
-    return max(((share(one.found, run.found), end) for end, one in mine.items()), key=lambda found: found[0])
+    shares = ((share(taken[0].found, run.found), end) for end, taken in mine.items())
+    return max(shares, key=lambda found: found[0])
 
 
-def report(mine: dict[Stop, Run], runs: dict[str, Run]) -> None:
-    """Prints the times of all, and those of the others beside ours."""
-    heads = " ".join(f"{f'x ours, {end}':>16}" for end in mine)
-    print(f"{'':>28} {'seconds':>16} {heads} {'equal':>7}")
-    print(f"{'(seconds of CPU behind them)':>28}")
-    rows = {f"ours, {end}": (one, (share(mine["proven"].found, one.found), "proven")) for end, one in mine.items()}
-    for name, (run, (equal, end)) in {**rows, **{one: (run, closest(mine, run)) for one, run in runs.items()}}.items():
-        ratios = (
-            f"{run.seconds / one.seconds:8.2f} ({run.cpu_seconds / one.cpu_seconds:5.2f})" for one in mine.values()
-        )
-        print(f"{name:>28} {run.seconds:8.2f} ({run.cpu_seconds:5.2f})  {'  '.join(ratios)} {equal:7.1%} {end}")
+def report(mine: dict[Stop, list[Run]], theirs: dict[str, list[Run]]) -> None:
+    """Prints the times of all, and those beside ours."""
+    heads = "  ".join(f"{f'x ours, {end}':>16}" for end in mine)
+    print(f"{'':>28} {'seconds, lowest to highest':>32}  {heads} {'equal':>7}")
+    print(f"{'(in brackets those of CPU)':>28}")
+    rows = {
+        f"ours, {end}": (taken, (share(mine["proven"][0].found, taken[0].found), "proven"))
+        for end, taken in mine.items()
+    }
+    rows |= {name: (taken, closest(mine, taken[0])) for name, taken in theirs.items()}
+    for name, (taken, (equal, end)) in rows.items():
+        wall, cpu = medians(taken)
+        lowest, highest = (pick(run.seconds for run in taken) for pick in (min, max))
+        ratios = (f"{wall / our_wall:8.2f} ({cpu / our_cpu:5.2f})" for our_wall, our_cpu in map(medians, mine.values()))
+        times = f"{wall:.2f}, {lowest:.2f} to {highest:.2f} ({cpu:.2f})"
+        print(f"{name:>28} {times:>32}  {'  '.join(ratios)} {equal:7.1%} {end}")
+
+
+def medians(taken: Sequence[Run]) -> tuple[float, float]:
+    """The medians of the seconds and of those of the processor."""
+    return median(run.seconds for run in taken), median(run.cpu_seconds for run in taken)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from benchmarks.shared.steps import stage_step, whole_steps
 from benchmarks.shared.task import prepare, training_config, training_module
 from pipeline.config import Steps
 from pipeline.data.batches import MicroBatch, TranslationBatch
-from pipeline.data.plan import TrainingPlan, padding_share
+from pipeline.data.plan import TrainingPlan
 from pipeline.runtime import keep_freed_memory
+from pipeline.stages.translate import padding_share
 
 WARM_UP = 5
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    task = prepare(read_pairs(options.data), 0)
+    task = prepare(read_pairs(options.data))
     training = training_config(Steps(kind="steps", num_steps=WARM_UP + options.steps))
     plan = TrainingPlan(task.examples, training.batching, training.duration, seed=training.seed)
     batches = list(whole_steps(plan))
@@ -71,7 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         timed(take, batches[WARM_UP:])
     kernels = {event.key.removeprefix("aten::"): event.self_cpu_time_total / 1e6 for event in seen.key_averages()}
     compare_precisions(plan, task.tokenizer.vocab_size, options.steps)
-    report(plan, shares(kernels, seconds), seconds / options.steps, options.threads)
+    report(shares(kernels, seconds), seconds / options.steps, options.threads)
+    print(f"padding: {100 * padding_share(task.examples, training):.1f}% of the source and target tokens of an epoch")
 
 
 def compare_precisions(plan: TrainingPlan[TranslationBatch], vocab_size: int, num_steps: int) -> None:
@@ -90,12 +92,11 @@ def compare_precisions(plan: TrainingPlan[TranslationBatch], vocab_size: int, nu
     print(f"    ratio: {median(times['float32']) / median(times['bfloat16']):.2f}")
 
 
-def report(plan: TrainingPlan[TranslationBatch], found: Mapping[str, float], seconds: float, threads: int) -> None:
-    """Prints the time of a step, its shares and the padding."""
+def report(found: Mapping[str, float], seconds: float, threads: int) -> None:
+    """Prints the time of a step and its shares."""
     print(f"{threads} thread(s), {1e3 * seconds:.0f} ms a step")
     for kind, share in found.items():
         print(f"{kind:>26} {100 * share:5.1f}%")
-    print(f"padding: {100 * padding_share(plan.epoch(0), plan.examples.sizes(0)):.1f}% of the tokens")
 
 
 def shares(kernels: Mapping[str, float], seconds: float) -> dict[str, float]:

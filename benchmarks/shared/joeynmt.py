@@ -1,9 +1,11 @@
-"""JoeyNMT's training, run by the Python of its own environment."""
+"""JoeyNMT's training (version 2.3), run by the Python of its own environment."""
 
 import os
 import re
 import subprocess
 import tempfile
+from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,11 +13,42 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.shared.task import CLIP, DROPOUT, LR, SHAPE, SMOOTHING, TOKENS_PER_STEP, WARM_UP, Task
+from benchmarks.shared.task import CLIP, DROPOUT, LR, SHAPE, SMOOTHING, WARM_UP, Task
+from pipeline.data.translation import TranslationExamples
+
+LAUNCHER = "import runpy, torch; torch.set_flush_denormal(True); runpy.run_module('joeynmt', run_name='__main__')"
+"""What `python -m joeynmt` does, in a process that flushes denormal numbers as those of the others do."""
 
 
-def joeynmt(task: Task, python: Path, threads: int) -> float:
-    """JoeyNMT on the same subwords as words, with batches by tokens; its own log gives tokens a second."""
+def num_batches(lengths: Sequence[int], batch_size: int) -> int:
+    """Batches that the rule of JoeyNMT's `TokenBatchSampler` makes of sentences in their order.
+
+    A batch ends with the sentence that brings its count times its longest side, EOS included, to `batch_size` or above.
+    """
+    found = longest = count = 0
+    for length in lengths:
+        longest, count = max(longest, length), count + 1
+        if longest * count >= batch_size:
+            found, longest, count = found + 1, 0, 0
+    return found + (count > 0)
+
+
+def mean_targets(examples: TranslationExamples, batch_size: int) -> float:
+    """Target tokens, padding not counted, of a step of JoeyNMT on average: sentences come in random order."""
+    sizes = examples.sizes(0)
+    lengths = np.random.default_rng(1).permutation(sizes.lengths).tolist()
+    return float(sizes.num_targets["loss"].sum()) / num_batches(lengths, batch_size)
+
+
+def batch_size_for(examples: TranslationExamples, targets: float) -> int:
+    """The least `batch_size` with which a step of JoeyNMT has that many target tokens on average."""
+    lengths = examples.sizes(0).lengths
+    everything = len(lengths) * int(lengths.max())
+    return bisect_left(range(everything), targets, key=lambda size: mean_targets(examples, size))
+
+
+def joeynmt(task: Task, num_steps: int, python: Path, threads: int) -> float:
+    """Target tokens a second of JoeyNMT on the same subwords as words: the median of every ten steps in its log."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for suffix, side in (("src", task.examples.src), ("trg", task.examples.tgt)):
@@ -34,7 +67,7 @@ def joeynmt(task: Task, python: Path, threads: int) -> float:
             "type": "transformer",
             "num_layers": SHAPE["num_layers"],
             "num_heads": SHAPE["num_heads"],
-            "embeddings": {"embedding_dim": SHAPE["d_model"], "scale": True, "dropout": 0.0},
+            "embeddings": {"embedding_dim": SHAPE["d_model"], "scale": True, "dropout": DROPOUT},
             "hidden_size": SHAPE["d_model"],
             "ff_size": SHAPE["d_ff"],
             "dropout": DROPOUT,
@@ -56,17 +89,17 @@ def joeynmt(task: Task, python: Path, threads: int) -> float:
             },
             "testing": {"beam_size": 1, "eval_metrics": ["bleu"], "batch_size": 8, "max_output_length": 4},
             "training": {
-                "batch_size": TOKENS_PER_STEP,
+                "batch_size": batch_size_for(task.examples, task.targets_per_step),
                 "batch_type": "token",
                 "normalization": "tokens",
                 "optimizer": "adam",
-                "scheduling": "decaying",  # one is needed: constant for so many epochs
-                "decaying_step_size": 1000,
+                "scheduling": "exponential",  # one is needed: of factor 1, constant
+                "decrease_factor": 1.0,
                 "adam_betas": [0.9, 0.98],
                 "learning_rate": LR,
                 "label_smoothing": SMOOTHING,
                 "clip_grad_norm": CLIP,
-                "updates": task.num_steps + 1,
+                "updates": WARM_UP + max(num_steps, every) + 1,
                 "epochs": 1000,
                 "logging_freq": every,
                 "validation_freq": 1000 * every,
@@ -83,7 +116,7 @@ def joeynmt(task: Task, python: Path, threads: int) -> float:
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         done = subprocess.run(
-            [str(python), "-m", "joeynmt", "train", str(folder / "config.yaml"), "--skip-test"],
+            [str(python), "-c", LAUNCHER, "train", str(folder / "config.yaml"), "--skip-test"],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             cwd=folder,
             capture_output=True,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.config import ByTokens, Epochs, OptimizerConfig, ScheduleConfig, Steps, TrainingConfig
+from pipeline.data.plan import plan_epoch
 from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
@@ -29,20 +30,30 @@ class Task:
     few: TranslationExamples
     """What stands for validation data."""
     tokenizer: Tokenizer
-    num_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of ours in an epoch."""
+        batching = ByTokens(kind="tokens", tokens_per_step=TOKENS_PER_STEP)
+        return len(plan_epoch(self.examples.sizes(0), batching, seed=1, epoch=0))
+
+    @property
+    def targets_per_step(self) -> float:
+        """Target tokens of a step of ours on average, padding not counted."""
+        return int(self.examples.tgt.lengths.sum()) / self.steps_per_epoch
 
 
-def prepare(pairs: Sequence[tuple[str, str]], num_steps: int) -> Task:
+def prepare(pairs: Sequence[tuple[str, str]]) -> Task:
     """The pairs as subword ids of one vocabulary."""
     tokenizer = train_translation_bpe([text for pair in pairs for text in pair], vocab_size=8000)
     rows = [Pair(id=str(i), src=src, tgt=tgt, source="", group="") for i, (src, tgt) in enumerate(pairs)]
     examples, _ = translation_examples(rows, tokenizer, max_length=100, too_long="drop")
     few, _ = translation_examples(rows[:64], tokenizer, max_length=100, too_long="drop")
-    return Task(examples, few, tokenizer, num_steps)
+    return Task(examples, few, tokenizer)
 
 
-def model_config(vocab_size: int) -> TransformerConfig:
-    """The shape of all three."""
+def model_config(vocab_size: int, *, inner_dropout: float = 0.0) -> TransformerConfig:
+    """The shape of all three; dropout of attention weights and inside the feed-forward networks where it is said."""
     return TransformerConfig(
         kind="transformer",
         vocab_size=vocab_size,
@@ -53,6 +64,8 @@ def model_config(vocab_size: int) -> TransformerConfig:
         d_ff=SHAPE["d_ff"],
         max_length=128,
         dropout=DROPOUT,
+        attention_dropout=inner_dropout,
+        activation_dropout=inner_dropout,
     )
 
 

@@ -1,18 +1,28 @@
 """What benchmarks do with transformers, on a few rows and a small model."""
 
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from benchmarks import classify_texts
+from benchmarks import classify_texts, finetune_training, translate_training
 from benchmarks.references import glue
+from benchmarks.shared import task
+from benchmarks.shared.joeynmt import batch_size_for, mean_targets, num_batches
+from benchmarks.translate_decoding import Ids, Side, Translate, turn
 from pipeline.artifacts import save_model
-from pipeline.data.classification import LabelledText
+from pipeline.data.classification import LabelledText, SequenceExamples
 from pipeline.data.glue import TASKS, GlueName
+from pipeline.data.translation import TokenRows, TranslationExamples
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.stages.finetune import FinetuneConfig
-from pipeline.text.training import train_wordpiece
+from pipeline.stages.translation import Translator
+from pipeline.text.training import train_translation_bpe, train_wordpiece
 
 pytest.importorskip("transformers", reason="the peer of these benchmarks, of the extra dev")
 
@@ -79,3 +89,147 @@ def test_the_reference_of_glue_explains_itself(capsys: pytest.CaptureFixture[str
         glue.main(["--help"])
     assert ended.value.code == 0
     assert glue.__doc__ and glue.__doc__.splitlines()[0] in capsys.readouterr().out
+
+
+TWO_OF_SIX = (10, 11, 12, 13, 14, 15)
+"""Lengths of which two make less than any three, so that a count says whether it is of two rows."""
+
+
+def rows_of(lengths: Sequence[int]) -> SequenceExamples:
+    ids = tuple(np.full(length, 5, dtype=np.int64) for length in lengths)
+    types = tuple(np.zeros_like(row) for row in ids)
+    labels = np.array([i % 2 for i in range(len(ids))])
+    return SequenceExamples(ids, types, labels, pad_id=0, is_shortened=np.zeros(len(ids), dtype=bool))
+
+
+def pairs_of(src: Sequence[int], tgt: Sequence[int]) -> TranslationExamples:
+    """Pairs of sentences of so many tokens, EOS counted."""
+    first, second = (
+        TokenRows.of([[5] * (length - 1) for length in lengths], max_length=99, eos_id=1) for lengths in (src, tgt)
+    )
+    return TranslationExamples(first, second, pad_id=9, bos_id=9)
+
+
+def check_two_rows_a_step(counts: Sequence[int]) -> None:
+    """Each step trained two of the six rows, and each epoch of three steps all of them."""
+    assert len(counts) >= 6
+    assert all(10 + 11 <= count <= 14 + 15 for count in np.diff([0, *counts]))
+    assert [counts[2], counts[5]] == [sum(TWO_OF_SIX), 2 * sum(TWO_OF_SIX)]
+
+
+@pytest.mark.parametrize("side", ["ours", "as it comes", "at its best"])
+def test_finetuning_counts_the_real_tokens_of_the_rows_that_were_trained(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune_training, "SHAPE", SHAPE)
+    monkeypatch.setattr(finetune_training, "VOCABULARY", SHAPE.vocab_size)
+    monkeypatch.setattr(finetune_training, "LENGTH", 16)
+    monkeypatch.setattr(finetune_training, "ROWS", 2)
+    monkeypatch.setenv("PIPELINE_TRACKING", "local")
+    monkeypatch.setenv("PIPELINE_RUNTIME", "cpu")
+    data = rows_of(TWO_OF_SIX)
+    if side == "ours":
+        times = finetune_training.ours(data, 3, 2)
+    else:
+        times = finetune_training.trainer(data, 3, 2, dynamic=side == "at its best")
+    assert len(times) == 3 + finetune_training.WARM_UP
+    check_two_rows_a_step([count for _, count in times])
+
+
+def test_finetuning_trains_an_epoch_and_gives_each_round_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[int, int]] = []
+
+    def apart(threads: int, train: Any, data: SequenceExamples, num_steps: int, seed: int) -> finetune_training.Times:
+        taken.append((num_steps, seed))
+        return [(float(step), 7 * step) for step in range(num_steps + finetune_training.WARM_UP)]
+
+    reported: list[dict[str, list[float]]] = []
+    monkeypatch.setattr(finetune_training, "apart", apart)
+    monkeypatch.setattr(finetune_training, "examples", lambda folder: rows_of([4] * 65))
+    monkeypatch.setattr(finetune_training, "report", lambda data, found, *others: reported.append(found))
+    for name in ("OMP_NUM_THREADS", "PIPELINE_TRACKING", "PIPELINE_RUNTIME"):
+        monkeypatch.setenv(name, "")
+    threads = ["--threads", str(torch.get_num_threads())]
+    finetune_training.main(["--rounds", "2", *threads])
+    finetune_training.main(["--rounds", "1", "--steps", "8", *threads])
+    assert taken == [(3, 1)] * 3 + [(3, 2)] * 3 + [(8, 1)] * 3
+    assert [list(found.values()) for found in reported] == [[[7.0, 7.0]] * 3, [[7.0]] * 3]
+
+
+def test_the_trainer_of_translation_groups_by_the_longer_side_and_counts_the_targets_that_were_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import trainer_pt_utils
+
+    grouped: list[list[int]] = []
+
+    class Grouping(trainer_pt_utils.LengthGroupedSampler):
+        def __iter__(self) -> Any:
+            grouped.append(list(self.lengths))
+            return super().__iter__()  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(trainer_pt_utils, "LengthGroupedSampler", Grouping)
+    monkeypatch.setattr(task, "TOKENS_PER_STEP", 30)
+    monkeypatch.setattr(translate_training, "speed", lambda times: times)
+    data = pairs_of([3] * 6, TWO_OF_SIX)
+    made = task.Task(data, data, train_translation_bpe(LINES * 9, vocab_size=60))
+    assert made.steps_per_epoch == 3 and made.targets_per_step == 25
+    times: Any = translate_training.transformers_trainer(made, 3)
+    assert len(grouped) > 1 and all(lengths == list(TWO_OF_SIX) for lengths in grouped)
+    assert len(times) == 3 + task.WARM_UP
+    check_two_rows_a_step([count for _, count in times])
+
+
+def test_joeynmt_is_compared_with_ours_of_the_same_dropout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(translate_training, "matrix_peak", lambda: 1e9)
+    data = pairs_of([3] * 6, TWO_OF_SIX)
+    made = task.Task(data, data, train_translation_bpe(LINES * 9, vocab_size=60))
+    alike = translate_training.AS_JOEYNMT
+    translate_training.report(
+        made, {"ours": [8.0], "transformers": [4.0], alike: [6.0], "JoeyNMT": [2.0]}, num_steps=3, threads=1
+    )
+    lines = {line.split("  ")[0].strip(): line for line in map(str.strip, capsys.readouterr().out.splitlines())}
+    assert lines["transformers"].endswith("ours x 2.00") and lines["JoeyNMT"].endswith(f"{alike} x 3.00")
+    config = task.model_config(60, inner_dropout=task.DROPOUT)
+    assert {config.dropout, config.attention_dropout, config.activation_dropout} == {task.DROPOUT}
+
+
+def test_a_batch_of_joeynmt_ends_with_the_sentence_that_fills_it_padding_counted() -> None:
+    assert [num_batches([5] * 12, size) for size in (15, 16, 31)] == [4, 3, 2]  # 3 sentences, 4, and 7 with 5 left
+    assert num_batches([10, 2, 2, 2], 20) == 2 and num_batches([2, 2, 10, 2], 20) == 2
+    assert mean_targets(pairs_of([5] * 12, [3] * 12), 15) == 9
+    assert mean_targets(pairs_of([3] * 12, [5] * 12), 15) == 15
+
+
+def test_the_batch_size_of_joeynmt_is_the_least_that_gives_a_step_as_many_targets() -> None:
+    assert batch_size_for(pairs_of([5] * 12, [3] * 12), targets=12) == 16
+    drawn = np.random.default_rng(0)
+    data = pairs_of(drawn.integers(4, 30, 500).tolist(), drawn.integers(4, 30, 500).tolist())
+    size = batch_size_for(data, targets=400)
+    assert mean_targets(data, size - 1) < 400 <= mean_targets(data, size)
+
+
+def test_a_side_is_open_during_its_turn_alone() -> None:
+    calls: list[int] = []
+
+    class Engine:
+        def __call__(self, sources: Sequence[np.ndarray], size: int, ours: Translator) -> list[Ids]:
+            calls.append(len(sources))
+            return [(size,)] * len(sources)
+
+    opened: list[weakref.ref[Engine]] = []
+
+    def open_engine() -> Translate:
+        assert all(one() is None for one in opened)
+        engine = Engine()
+        opened.append(weakref.ref(engine))
+        return engine
+
+    searching: Any = None
+    side = Side(open_engine, 16, searching)
+    sources = [np.array([1])] * 70
+    for _ in range(2):
+        assert turn(side, sources, torch.get_num_threads()).found == [(16,)] * 70
+    assert calls == [64, 70] * 2 and opened[-1]() is None
