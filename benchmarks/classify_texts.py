@@ -26,7 +26,7 @@ from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.sentences import generated_sentences
 from pipeline.artifacts import save_model
-from pipeline.cli_classify import classify_lines, opened
+from pipeline.commands.classify import classify_lines, opened
 from pipeline.data.glue import read_glue
 from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
 from pipeline.text.training import train_wordpiece

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from pipeline.cli_lines import (
+from pipeline.commands.lines import (
     STANDARD_INPUT,
     check_argument,
     count_lines,
@@ -24,7 +24,7 @@ from pipeline.cli_lines import (
     typed,
     written,
 )
-from pipeline.cli_options import (
+from pipeline.commands.options import (
     ANSWERER,
     ANSWERING,
     COLUMNS,
@@ -44,9 +44,9 @@ from pipeline.cli_options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.cli_answer import AnswerWish
-    from pipeline.cli_commands import Answerer
-    from pipeline.cli_translate import Tally, Wish
+    from pipeline.commands.answer import AnswerWish
+    from pipeline.commands.texts import Answerer
+    from pipeline.commands.translate import Tally, Wish
     from pipeline.stages.translation import Translator
 
 _LINES_AT_ONCE = 64
@@ -108,79 +108,79 @@ def _translate(options: argparse.Namespace) -> int:
     """Translates one text, each line of a stream, or what is typed at a prompt."""
     is_prompt = _is_prompt(options)
     check_translate(options, is_prompt=is_prompt)
-    from pipeline import cli_translate
-    from pipeline.cli_models import folder_of
+    from pipeline.commands import translate as translating
+    from pipeline.commands.models import folder_of
     from pipeline.inference_device import chosen_device
     from pipeline.stages.translation import DrawConfig
 
     if options.attention:
-        cli_translate.check_picture(options.attention)
-    wish = cli_translate.Wish(
+        translating.check_picture(options.attention)
+    wish = translating.Wish(
         num_best=options.n_best,
         draw=DrawConfig.model_validate(given_or_default(options, DRAWING)) if options.sample else None,
         too_long=options.long,
         lines_at_once=_TRANSLATED_AT_ONCE if options.lines_at_once is None else options.lines_at_once,
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
     )
-    translator = cli_translate.opened(
+    translator = translating.opened(
         [folder_of(one, options.profile, TRANSLATOR) for one in options.model or [None]],
         chosen_device(options.device),
         {name: getattr(options, option) for name, option in SEARCH.items()},
         batch_tokens=options.batch_tokens,
     )
     if options.attention:
-        cli_translate.check_attention(options.attention, translator)
-    tally = cli_translate.Tally()
+        translating.check_attention(options.attention, translator)
+    tally = translating.Tally()
     if is_prompt:
         _for_each_typed(
             "translate> ",
-            lambda line: cli_translate.translate_lines(translator, [line], wish, _print_lines, tally=tally),
+            lambda line: translating.translate_lines(translator, [line], wish, _print_lines, tally=tally),
         )
     else:
         _translate_stream(options, translator, wish, tally)
     for note in tally.notes(translator):
         print(note, file=sys.stderr)
     if options.attention:
-        cli_translate.draw_attention(options.attention, translator, tally)
+        translating.draw_attention(options.attention, translator, tally)
     return 0
 
 
 def _translate_stream(options: argparse.Namespace, translator: "Translator", wish: "Wish", tally: "Tally") -> None:
     """Translates a text or each line of a stream; what can be refused before is refused before."""
-    from pipeline import cli_translate
+    from pipeline.commands import translate as translating
 
     lines = iter([" ".join(options.text)]) if options.text else lines_of(options.file)
     # A bar on the terminal that the translations go to would stand between them.
     is_shown = sys.stderr.isatty() and (options.output is not None or not sys.stdout.isatty())
     with written(options.output) as stream:
         if options.attention:
-            lines = iter(cli_translate.drawable(options.attention, translator, lines))
+            lines = iter(translating.drawable(options.attention, translator, lines))
         # What can be read twice is looked through before hours are spent on what comes before a fault.
         if options.file and options.file.is_file() and options.long == "refuse":
-            cli_translate.check_lengths(translator, lines_of(options.file), wish)
+            translating.check_lengths(translator, lines_of(options.file), wish)
 
         def write(found: Sequence[str]) -> None:
             stream.writelines(f"{line}\n" for line in found)
             stream.flush()
 
         total = 1 if options.text else count_lines(options.file) if is_shown else None
-        cli_translate.translate_lines(translator, lines, wish, write, tally=tally, total=total, is_shown=is_shown)
+        translating.translate_lines(translator, lines, wish, write, tally=tally, total=total, is_shown=is_shown)
 
 
 def _answer_questions(options: argparse.Namespace) -> int:
     """Answers a question, each line of a stream, or what is typed at a prompt."""
     check_questions(options)
-    from pipeline import cli_answer
-    from pipeline.cli_models import folder_of
+    from pipeline.commands import answer as answering
+    from pipeline.commands.models import folder_of
     from pipeline.data.records import read_text
     from pipeline.inference_device import chosen_device
 
-    wish = cli_answer.AnswerWish(
+    wish = answering.AnswerWish(
         num_best=options.n_best,
         passage=read_text(options.passage) if options.passage else "",
         name="the text" if options.text else str(options.file or STANDARD_INPUT),
     )
-    model = cli_answer.opened(
+    model = answering.opened(
         folder_of(options.model, options.profile, ANSWERER),
         chosen_device(options.device),
         unanswerable=options.unanswerable,
@@ -188,7 +188,7 @@ def _answer_questions(options: argparse.Namespace) -> int:
     )
 
     def answer(lines: Iterable[str], wish: "AnswerWish") -> None:
-        note = cli_answer.note_on(cli_answer.answer_lines(model, lines, wish, _print_lines), model)
+        note = answering.note_on(answering.answer_lines(model, lines, wish, _print_lines), model)
         if note:
             print(note, file=sys.stderr)
 
@@ -207,17 +207,17 @@ def _classify(options: argparse.Namespace) -> int:
     check_inputs(options)
     if options.pairs and options.text and len(options.text) != 2:
         raise ValueError(f"--pairs: expected two texts, each one argument, found {len(options.text)}")
-    from pipeline import cli_classify
-    from pipeline.cli_models import folder_of
+    from pipeline.commands import classify as classifying
+    from pipeline.commands.models import folder_of
     from pipeline.inference_device import chosen_device
 
     folder = folder_of(options.model, options.profile, MODELS["classify"])
-    model = cli_classify.opened(folder, chosen_device(options.device))
+    model = classifying.opened(folder, chosen_device(options.device))
     name = "the text" if options.text else str(options.file or STANDARD_INPUT)
 
     def classify(lines: Iterable[str]) -> None:
-        cut = cli_classify.classify_lines(model, lines, pairs=options.pairs, name=name, write=_print_lines)
-        if note := cli_classify.note_on(cut, model):
+        cut = classifying.classify_lines(model, lines, pairs=options.pairs, name=name, write=_print_lines)
+        if note := classifying.note_on(cut, model):
             print(note, file=sys.stderr)
 
     if _is_prompt(options):
@@ -231,7 +231,7 @@ def _classify(options: argparse.Namespace) -> int:
 
 def _bleu(options: argparse.Namespace) -> int:
     check_bleu(options)
-    from pipeline.cli_bleu import ScoreWish, score_files
+    from pipeline.commands.bleu import ScoreWish, score_files
 
     resampling = given_or_default(options, RESAMPLING)
     wish = ScoreWish(
@@ -274,15 +274,15 @@ def _answer(options: argparse.Namespace) -> int:
 
 def _tag_columns(options: argparse.Namespace) -> int:
     """Tags a column file as it comes."""
-    from pipeline import cli_tag
-    from pipeline.cli_models import folder_of
+    from pipeline.commands import tag as tagging
+    from pipeline.commands.models import folder_of
     from pipeline.inference_device import chosen_device
 
     given = given_or_default(options, COLUMNS)
-    columns = cli_tag.Columns.model_validate(given | {"name": str(options.file or STANDARD_INPUT)})
+    columns = tagging.Columns.model_validate(given | {"name": str(options.file or STANDARD_INPUT)})
     folder = folder_of(options.model, options.profile, MODELS["tag"])
-    model = cli_tag.opened_tagger(folder, chosen_device(options.device))
-    for line in cli_tag.tag_columns(model, lines_of(options.file), columns):
+    model = tagging.opened_tagger(folder, chosen_device(options.device))
+    for line in tagging.tag_columns(model, lines_of(options.file), columns):
         print(line)
     sys.stdout.flush()
     return 0
@@ -290,36 +290,36 @@ def _tag_columns(options: argparse.Namespace) -> int:
 
 def _answerer(options: argparse.Namespace) -> "Answerer":
     """The function behind a command. Imported here: help and errors of the command line need no torch."""
-    from pipeline import cli_commands
-    from pipeline.cli_models import folder_of
+    from pipeline.commands import texts
+    from pipeline.commands.models import folder_of
     from pipeline.inference_device import chosen_device
 
     folder = folder_of(options.model, options.profile, MODELS[options.command])
     if options.command == "similar":
-        return cli_commands.neighbouring(folder, options.num)
+        return texts.neighbouring(folder, options.num)
     device = chosen_device(options.device)
     match options.command:
         case "generate" | "chat":
             drawing = given_or_default(options, ANSWERING)
-            draw = cli_commands.Draw(
+            draw = texts.Draw(
                 max_new_tokens=options.max_new_tokens,
                 temperature=options.temperature,
                 top_k=int(drawing["top_k"]),
                 top_p=drawing["top_p"],
                 seed=int(drawing["seed"]),
             )
-            begin = cli_commands.chatting if options.command == "chat" else cli_commands.continuing
+            begin = texts.chatting if options.command == "chat" else texts.continuing
             return begin(folder, device, draw)
         case "tag":
-            from pipeline import cli_tag
+            from pipeline.commands import tag as tagging
 
-            return cli_tag.tagging(
-                cli_tag.opened_tagger(folder, device), as_json=options.json, tokenised=options.tokenised
+            return tagging.tagging(
+                tagging.opened_tagger(folder, device), as_json=options.json, tokenised=options.tokenised
             )
         case "fill-mask":
-            return cli_commands.filling(folder, device, options.num)
+            return texts.filling(folder, device, options.num)
         case _:
-            return cli_commands.scoring(folder, device)
+            return texts.scoring(folder, device)
 
 
 def _is_prompt(options: argparse.Namespace) -> bool:
@@ -354,7 +354,7 @@ def _results(options: argparse.Namespace) -> int:
 
 
 def _estimate(options: argparse.Namespace) -> int:
-    from pipeline.estimate import describe
+    from pipeline.commands.estimate import describe
 
     for line in describe(
         options.config,
@@ -365,7 +365,7 @@ def _estimate(options: argparse.Namespace) -> int:
     ):
         print(line)
     if options.step:
-        from pipeline.estimate_step import describe_step
+        from pipeline.commands.estimate_step import describe_step
 
         for line in describe_step(options.config, sentence_length=options.length):
             print(line, flush=True)
@@ -373,7 +373,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from pipeline.doctor import examine
+    from pipeline.commands.doctor import examine
     from pipeline.profile import current_layout
 
     problems = 0

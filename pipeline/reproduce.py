@@ -23,11 +23,11 @@ from pipeline.artifacts import read_json, write_json
 from pipeline.config import load
 from pipeline.data.sources import GIVEN, FetchConfig
 from pipeline.layout import Layout
-from pipeline.number_made import NO_RUNTIME, Made
-from pipeline.number_report import read_reports, write_report
-from pipeline.number_stages import stage_of
-from pipeline.number_table import order, shown, write_readme
-from pipeline.numbers import Number, all_numbers, open_number
+from pipeline.numbers.made import NO_RUNTIME, Made
+from pipeline.numbers.number import Number, all_numbers, open_number
+from pipeline.numbers.report import read_reports, write_report
+from pipeline.numbers.stages import stage_of
+from pipeline.numbers.table import order, shown, write_readme
 from pipeline.processes import allowed_threads
 from pipeline.provenance import content_hash, module_sources
 

@@ -27,8 +27,8 @@ from pipeline.data.classification import LabelledText
 from pipeline.data.glue import TASKS, GlueName
 from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.layout import Layout
-from pipeline.number_tasks import task_of
-from pipeline.numbers import open_number
+from pipeline.numbers.number import open_number
+from pipeline.numbers.tasks import task_of
 from pipeline.reproduce import ORDER, machine, versions
 from pipeline.stages.finetune import FinetuneConfig, GlueTaskConfig, glue_texts, sources
 from pipeline.stages.finetune_texts import glue_figure

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts import write_json
-from pipeline.cli_answer import AnswerWish, answer_lines
+from pipeline.commands.answer import AnswerWish, answer_lines
 from pipeline.data.question_records import Question
 from pipeline.stages.answering import SETTINGS, Answerer, open_answerer
 from tests.cli.test_cli import piped, run

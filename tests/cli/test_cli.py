@@ -11,7 +11,7 @@ import torch
 
 from pipeline.artifacts import write_json
 from pipeline.cli import main
-from pipeline.cli_options import MODELS
+from pipeline.commands.options import MODELS
 from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
 from pipeline.inference_words import GapFiller
 from pipeline.report.table import BEGIN, END

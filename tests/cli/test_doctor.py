@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import doctor
 from pipeline.cli import main
+from pipeline.commands import doctor
+from pipeline.commands.doctor_batches import PROBES, Probe, run_batch
+from pipeline.commands.doctor_disk import needed_bytes, parameters
 from pipeline.config import load
-from pipeline.doctor_batches import PROBES, Probe, run_batch
-from pipeline.doctor_disk import needed_bytes, parameters
 from pipeline.layout import Layout
 from pipeline.machine import multiplies_bfloat16
 from pipeline.objectives.terms import LossTerms
@@ -95,7 +95,7 @@ def test_a_runtime_in_bfloat16_on_a_processor_without_it_is_a_problem(
 ) -> None:
     rounded = runtime.model_copy(update={"precision": "bf16-mixed"})
     for has, expected in ((True, []), (False, ["choose a runtime with 32-true"])):
-        monkeypatch.setattr("pipeline.doctor.multiplies_bfloat16", lambda has=has: has)
+        monkeypatch.setattr("pipeline.commands.doctor.multiplies_bfloat16", lambda has=has: has)
         assert [one.remedy for one in doctor.devices(rounded) if one.what == "precision"] == expected
         # A GPU is not asked of the processor.
         for fine in (runtime, rounded.model_copy(update={"accelerator": "cuda"})):

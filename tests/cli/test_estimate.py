@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
+from pipeline.commands.estimate import Memory, PublishedSizes, training_memory, workload
 from pipeline.config import load
-from pipeline.estimate import Memory, PublishedSizes, training_memory, workload
 from tests.cli.conftest import ROOT
 
 BASE = ROOT / "conf/numbers/wmt14-en-de-base/translate/base.yaml"

@@ -12,8 +12,8 @@ import yaml
 from torch import Tensor, nn
 
 from pipeline.cli import main
+from pipeline.commands.estimate_step import first_step
 from pipeline.config import load
-from pipeline.estimate_step import first_step
 from pipeline.stages.translate import TranslateConfig, training_module
 from tests.cli.conftest import ROOT
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli_models import folder_of
+from pipeline.commands.models import folder_of
 from tests.cli.conftest import ROOT
 from tests.cli.test_cli import piped, run
 

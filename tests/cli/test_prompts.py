@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli_lines import in_place
+from pipeline.commands.lines import in_place
 from tests.cli.conftest import typing
 from tests.cli.test_cli import GREEDY, run
 
@@ -59,7 +59,7 @@ def test_a_prompt_of_tag_goes_on_behind_a_line_that_is_refused(
 
         return answer
 
-    monkeypatch.setattr("pipeline.cli_tag.tagging", begin)
+    monkeypatch.setattr("pipeline.commands.tag.tagging", begin)
     typing(monkeypatch, ["one", "bad", "two"])
     assert run(capsys, "tag") == (0, ["<one>", "<two>", ""], "error: no word\n")
 

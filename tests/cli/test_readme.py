@@ -6,15 +6,15 @@ from typing import get_args
 
 import pytest
 
-from pipeline.cli_options import parser
+from pipeline.commands.options import parser
 from pipeline.config import Config, OptimizerConfig, load
 from pipeline.data.corpus import PrepareConfig
 from pipeline.data.sources import FetchConfig
 from pipeline.layout import Layout
 from pipeline.models.recurrent import DropoutRates, RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
-from pipeline.number_tasks import TaskFigures
-from pipeline.numbers import NumberConfig
+from pipeline.numbers.number import NumberConfig
+from pipeline.numbers.tasks import TaskFigures
 from pipeline.stages.finetune import FinetuneConfig
 from pipeline.stages.tokenize import TokenizeConfig
 from pipeline.stages.translate import TranslateConfig

@@ -14,9 +14,9 @@ import pytest
 import torch
 from sacremoses import MosesDetokenizer
 
-from pipeline import cli_translate
 from pipeline.cli import main
-from pipeline.cli_translate import Tally, Wish, translate_lines
+from pipeline.commands import translate as translating
+from pipeline.commands.translate import Tally, Wish, translate_lines
 from pipeline.inference_device import CPU
 from pipeline.stages.translation import DrawConfig, Translator, open_ensemble, open_translator
 from pipeline.text.tokenizer import Tokenizer
@@ -265,10 +265,10 @@ def test_the_search_of_the_command_line_replaces_that_of_the_folder(
         "normalisation": "gnmt",
         "max_extra_tokens": 9,
     }
-    asked = cli_translate.opened([Path(FOLDER, "transformer")], CPU, changes, batch_tokens=None).search
+    asked = translating.opened([Path(FOLDER, "transformer")], CPU, changes, batch_tokens=None).search
     assert asked.model_dump() == changes
     nothing: dict[str, int | float | str | None] = dict.fromkeys(changes)
-    assert cli_translate.opened([Path(FOLDER, "second")], CPU, nothing, batch_tokens=None).search == translator.search
+    assert translating.opened([Path(FOLDER, "second")], CPU, nothing, batch_tokens=None).search == translator.search
     update = {"beam_size": 5, "length_penalty": 3.0, "normalisation": "gnmt", "max_extra_tokens": 2}
     search = translator.search.model_copy(update=update)
     (expected,) = replace(translator, search=search).translate(["a dog ran"])
@@ -385,7 +385,7 @@ def test_a_bar_is_shown_only_where_it_disturbs_no_translation(
         monkeypatch.setattr("sys.stderr.isatty", lambda: error)
         return lambda: None
 
-    monkeypatch.setattr("pipeline.cli_translate.translate_lines", noted)
+    monkeypatch.setattr("pipeline.commands.translate.translate_lines", noted)
     file, output = written(tmp_path / "in.txt", WORDS, last=""), str(tmp_path / "out.txt")
     for out, error, more in (
         (True, True, []),

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline import cli_translate
 from pipeline.cli import main
+from pipeline.commands import translate as translating
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.source_attention import AttentionKind
 from pipeline.stages.source_weights import attention_map
@@ -25,7 +25,7 @@ def no_translation(monkeypatch: pytest.MonkeyPatch) -> None:
     def translate(*arguments: object, **named: object) -> None:
         raise AssertionError("begun")
 
-    monkeypatch.setattr(cli_translate, "translate_lines", translate)
+    monkeypatch.setattr(translating, "translate_lines", translate)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         numbers.append(len(panels))
         path.touch()
 
-    monkeypatch.setattr(cli_translate, "save_attention_picture", draw)
+    monkeypatch.setattr(translating, "save_attention_picture", draw)
     return numbers
 
 

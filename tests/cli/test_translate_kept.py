@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli_translate
-from pipeline.cli_lines import in_groups, written
+from pipeline.commands import translate as translating
+from pipeline.commands.lines import in_groups, written
 from pipeline.stages.translation import open_translator
 from tests.cli.test_cli import piped, run
 
@@ -21,7 +21,7 @@ def test_a_file_with_a_line_that_is_too_long_is_refused_before_anything_is_trans
     def translate(*arguments: object, **named: object) -> None:
         raise AssertionError("begun")
 
-    monkeypatch.setattr(cli_translate, "translate_lines", translate)
+    monkeypatch.setattr(translating, "translate_lines", translate)
     arguments = ["translate", "--file", str(tmp_path / "in.txt"), "--lines-at-once", "2"]
     for more in ([], ["--output", str(tmp_path / "out.txt")]):
         code, lines, error = run(capsys, *arguments, *more)

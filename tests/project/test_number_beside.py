@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.artifacts import write_json
 from pipeline.layout import Layout
-from pipeline.number_table import BEGIN, END
-from pipeline.numbers import open_number
+from pipeline.numbers.number import open_number
+from pipeline.numbers.table import BEGIN, END
 from pipeline.reproduce import ORDER, reproduce
 from tests.project.toy_number import ROOT, write_yaml
 

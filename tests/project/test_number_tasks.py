@@ -14,10 +14,10 @@ from pipeline.data.corpus import PrepareConfig
 from pipeline.data.source_hub import HubSource
 from pipeline.data.sources import FetchConfig
 from pipeline.layout import Layout
-from pipeline.number_stages import stage_of
-from pipeline.number_table import BEGIN, END
-from pipeline.number_tasks import Goals, compare, task_of, unmet
-from pipeline.numbers import open_number
+from pipeline.numbers.number import open_number
+from pipeline.numbers.stages import stage_of
+from pipeline.numbers.table import BEGIN, END
+from pipeline.numbers.tasks import Goals, compare, task_of, unmet
 from pipeline.reproduce import ORDER, machine, overview, reproduce
 from pipeline.stages.finetune import FinetuneConfig, vectors
 from pipeline.stages.finetune_networks import pretraining_stage

@@ -13,10 +13,10 @@ import pytest
 import yaml
 
 from pipeline.artifacts import read_json
-from pipeline.number_made import NO_RUNTIME
-from pipeline.number_report import read_reports
-from pipeline.number_table import BEGIN, END, markdown_table, write_readme
-from pipeline.numbers import NumberConfig, all_numbers, open_number
+from pipeline.numbers.made import NO_RUNTIME
+from pipeline.numbers.number import NumberConfig, all_numbers, open_number
+from pipeline.numbers.report import read_reports
+from pipeline.numbers.table import BEGIN, END, markdown_table, write_readme
 from pipeline.reproduce import ORDER, overview, reproduce, versions
 from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.number_made import NO_RUNTIME
-from pipeline.number_report import read_reports
-from pipeline.numbers import open_number
+from pipeline.numbers.made import NO_RUNTIME
+from pipeline.numbers.number import open_number
+from pipeline.numbers.report import read_reports
 from pipeline.reproduce import ORDER, main, reproduce
 from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
 

@@ -13,7 +13,7 @@ from pipeline.data.corpus import PrepareConfig
 from pipeline.data.plan import plan_epoch
 from pipeline.data.sources import FetchConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
-from pipeline.numbers import NumberConfig
+from pipeline.numbers.number import NumberConfig
 from pipeline.stages.base import build_optimizer
 from pipeline.stages.schedule import learning_rate_factor
 from pipeline.stages.tokenize import TokenizeConfig

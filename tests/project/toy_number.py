@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.artifacts import write_json
 from pipeline.layout import Layout
-from pipeline.number_table import BEGIN, END
+from pipeline.numbers.table import BEGIN, END
 
 ROOT = Path(__file__).parents[2]
 NUMBER = {"source": "A paper", "metric": "BLEU", "key": "bleu.beam", "reported": 30.0, "reach": 31.0}

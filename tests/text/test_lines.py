@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cli_lines
-from pipeline.cli_lines import in_groups, lines_of
+from pipeline.commands import lines as command_lines
+from pipeline.commands.lines import in_groups, lines_of
 from pipeline.data.records import read_lines
 from pipeline.text.lines import numbered_lines
 
@@ -37,7 +37,7 @@ def test_lines_are_given_one_at_a_time_and_a_bad_one_is_told_when_it_is_reached(
 
 
 def test_lines_come_in_groups_each_with_its_first_number_and_long_ones_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_lines, "_MOST_CHARACTERS", 10)
+    monkeypatch.setattr(command_lines, "_MOST_CHARACTERS", 10)
     long, nearly = "d" * 10, "f" * 9
     waiting = iter(["a", "", "c", long, "e", nearly, "g", "h", "i", "j"])
     found = in_groups(waiting, 3, len)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import load
-from pipeline.number_report import above, read_reports
-from pipeline.number_tasks import bystanders
-from pipeline.numbers import CONFIGURATIONS, NumberConfig
+from pipeline.numbers.number import CONFIGURATIONS, NumberConfig
+from pipeline.numbers.report import above, read_reports
+from pipeline.numbers.tasks import bystanders
 from pipeline.report.table import write_between
 
 BEGIN, END = "<!-- numbers: written by `make reproduce` -->", "<!-- end of numbers -->"

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from pipeline.artifacts import CONFIG, read_json
-from pipeline.cli_commands import wrong_kind
-from pipeline.cli_lines import in_groups
+from pipeline.commands.lines import in_groups
+from pipeline.commands.texts import wrong_kind
 from pipeline.data.question_records import Question
 from pipeline.inference import open_model
 from pipeline.kinds import kind_of

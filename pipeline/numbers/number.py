@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Config, load
 from pipeline.layout import Layout
-from pipeline.number_stages import check_tasks, in_order_of_work, read_by, stage_of
-from pipeline.number_tasks import KEY, Goals, TaskFigures, bystanders, task_of
+from pipeline.numbers.stages import check_tasks, in_order_of_work, read_by, stage_of
+from pipeline.numbers.tasks import KEY, Goals, TaskFigures, bystanders, task_of
 
 CONFIGURATIONS = Path("conf/numbers")
 REPORTS = Path("reports/numbers")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, assert_never
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
+from pipeline.commands.estimate import bert_shape, gpt_shape, num_steps, training_kind
 from pipeline.config import ByExamples, Steps, TrainingConfig, load
 from pipeline.data.batches import Batch, Examples
 from pipeline.data.loaders import Cut, TrainingLoader, validation_batches
@@ -22,7 +23,6 @@ from pipeline.data.plan import TrainingPlan
 from pipeline.data.token_arrays import in_memory
 from pipeline.data.translation import TokenRows, TranslationExamples
 from pipeline.data.windows import TrainingWindows
-from pipeline.estimate import bert_shape, gpt_shape, num_steps, training_kind
 from pipeline.layout import Layout
 from pipeline.models.bert import BertForPretraining
 from pipeline.models.gpt import GPT
@@ -87,7 +87,7 @@ def describe_step(path: Path, *, sentence_length: int) -> Iterator[str]:
 
 
 def first_step(path: Path, *, sentence_length: int) -> FirstStep:
-    """The first step of a configuration that `pipeline.estimate.workload` knows; ValueError for any other.
+    """The first step of a configuration that `pipeline.commands.estimate.workload` knows; ValueError for any other.
 
     Rows of sentence pairs have `sentence_length` tokens on each side, EOS included.
     """

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from pipeline.cli_commands import wrong_kind
-from pipeline.cli_lines import in_groups
+from pipeline.commands.lines import in_groups
+from pipeline.commands.texts import wrong_kind
 from pipeline.inference import Classifier, open_model
 
 _LINES_AT_ONCE = 512

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from pydantic import PositiveInt
 
-from pipeline.cli_commands import Answerer, wrong_kind
-from pipeline.cli_lines import in_groups
+from pipeline.commands.lines import in_groups
+from pipeline.commands.texts import Answerer, wrong_kind
 from pipeline.config import Config
 from pipeline.data.conll import DOCUMENT, Separator, columns_of
 from pipeline.inference import open_model

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli_lines import lines_of
+from pipeline.commands.lines import lines_of
 from pipeline.evaluation.bleu import BleuKind, CorpusScore, MosesWords, bleu_of, chrf, paired_bootstrap, ter
 from pipeline.text.moses import check_language
 

@@ -12,9 +12,9 @@ from typing import Any
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import load
 from pipeline.layout import Layout
-from pipeline.number_made import NO_RUNTIME, Made
-from pipeline.number_tasks import average, mean_margin, reference_mean, task_reports, unmet, value_at
-from pipeline.numbers import CONFIGURATIONS, REPORTS, Number, NumberConfig
+from pipeline.numbers.made import NO_RUNTIME, Made
+from pipeline.numbers.number import CONFIGURATIONS, REPORTS, Number, NumberConfig
+from pipeline.numbers.tasks import average, mean_margin, reference_mean, task_reports, unmet, value_at
 from pipeline.provenance import content_hash
 
 _log = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from urllib.parse import urlsplit
 import psutil
 import torch
 
+from pipeline.commands.doctor_batches import PROBES, run_batch
+from pipeline.commands.doctor_disk import needed_bytes
 from pipeline.config import Config, load
 from pipeline.data.corpus import PrepareConfig
 from pipeline.data.sources import FetchConfig
-from pipeline.doctor_batches import PROBES, run_batch
-from pipeline.doctor_disk import needed_bytes
 from pipeline.layout import LOCAL, Layout
 from pipeline.machine import multiplies_bfloat16
 from pipeline.profile import stage_configs

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.layout import Layout
-from pipeline.number_tasks import TaskFigures, task_of
+from pipeline.numbers.tasks import TaskFigures, task_of
 
 
 def stage_of(configuration: Path) -> str:

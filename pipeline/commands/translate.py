@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 
 from pipeline.artifacts import CONFIG, read_json
-from pipeline.cli_commands import wrong_kind
-from pipeline.cli_lines import in_groups, one_line, replacing
+from pipeline.commands.lines import in_groups, one_line, replacing
+from pipeline.commands.texts import wrong_kind
 from pipeline.inference import open_model, put_on
 from pipeline.kinds import kind_of
 from pipeline.progress import progress

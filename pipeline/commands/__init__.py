@@ -1,0 +1,1 @@
+"""What the commands of `pipeline` do, a module for each that takes more than a few lines, and their options."""
