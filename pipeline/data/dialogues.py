@@ -205,6 +205,8 @@ def _messages(row: Mapping[str, Any], where: str) -> tuple[Message, ...]:
         messages.append(Message(role, clean(content)))
     if messages[-1].role != "assistant" or all(message.role != "user" for message in messages):
         raise ValueError(f"{where}: a conversation needs a user and ends with the assistant")
+    if len(messages) > 1 and messages[-2].role == "assistant":
+        raise ValueError(f"{where}: the last two messages are the assistant's, nothing asks for the last one")
     return tuple(messages)
 
 

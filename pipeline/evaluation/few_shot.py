@@ -46,8 +46,6 @@ class Completion:
     log_prob: float
     """Sum over its tokens."""
     num_tokens: int
-    is_greedy: bool
-    """True if every one of its tokens is the likeliest at its place: greedy decoding would produce it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def completions(
     batch_size: int,
     device: torch.device,
 ) -> list[Completion]:
-    """For each (prompt, continuation); LAMBADA's accuracy is the share of `is_greedy` (Paperno et al. 2016)."""
+    """For each (prompt, continuation), in their order; ValueError names one without a token on either side."""
     for number, (prompt, continuation) in enumerate(pairs):
         if not prompt or not continuation:
             raise ValueError(f"pair {number}: a prompt and a continuation have at least one token each")
@@ -111,11 +109,8 @@ def _batch(
     log_probs = model.logits(hidden[counted[:, 1:]]).float().log_softmax(-1)
     labels = tokens[counted]
     picked = log_probs.gather(1, labels[:, None]).squeeze(1)
-    is_best = log_probs.argmax(1) == labels
     lengths = [len(continuation) for _, continuation in pairs]
     return [
-        Completion(log_prob=float(values.double().sum()), num_tokens=length, is_greedy=bool(best.all()))
-        for values, best, length in zip(
-            torch.split(picked, lengths), torch.split(is_best, lengths), lengths, strict=True
-        )
+        Completion(log_prob=float(values.double().sum()), num_tokens=length)
+        for values, length in zip(torch.split(picked, lengths), lengths, strict=True)
     ]

@@ -23,7 +23,8 @@ def _zero_table(num_rows: int, d_model: int) -> nn.Embedding:
 
 
 class SubwordEmbedding(nn.Module):
-    """The vector of a word is the mean of its own and those of its character n-grams (Bojanowski et al. 2017).
+    """The vector of a word is the mean of its own and those of its character n-grams: fastText's code, where
+    Bojanowski et al. (2017, section 3.2) write a sum.
 
     Word i has the rows `pieces[starts[i] : starts[i + 1]]` of the table.
     """

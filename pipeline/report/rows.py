@@ -244,7 +244,9 @@ def _alignment(stage: str, name: str) -> list[ResultSpec]:
             decimals=3,
         ),
         row("reward", "reward model's mean score", "reward", 2),
-        row("distinct", "distinct-2, share of different word pairs", "distinct_2", 3),
+        row("distinct", "distinct-2, share of different word pairs, of as many words", "distinct_2", 3),
+        row("ended", "share of the drawn answers that end by themselves", "ended", 3),
+        row("length", "tokens of an answer", "length", 1),
         ResultSpec(
             id=f"{stage}_kl",
             stage=stage,

@@ -123,7 +123,7 @@ def _learning(run: RunFiles) -> list[Block]:
     for item in usual_first(METHODS, run.items("word_vectors")):
         stage, name = f"word_vectors/{item}", METHODS.get(item, item)
         charts.append(loss_chart(run, stage, f"{name}: loss", losses, y_label=_LOSSES.get(item, "loss")))
-        share = {"train/explained_share": "of the counts' squared sum"}
+        share = {"train/explained_share": "of the decomposed matrix's squared sum"}
         charts.append(
             loss_chart(run, stage, f"{name}: what is explained", share, x_label="dimensions", y_label="share")
         )

@@ -18,13 +18,12 @@ from pipeline.data.prepared import read_conversations
 from pipeline.evaluation.preference import SentimentJudge, distinct_n, paired_difference, sequence_kl
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.stages.generation import Answer, SamplingConfig, generate
+from pipeline.stages.generation import Answer, SamplingConfig, are_shortened, generate
 from pipeline.stages.handover import OpenedGPT, open_scorer
 from pipeline.stages.scoring import Policy, answer_log_probs, score_answers
 from pipeline.text.chat import encode_prompt
 
 _NUM_SAMPLES = 20
-_ANY_LENGTH = 10**9
 
 
 class PromptsConfig(Config):
@@ -66,6 +65,10 @@ class Requests:
     is_shortened: tuple[bool, ...]
     """True for those that lost tokens on the left."""
 
+    def counts(self) -> dict[str, int]:
+        """For the metrics."""
+        return {"num_prompts": len(self.ids), "num_shortened": sum(self.is_shortened)}
+
     def spread(self, count: int) -> "Requests":
         """At most `count` of them, evenly spread."""
         chosen = [i * len(self.ids) // count for i in range(count)] if count < len(self.ids) else range(len(self.ids))
@@ -88,12 +91,13 @@ class Side:
     judged: Float[np.ndarray, "N"]
     rewards: Float[np.ndarray, "N"]
 
-    def metrics(self) -> dict[str, float]:
-        """Means over the answers."""
+    def metrics(self, other: "Side") -> dict[str, float]:
+        """Means over the answers; diversity on as many words of each as both models have said."""
+        words = ([one.text.split() for one in side.answers] for side in (self, other))
         return {
             "judge": float(self.judged.mean()),
             "reward": float(self.rewards.mean()),
-            "distinct_2": distinct_n([one.text.split() for one in self.answers], 2),
+            "distinct_2": distinct_n([own[: len(theirs)] for own, theirs in zip(*words, strict=True)], 2),
             "length": float(np.mean([len(one.token_ids) for one in self.answers])),
             "ended": float(np.mean([one.has_ended for one in self.answers])),
         }
@@ -121,11 +125,8 @@ def read_prompts(layout: Layout, split: str, config: PromptsConfig, opened: Open
     if not chosen:
         found = sorted({one.source for one in conversations})
         raise ValueError(f"{path}: no conversations of {sorted(config.sources)}; the file has {found}")
-    ids, whole = (
-        [encode_prompt(messages, opened.tokenizer, max_length=length) for messages in chosen]
-        for length in (config.max_length, _ANY_LENGTH)
-    )
-    return Requests(tuple(ids), tuple(len(kept) < len(full) for kept, full in zip(ids, whole, strict=True)))
+    ids = tuple(encode_prompt(messages, opened.tokenizer, max_length=config.max_length) for messages in chosen)
+    return Requests(ids, are_shortened(chosen, ids, opened.tokenizer))
 
 
 def evaluate_alignment(layout: Layout, config: AlignmentConfig, *, tuned: GPT, start: OpenedGPT) -> Judged:
@@ -155,13 +156,12 @@ def evaluate_alignment(layout: Layout, config: AlignmentConfig, *, tuned: GPT, s
         after.judged, before.judged, num_resamples=config.num_resamples, seed=config.decoding.seed
     )
     metrics: dict[str, Any] = {
-        "before": before.metrics(),
-        "after": after.metrics(),
+        "before": before.metrics(after),
+        "after": after.metrics(before),
         "judge_change": {"mean": change.mean, "low": change.low, "high": change.high},
         "kl": kl.kl,
         "kl_standard_error": kl.standard_error,
-        "num_prompts": len(prompts),
-        "num_shortened": sum(requests.is_shortened),
+        **requests.counts(),
     }
     asked = [tokenizer.decode(prompt.tolist()) for prompt in prompts]
     return Judged(metrics, side_by_side(asked, before, after))

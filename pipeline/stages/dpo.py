@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 
 from pipeline.artifacts import load_tensors, read_json
-from pipeline.config import Config, Probability, TrainingConfig, load
+from pipeline.config import Config, TrainingConfig, load
 from pipeline.data.batches import PreferenceBatch
 from pipeline.data.preferences import PreferenceExamples, preference_examples
 from pipeline.layout import Layout
@@ -34,8 +34,9 @@ class SigmoidConfig(Config):
     kind: Literal["sigmoid"]
     beta: PositiveFloat
     """Strength of the pull towards the reference."""
-    label_smoothing: Probability
-    """Probability that chosen and rejected were swapped (conservative DPO); 0 for plain DPO."""
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)]
+    """Probability that chosen and rejected were swapped (conservative DPO); 0 for plain DPO. From one half on labels
+    would say nothing, or the opposite."""
 
 
 class IdentityConfig(Config):
@@ -106,8 +107,9 @@ def main(path: Path) -> None:
         train, valid = (with_reference(reference, name, splits[name], opened.tokenizer) for name in splits)
         module = DirectPreferenceOptimization(opened.model, config.training, config.loss)
         fit(run, module, train=train, valid=valid)
-        judged = evaluate_alignment(layout, config.alignment, tuned=module.model, start=open_gpt(folder))
+        # Before the answers are judged, so that a fault of that, which ends the stage, does not lose what was trained.
         save_gpt(run.layout.output, module.model, opened.tokenizer)
+        judged = evaluate_alignment(layout, config.alignment, tuned=module.model, start=open_gpt(folder))
         run.finish({"pairs": pair_counts(splits), **judged.metrics}, history=module.history, samples=judged.samples)
 
 

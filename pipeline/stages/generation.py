@@ -20,6 +20,7 @@ from pipeline.text.chat import Message, encode_prompt
 from pipeline.text.tokenizer import Tokenizer
 
 _BATCH = 64
+_ANY_LENGTH = 10**9
 _SHORTEST_PROMPT = 4
 """<bos>, a role, one token, <assistant>."""
 
@@ -76,6 +77,14 @@ def encode_prompts(
             f"{model.config.max_length - _SHORTEST_PROMPT}"
         )
     return [encode_prompt(messages, tokenizer, max_length=room) for messages in requests]
+
+
+def are_shortened(
+    requests: Sequence[Sequence[Message]], prompts: Sequence[Int[np.ndarray, "_"]], tokenizer: Tokenizer
+) -> tuple[bool, ...]:
+    """Which of the requests lost tokens in these prompts."""
+    whole = (encode_prompt(messages, tokenizer, max_length=_ANY_LENGTH) for messages in requests)
+    return tuple(len(kept) < len(full) for kept, full in zip(prompts, whole, strict=True))
 
 
 def generate(

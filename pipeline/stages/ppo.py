@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Int
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config import ByExamples, Config, Epochs, TrainingConfig, load
 from pipeline.data.batches import RolloutBatch
@@ -185,6 +185,16 @@ class PPOConfig(Config):
     alignment: AlignmentConfig
     """How the answers are judged afterwards."""
 
+    @model_validator(mode="after")
+    def _kl_stays_a_penalty(self) -> "PPOConfig":
+        kl, count = self.policy.kl, self.rollout.prompts_per_iteration
+        if isinstance(kl, AdaptiveKLConfig) and count >= 5 * kl.horizon:
+            raise ValueError(
+                f"policy.kl.horizon: found {kl.horizon}, allowed is more than {count / 5:g}: of {count} answers in an "
+                "iteration (rollout.prompts_per_iteration) one step could take the whole coefficient away"
+            )
+        return self
+
 
 def main(path: Path) -> None:
     """Trains, judges the answers beside those of the model it started from, and hands over a GPT."""
@@ -211,10 +221,13 @@ def main(path: Path) -> None:
             seed=training.seed,
         )
         module = ProximalPolicyOptimization(model, training, config.policy, worker, place_of(run.runtime))
-        fit_by_rollouts(run, module, batching, duration, valid.spread(config.num_valid_prompts).ids)
-        judged = evaluate_alignment(layout, config.alignment, tuned=module.model.policy, start=reference)
+        valid = valid.spread(config.num_valid_prompts)
+        fit_by_rollouts(run, module, batching, duration, valid.ids)
+        # Before the answers are judged, so that a fault of that, which ends the stage, does not lose what was trained.
         save_gpt(run.layout.output, module.model.policy, opened.tokenizer)
-        run.finish(judged.metrics, history=module.history, samples=judged.samples)
+        judged = evaluate_alignment(layout, config.alignment, tuned=module.model.policy, start=reference)
+        prompts = {"train": train.counts(), "valid": valid.counts()}
+        run.finish({"prompts": prompts, **judged.metrics}, history=module.history, samples=judged.samples)
 
 
 def fit_by_rollouts(

@@ -1,8 +1,8 @@
-"""GPT pretraining: next-token prediction on windows of running text, documents apart (Radford et al. 2019)."""
+"""GPT pretraining: next-token prediction on windows of text (Radford et al. 2019), here with documents apart."""
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +12,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import CausalBatch
 from pipeline.data.prepared import read_documents
-from pipeline.data.records import SPLITS, Document
+from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import read_token_arrays
 from pipeline.data.windows import EvaluationWindows, TrainingWindows
-from pipeline.evaluation.few_shot import few_shot_score
+from pipeline.evaluation.few_shot import Choice, few_shot_score
 from pipeline.evaluation.next_sentence import as_choices, ask, neighbours
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT, GPTConfig
@@ -83,8 +83,8 @@ class PretrainGPTConfig(Config):
     """Windows of the validation text, spread over it, that are scored during training."""
     evaluation: LanguageModelEvaluation
     """How it is scored afterwards."""
-    few_shot: FewShotConfig
-    """What it is asked afterwards."""
+    few_shot: FewShotConfig | None
+    """What it is asked afterwards; null for a text without sentences to ask about."""
 
 
 class GPTPretraining(StageModule[CausalBatch]):
@@ -108,6 +108,7 @@ def main(path: Path) -> None:
         tokens = {split: read_token_arrays(arrays / split, tokenizer_hash=tokenizer.hash) for split in SPLITS}
         length = config.model.max_length
         valid = EvaluationWindows(tokens["valid"], length=length, num_context=0, pad_id=tokenizer.pad_id)
+        asked = _choices(path, text, tokenizer, config)
         shape = GPTConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
         module = GPTPretraining(GPT(shape), config.training)
         fit(
@@ -116,36 +117,52 @@ def main(path: Path) -> None:
             train=TrainingWindows(tokens["train"], length=length, seed=config.training.seed),
             valid=EvenlySpaced(valid, config.num_valid_windows),
         )
-        held_out = {split: read_documents(text / f"{split}.jsonl") for split in ("valid", "test")}
-        texts = texts_by_source(tokens["test"], held_out["test"])
+        # Before the scores, so that a fault of one, which ends the stage, does not lose what was trained.
+        save_gpt(run.layout.output, module.model, tokenizer)
+        texts = texts_by_source(tokens["test"], read_documents(text / "test.jsonl"))
         scores = evaluate_language_model(
             module.model, tokenizer, texts, tokens["train"], text / "train.jsonl", config.evaluation
         )
-        next_sentence = few_shot(module.model, tokenizer, held_out["test"], held_out["valid"], config.few_shot)
-        save_gpt(run.layout.output, module.model, tokenizer)
-        run.finish({"test": scores, "few_shot": {"next_sentence": next_sentence}}, history=module.history)
+        few_shot = {"few_shot": {"next_sentence": few_shot_scores(module.model, tokenizer, asked)}} if asked else {}
+        run.finish({"test": scores, **few_shot}, history=module.history)
 
 
-def few_shot(
-    model: GPT, tokenizer: Tokenizer, asked: Sequence[Document], shown: Sequence[Document], config: FewShotConfig
+def _choices(path: Path, text: Path, tokenizer: Tokenizer, config: PretrainGPTConfig) -> dict[int, list[Choice]]:
+    """What the model is to be asked, by the number of examples; ValueError, before any training, where it cannot be."""
+    few_shot = config.few_shot
+    if few_shot is None:
+        return {}
+    asked, shown = (
+        neighbours(read_documents(text / f"{split}.jsonl"), min_words=few_shot.min_words, max_words=few_shot.max_words)
+        for split in ("test", "valid")
+    )
+    try:
+        questions = ask(
+            asked, num_questions=few_shot.num_questions, num_candidates=few_shot.num_candidates, seed=few_shot.seed
+        )
+        return {
+            num_shots: as_choices(
+                questions,
+                shown,
+                tokenizer,
+                num_shots=num_shots,
+                max_length=config.model.max_length,
+                seed=few_shot.seed,
+            )
+            for num_shots in few_shot.num_shots
+        }
+    except ValueError as error:
+        raise ValueError(f"{path}: few_shot: {error} ({text}); null asks nothing") from error
+
+
+def few_shot_scores(
+    model: GPT, tokenizer: Tokenizer, asked: Mapping[int, Sequence[Choice]]
 ) -> dict[str, dict[str, float]]:
     """Accuracy beside chance, by the number of examples; each with the standard error of its proportion."""
-    pairs, examples = (
-        neighbours(documents, min_words=config.min_words, max_words=config.max_words) for documents in (asked, shown)
-    )
-    questions = ask(pairs, num_questions=config.num_questions, num_candidates=config.num_candidates, seed=config.seed)
     device = next(model.parameters()).device
     found: dict[str, dict[str, float]] = {}
-    for num_shots in config.num_shots:
+    for num_shots, choices in asked.items():
         _log.info("evaluating: next sentence after %d examples", num_shots)
-        choices = as_choices(
-            questions,
-            examples,
-            tokenizer,
-            num_shots=num_shots,
-            max_length=model.config.max_length,
-            seed=config.seed,
-        )
         score = few_shot_score(model, choices, pad=tokenizer.pad_id, batch_size=_ROWS_PER_BATCH, device=device)
         error = math.sqrt(score.accuracy * (1.0 - score.accuracy) / len(choices))
         found[f"{num_shots}_shot"] = {**asdict(score), "standard_error": error, "num_questions": len(choices)}

@@ -5,6 +5,7 @@ taken at t. Everything is a function of (seed, iteration, prompt) and of the wei
 had never stopped. Each rank does its share of the prompts; then all ranks hold the whole.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -207,11 +208,13 @@ class RolloutWorker:
         width = max(len(prompts[number]) for number in numbers) + self.config.max_new_tokens
         whole = _empty(len(numbers), width - 1, device)
         own = np.array_split(np.arange(len(numbers)), place.world_size)[place.rank]
+        streams = _streams(numbers, len(prompts))
         is_shown = place.rank == 0
         for rows in progress(
             _batches(own), name="rollout", unit="answers", total=len(own), size=len, is_shown=is_shown
         ):
-            part = self._answer(model, prompts, [numbers[row] for row in rows], iteration=iteration, width=width)
+            asked = [prompts[numbers[row]] for row in rows]
+            part = self._answer(model, asked, [streams[row] for row in rows], iteration=iteration, width=width)
             for field in fields(part):
                 getattr(whole, field.name)[torch.from_numpy(rows).to(device)] = getattr(part, field.name)
         if place.world_size > 1:
@@ -226,15 +229,14 @@ class RolloutWorker:
     def _answer(
         self,
         model: ActorCritic,
-        prompts: Sequence[Int[np.ndarray, "_"]],
-        numbers: Sequence[int],
+        asked: Sequence[Int[np.ndarray, "_"]],
+        streams: Sequence[int],
         *,
         iteration: int,
         width: int,
     ) -> Experience:
-        """The experience of one batch of prompts."""
-        asked = [prompts[number] for number in numbers]
-        answers = self._sample(model.policy, asked, numbers, iteration=iteration)
+        """The experience of one batch of prompts, each answered by the draws of its stream."""
+        answers = self._sample(model.policy, asked, streams, iteration=iteration)
         tokens = [row[:length] for row, length in zip(answers.tokens.tolist(), answers.lengths.tolist(), strict=True)]
         joined = join(asked, tokens, pad=self.pad, width=width)
         device = answers.tokens.device
@@ -257,13 +259,13 @@ class RolloutWorker:
         )
 
     def _sample(
-        self, policy: GPT, prompts: Sequence[Int[np.ndarray, "_"]], numbers: Sequence[int], *, iteration: int
+        self, policy: GPT, prompts: Sequence[Int[np.ndarray, "_"]], streams: Sequence[int], *, iteration: int
     ) -> Continuations:
-        """Answers to some prompts; what one is answered depends on its number, not on the others."""
+        """Answers to some prompts; what one is answered depends on its stream, not on the others."""
         device = policy.token_embedding.weight.device
         padded = left_padded([prompt.tolist() for prompt in prompts], pad=self.pad)
         draws = uniforms(
-            seed=self.seed, iteration=iteration, prompt_ids=numbers, num_positions=self.config.max_new_tokens
+            seed=self.seed, iteration=iteration, prompt_ids=streams, num_positions=self.config.max_new_tokens
         )
         return sample(
             policy,
@@ -276,6 +278,16 @@ class RolloutWorker:
             pad=self.pad,
             suppressed=self.policy.suppressed,
         )
+
+
+def _streams(numbers: Sequence[int], num_prompts: int) -> list[int]:
+    """A stream of draws for each prompt of an iteration: its number, and another one each time that it is back."""
+    times: Counter[int] = Counter()
+    found = []
+    for number in numbers:
+        found.append(number + num_prompts * times[number])
+        times[number] += 1
+    return found
 
 
 def _batches(rows: Int[np.ndarray, "_"]) -> list[Int[np.ndarray, "_"]]:

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int
 from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
@@ -22,7 +24,7 @@ from pipeline.models.gpt import GPT
 from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
-from pipeline.stages.generation import Answer, GreedyConfig, encode_prompts, generate
+from pipeline.stages.generation import Answer, GreedyConfig, are_shortened, encode_prompts, generate
 from pipeline.stages.handover import OpenedGPT, open_gpt, save_gpt
 from pipeline.stages.held_out import HeldOutLoss, held_out_loss
 from pipeline.stages.launch import launch
@@ -95,7 +97,9 @@ def main(path: Path) -> None:
         before, after = open_gpt(folder), OpenedGPT(module.model, opened.tokenizer)
         before.model.to(next(module.model.parameters()).device)
         requests = choose_requests(records["test"], config.answers.num_requests)
-        answers = [answer(one, requests, config.answers.decoding) for one in (before, after)]
+        prompts = prompts_of(requests, opened, config.answers.decoding)
+        answers = [generate(one.model, one.tokenizer, prompts, config.answers.decoding) for one in (before, after)]
+        cut = are_shortened([one.messages[:-1] for one in requests], prompts, opened.tokenizer)
         samples = side_by_side(requests, *answers)
         save_gpt(run.layout.output, module.model, opened.tokenizer)
         run.finish(
@@ -105,7 +109,10 @@ def main(path: Path) -> None:
                     "base": response_scores(before.model, records["test"], opened.tokenizer, config),
                     "sft": response_scores(after.model, records["test"], opened.tokenizer, config),
                 },
-                "greedy": {name: ending(found) for name, found in zip(("base", "sft"), answers, strict=True)},
+                "greedy": {
+                    name: {**ending(found), "num_shortened": sum(cut)}
+                    for name, found in zip(("base", "sft"), answers, strict=True)
+                },
             },
             history=module.history,
             samples=samples[: config.answers.num_samples],
@@ -150,13 +157,12 @@ def choose_requests(records: Sequence[Conversation], count: int) -> list[Convers
     return different[::stride][:count]
 
 
-def answer(opened: OpenedGPT, requests: Sequence[Conversation], decoding: GreedyConfig) -> list[Answer]:
-    """The model's own answers to the requests."""
-    model, tokenizer = opened.model, opened.tokenizer
-    prompts = encode_prompts(
-        [one.messages[:-1] for one in requests], model, tokenizer, max_new_tokens=decoding.max_new_tokens
-    )
-    return generate(model, tokenizer, prompts, decoding)
+def prompts_of(
+    requests: Sequence[Conversation], opened: OpenedGPT, decoding: GreedyConfig
+) -> list[Int[np.ndarray, "_"]]:
+    """The requests as the model reads them, with room for an answer."""
+    messages = [one.messages[:-1] for one in requests]
+    return encode_prompts(messages, opened.model, opened.tokenizer, max_new_tokens=decoding.max_new_tokens)
 
 
 def ending(answers: Sequence[Answer]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.config import Config, Fraction, Probability, TrainingConfig
 
@@ -84,6 +84,12 @@ class FastTextConfig(WindowConfig):
     """Shortest n-gram, word boundaries included."""
     max_ngram: PositiveInt
     """Longest n-gram."""
+
+    @model_validator(mode="after")
+    def _has_lengths(self) -> "FastTextConfig":
+        if self.min_ngram > self.max_ngram:
+            raise ValueError(f"min_ngram {self.min_ngram} is above max_ngram {self.max_ngram}")
+        return self
 
 
 class GloveConfig(Config):

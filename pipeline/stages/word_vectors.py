@@ -1,6 +1,6 @@
 """Word vectors from running text: one method, measured against human judgement and handed over in word2vec's format."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def main(path: Path) -> None:
 def scores(vectors: WordVectors, tests: Path, composer: Composer | None, *, num_analogy_words: int) -> dict[str, Any]:
     """Agreement with human judgement, and right analogies in total, by kind and by section, with their coverage.
 
-    Where vectors of other words can be composed, `composed` has the agreement on all pairs.
+    Where vectors of other words can be composed, `composed` has the agreement on all pairs of words with n-grams.
     """
     result: dict[str, Any] = {}
     for name, file in _JUDGEMENTS.items():
@@ -93,7 +93,7 @@ def scores(vectors: WordVectors, tests: Path, composer: Composer | None, *, num_
         result[name] = asdict(similarity_score(vectors, pairs))
         if composer:
             words = {word for pair in pairs for word in (pair.first, pair.second)}
-            everything = with_composed(vectors, sorted(words - set(vectors.words)), composer)
+            everything = with_composed(vectors, composable(words, vectors, composer), composer)
             result.setdefault("composed", {})[name] = asdict(similarity_score(everything, pairs))
     sections = analogy_scores(vectors, read_analogies(tests / "questions-words.txt"), num_words=num_analogy_words)
     kinds = {
@@ -104,6 +104,11 @@ def scores(vectors: WordVectors, tests: Path, composer: Composer | None, *, num_
     result["analogies"] = {name: analogy_numbers(analogy_total(chosen, name)) for name, chosen in kinds.items()}
     result["analogies"]["sections"] = {section.name: analogy_numbers(section) for section in sections}
     return result
+
+
+def composable(words: Iterable[str], vectors: WordVectors, composer: Composer) -> list[str]:
+    """Those of some words that have no vector and are long enough for n-grams, sorted."""
+    return sorted(word for word in set(words) - set(vectors.words) if composer.subwords.bucket_rows(word))
 
 
 def with_composed(vectors: WordVectors, words: Sequence[str], composer: Composer) -> WordVectors:

@@ -195,6 +195,14 @@ BAD: dict[str, tuple[dict[str, str | bytes], str, str]] = {
         "conversations: {sources: [{kind: chats, source: mine, file: c.jsonl}]}",
         r"c\.jsonl:1: role 'bot' is none of system, user, assistant",
     ),
+    "an answer that nobody asked for": (
+        {
+            "c.jsonl": '{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, '
+            '{"role": "assistant", "content": "z"}]}\n'
+        },
+        "conversations: {sources: [{kind: chats, source: mine, file: c.jsonl}]}",
+        r"c\.jsonl:1: the last two messages are the assistant's",
+    ),
     "a broken line of JSON": (
         {"c.jsonl": '{"messages": [\n'},
         "conversations: {sources: [{kind: chats, source: mine, file: c.jsonl}]}",

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor, tensor
 
-from pipeline.decoding.sampling import greedy, left_padded
 from pipeline.evaluation.few_shot import Choice, completions, few_shot_score
 from pipeline.models.gpt import GPT, GPTConfig
 
@@ -35,16 +34,6 @@ def test_a_completion_is_the_sum_over_its_tokens_whatever_the_batch_and_its_padd
         )
         assert completion.log_prob == pytest.approx(expected, abs=1e-4)
         assert completion.num_tokens == len(continuation)
-
-
-def test_a_completion_is_greedy_only_if_greedy_decoding_produces_it() -> None:
-    model = _model()
-    prompts = [prompt for prompt, _ in PAIRS]
-    best = greedy(model, left_padded(prompts, pad=0), max_new_tokens=3, eos=99, pad=0).tokens.tolist()
-    spoiled = [[*tokens[:2], (tokens[2] + 1) % 12] for tokens in best]
-    for continuations, expected in ((best, True), (spoiled, False)):
-        found = completions(model, list(zip(prompts, continuations, strict=True)), pad=0, batch_size=4, device=CPU)
-        assert [completion.is_greedy for completion in found] == [expected] * 4
 
 
 def test_the_choice_is_the_largest_log_probability_per_token() -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from pipeline.artifacts import load_tensors
 from pipeline.layout import Layout
-from pipeline.stages.dpo import with_reference
+from pipeline.stages.dpo import SigmoidConfig, with_reference
 from pipeline.stages.pairs import PairsConfig, read_split
 from tests.stages.opinions import DPO, PAIRS, World, gpt, tokenizer
 from tests.training.harness import Workspace
@@ -48,6 +48,13 @@ def test_the_first_loss_of_ipo_is_the_square_of_the_wanted_margin(world: World) 
     stage = world.stage("dpo", DPO | {"loss": loss, "training": training}, variant="-ipo")
     stage.run("cpu")
     assert stage.curve()[0]["train/loss"] == pytest.approx(25.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.5, 0.9])
+def test_labels_that_say_nothing_or_the_opposite_are_refused(smoothing: float) -> None:
+    SigmoidConfig(kind="sigmoid", beta=0.1, label_smoothing=0.49)
+    with pytest.raises(ValueError, match=r"label_smoothing\n  Input should be less than 0.5"):
+        SigmoidConfig(kind="sigmoid", beta=0.1, label_smoothing=smoothing)
 
 
 def test_held_out_pairs_come_to_be_ordered_as_people_order_them(trained: Workspace) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.data.records import Message
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
+from pipeline.stages.generation import GreedyConfig, SamplingConfig, are_shortened, encode_prompts, generate
 from tests.stages import grammar
 
 TOKENIZER = grammar.tokenizer()
@@ -77,8 +77,10 @@ def test_generation_leaves_the_mode_of_the_model_as_it_was(model: GPT) -> None:
 
 
 def test_a_long_request_is_shortened_so_that_the_longest_answer_fits(model: GPT) -> None:
-    (prompt,) = encode_prompts([[Message("user", grammar.walk(0, 200))]], model, TOKENIZER, max_new_tokens=6)
-    assert len(prompt) == 24 - 6
+    requests = [[Message("user", grammar.walk(0, 200))], [Message("user", grammar.walk(0, 2))]]
+    prompt, short = encode_prompts(requests, model, TOKENIZER, max_new_tokens=6)
+    assert len(prompt) == 24 - 6 > len(short)
+    assert are_shortened(requests, [prompt, short], TOKENIZER) == (True, False)
     (answer,) = generate(model, TOKENIZER, [prompt], GREEDY)
     assert answer.token_ids
 

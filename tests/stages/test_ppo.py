@@ -113,6 +113,7 @@ def test_the_log_shows_reward_and_kl_of_every_rollout(trained: Workspace) -> Non
 def test_both_sides_are_judged_on_the_same_requests(trained: Workspace) -> None:
     metrics = json.loads((trained.root / "metrics/tiny/ppo.json").read_text())
     assert metrics["num_prompts"] == 12
+    assert metrics["prompts"]["train"]["num_prompts"] > metrics["prompts"]["train"]["num_shortened"] == 0
     assert metrics["judge_change"]["low"] <= metrics["judge_change"]["mean"] <= metrics["judge_change"]["high"]
     assert set(metrics["before"]) == set(metrics["after"])
     assert metrics["before"] != metrics["after"]
@@ -147,6 +148,14 @@ def test_what_ppo_cannot_do_is_refused(changes: dict[str, Any], zero_stage: int,
     strategy = "deepspeed" if zero_stage else "single"
     with pytest.raises(ValueError, match=message):
         checked_loop(config, runtime(zero_stage=zero_stage, strategy=strategy))
+
+
+def test_a_coefficient_that_one_step_could_turn_round_is_refused() -> None:
+    kl = {"kind": "adaptive", "coef": 0.1, "target": 6.0, "horizon": 10}
+    policy, rollout = PPO["policy"] | {"kl": kl}, PPO["rollout"] | {"prompts_per_iteration": 50}
+    with pytest.raises(ValueError, match=r"policy.kl.horizon: found 10, allowed is more than 10: of 50 answers"):
+        PPOConfig.model_validate(PPO | {"policy": policy, "rollout": rollout})
+    PPOConfig.model_validate(PPO | {"policy": policy, "rollout": rollout | {"prompts_per_iteration": 49}})
 
 
 def test_a_refusal_is_one_line_before_anything_is_loaded(world: World) -> None:

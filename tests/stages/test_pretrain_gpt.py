@@ -23,7 +23,7 @@ from pipeline.stages.pretrain_gpt import PretrainGPTConfig
 from tests.stages import grammar
 from tests.training.harness import ROOT, Workspace, snapshot
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "training": {
         "seed": 1,
         "batching": {"kind": "examples", "examples_per_step": 8},
@@ -55,20 +55,26 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code that the stage runs."""
+    return snapshot(tmp_path_factory.mktemp("code"))
+
+
+def workspace(root: Path, code: Path, config: dict[str, Any]) -> Workspace:
+    """A workspace with the text of the grammar."""
+    made = Workspace(root, code, module="pipeline.stages.pretrain_gpt", config="conf/tiny/pretrain_gpt.yaml")
+    grammar.write_data(made.root, with_tokens=True)
+    (made.root / "conf/tiny").mkdir()
+    (made.root / "conf/tiny/pretrain_gpt.yaml").write_text(yaml.safe_dump(config))
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Path:
     """The workspace in which the stage ran."""
-    code = snapshot(tmp_path_factory.mktemp("code"))
-    workspace = Workspace(
-        tmp_path_factory.mktemp("pretrain") / "workspace",
-        code,
-        module="pipeline.stages.pretrain_gpt",
-        config="conf/tiny/pretrain_gpt.yaml",
-    )
-    grammar.write_data(workspace.root, with_tokens=True)
-    (workspace.root / "conf/tiny").mkdir()
-    (workspace.root / "conf/tiny/pretrain_gpt.yaml").write_text(yaml.safe_dump(CONFIG))
-    workspace.run("cpu")
-    return workspace.root
+    made = workspace(tmp_path_factory.mktemp("pretrain") / "workspace", code, CONFIG)
+    made.run("cpu")
+    return made.root
 
 
 def _metrics(root: Path) -> Any:
@@ -100,6 +106,18 @@ def test_the_next_sentence_of_the_circle_is_found_far_above_chance(trained: Path
     assert found["0_shot"]["chance"] == found["1_shot"]["chance"] == 0.25
     assert found["0_shot"]["accuracy"] >= 0.75
     assert found["0_shot"]["num_questions"] == 20
+
+
+def test_a_text_that_has_no_questions_is_refused_before_training_and_null_asks_none(tmp_path: Path, code: Path) -> None:
+    short = {**CONFIG, "training": {**CONFIG["training"], "duration": {"kind": "steps", "num_steps": 1}}}
+    impossible = {**short, "few_shot": {**CONFIG["few_shot"], "min_words": 1000, "max_words": 2000}}
+    made = workspace(tmp_path / "workspace", code, impossible)
+    outcome = made.run("cpu", expect=(2,))
+    assert "error: conf/tiny/pretrain_gpt.yaml: few_shot: questions need neighbouring sentences" in outcome.log
+    assert "steps/s" not in outcome.log
+    (made.root / "conf/tiny/pretrain_gpt.yaml").write_text(yaml.safe_dump({**short, "few_shot": None}))
+    made.run("cpu")
+    assert _metrics(made.root).keys() >= {"test"} and "few_shot" not in _metrics(made.root)
 
 
 def test_the_folder_holds_a_gpt_of_the_configured_shape_with_three_special_ids(trained: Path) -> None:

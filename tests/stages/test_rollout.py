@@ -44,6 +44,12 @@ def test_an_answer_is_a_function_of_seed_iteration_and_prompt(monkeypatch: pytes
     assert answers(experience(worker(seed=6), numbers)) != answers(whole)
 
 
+def test_a_prompt_that_is_back_in_an_iteration_is_answered_by_other_draws() -> None:
+    once, often = answers(experience(worker(), [3, 1])), answers(experience(worker(), [3, 1, 3, 3]))
+    assert often[:2] == once
+    assert len({tuple(often[row]) for row in (0, 2, 3)}) == 3
+
+
 def test_ranks_share_the_prompts_and_then_hold_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = list(range(7))
     whole = experience(worker(), numbers)

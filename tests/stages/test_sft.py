@@ -73,6 +73,7 @@ def test_greedy_answers_to_held_out_requests_end_with_eos(trained: Path) -> None
     greedy = _metrics(trained)["greedy"]
     assert greedy["sft"]["ended"] >= 0.95
     assert greedy["base"]["ended"] < 0.5
+    assert greedy["sft"]["num_shortened"] == greedy["base"]["num_shortened"] == 0
 
 
 def test_every_example_trains_its_eos_and_none_is_dropped(trained: Path) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gensim.models import KeyedVectors
 
 from pipeline.config import load
 from pipeline.data.records import Document, write_records
 from pipeline.data.source_generated import TOPICS, GeneratedSource, generate
 from pipeline.evaluation.word_similarity import WordVectors
-from pipeline.stages.word_folder import open_words
-from pipeline.stages.word_vectors import WordVectorsConfig
+from pipeline.stages.word_folder import Composer, open_words
+from pipeline.stages.word_vectors import WordVectorsConfig, composable
+from pipeline.text.subwords import Subwords
 from tests.training.harness import ROOT, Workspace, change_yaml, snapshot
 
 METHODS = ("svd", "cbow", "skipgram", "fasttext", "glove")
@@ -129,6 +131,20 @@ def test_fasttext_composes_words_that_it_has_not_seen(tmp_path: Path, code: Path
     assert opened.composer.vector("harbours").shape == (16,)
     metrics = json.loads((workspace.root / "metrics/tiny/word_vectors/fasttext.json").read_text())
     assert metrics["wordsim353"]["num_covered"] < metrics["composed"]["wordsim353"]["num_covered"] == 120
+
+
+def test_a_word_too_short_for_the_ngrams_of_fasttext_is_left_out_of_what_is_composed() -> None:
+    composer = Composer(Subwords(num_words=0, num_buckets=5, min_length=5, max_length=6), torch.randn(5, 3))
+    vectors = WordVectors(["harbour"], np.ones((1, 3)))
+    assert composable(["cd", "harbour", "harbours"], vectors, composer) == ["harbours"]
+
+
+def test_lengths_of_ngrams_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fasttext.yaml"
+    text = (ROOT / "conf/tiny/word_vectors/fasttext.yaml").read_text()
+    path.write_text(text.replace("min_ngram: 3", "min_ngram: 7"))
+    with pytest.raises(ValueError, match="min_ngram 7 is above max_ngram 6"):
+        load(path, WordVectorsConfig)
 
 
 def test_configurations_of_all_profiles_are_complete() -> None:
