@@ -62,10 +62,10 @@ def _counts(run: RunFiles) -> list[Block]:
 
 def _overlap(run: RunFiles) -> list[Block]:
     table: Mapping[str, Mapping[str, float]] = run.metrics.get("prepare", {}).get("overlap", {})
-    names = sorted(table)
-    rows = [(f"{test} test", *(percent(table[test].get(train), 2) for train in names)) for test in names]
+    trains = sorted({name for row in table.values() for name in row} - {"num_ngrams"})
+    rows = [(f"{test} test", *(percent(table[test].get(train), 2) for train in trains)) for test in sorted(table)]
     note = "Share of the word n-grams of a test set (row) that stand in a training set (column)."
-    return [Table("Overlap of test sets with training sets", ("", *names), rows, note=note)] if rows else []
+    return [Table("Overlap of test sets with training sets", ("", *trains), rows, note=note)] if rows else []
 
 
 def _tokenizers(run: RunFiles) -> list[Block]:

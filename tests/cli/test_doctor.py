@@ -1,11 +1,13 @@
 """The doctor finds what would stop a run, says what to do, and says nothing is wrong only when nothing is."""
 
+import errno
 import shutil
 import socket
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from torch import nn
 from pipeline.cli import main
 from pipeline.commands import doctor
 from pipeline.commands.doctor_batches import PROBES, Probe, run_batch
-from pipeline.commands.doctor_disk import needed_bytes, parameters
+from pipeline.commands.doctor_disk import parameters
 from pipeline.config import load
 from pipeline.layout import Layout
 from pipeline.machine import multiplies_bfloat16
@@ -136,12 +138,39 @@ class Usage(NamedTuple):
     free: int
 
 
-def test_a_disk_without_room_for_the_checkpoints_is_a_problem(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    needed = needed_bytes(TINY)
+@pytest.mark.parametrize(
+    ("berts", "needed"),
+    [
+        # The largest checkpoint is that of PPO: 3 copies of 4 bytes for 12,100 parameters, then 3 * 3 * 4 * 1,400.
+        (1_000, 2_000_000_000 + 145_200 + 50_400),
+        # Or that of a BERT that is larger than two GPTs: the same for 19,100 parameters and for 2,000.
+        (2_000, 2_000_000_000 + 229_200 + 72_000),
+    ],
+)
+def test_a_disk_without_room_for_the_checkpoints_is_a_problem(
+    berts: int, needed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = ([berts], [700], [300], [200, 100])
+    monkeypatch.setattr("pipeline.commands.doctor_disk.parameters", lambda _: counted)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free=needed))
     assert doctor.disk(TINY).is_fine
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(free=needed - 1))
     assert not doctor.disk(TINY).is_fine
+
+
+def test_a_folder_that_refuses_a_file_is_a_problem_and_is_named(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [(one.is_fine, one.found) for one in doctor.folders(TINY)] == [(True, "writable")]
+    written = tempfile.TemporaryFile
+
+    def refusing(dir: Path) -> Any:
+        if dir == Path("models/tiny"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+        return written(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refusing)
+    (finding,) = doctor.folders(TINY)
+    assert not finding.is_fine
+    assert finding.found == "models/tiny (Permission denied)"
 
 
 def test_a_server_that_does_not_answer_is_a_problem_and_one_that_listens_is_not() -> None:

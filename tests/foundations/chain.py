@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.layout import Layout
 from tests.project.dvc_file import STAGES, items, paths
 from tests.training.harness import ROOT, Workspace, change_yaml
 
@@ -97,6 +98,14 @@ class Run(Workspace):
         """Every file of the output folder."""
         files = sorted(path for path in self.output.rglob("*") if path.is_file())
         return {path.relative_to(self.output).as_posix(): path.read_bytes() for path in files}
+
+    def reported(self) -> dict[str, bytes]:
+        """Metrics, samples and predictions of the stage, where it leaves them."""
+        layout = Layout.of(Path(self.config))
+        predictions = self.root / layout.predictions
+        named = {"metrics": self.root / layout.metrics, "samples": self.root / layout.samples}
+        named |= {path.relative_to(predictions).as_posix(): path for path in predictions.rglob("*")}
+        return {name: path.read_bytes() for name, path in named.items() if path.is_file()}
 
 
 class Chain:

@@ -40,6 +40,9 @@ def test_a_stage_killed_at_a_random_step_continues_bit_by_bit(chain: Chain, name
     assert "continuing from" in killed.run(runtime).log
     assert killed.curve_text() == whole.curve_text()
     assert killed.handed_over() == whole.handed_over()
+    reported = whole.reported()
+    assert reported["metrics"]
+    assert killed.reported() == reported
     assert not killed.checkpoints()
     if name == "ppo":
         # Every third step is saved and every fourth rolls out: the checkpoints were inside iterations.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -121,6 +122,9 @@ def finished(clone: Clone, left: list[str]) -> Clone:
     log = clone.run("dvc", "repro")
     # What was ready before the signal is not made again.
     assert "Stage 'tokenize' didn't change, skipping" in log and f"Running stage '{KILLED}'" in log
+    # What the stopped training had done is not done again either.
+    behind = log.partition(f"Running stage '{KILLED}'")[2].partition("Running stage ")[0]
+    assert re.search(r"continuing from \S*/step-\d+", behind), behind
     clone.commit()
     return clone
 

@@ -1,5 +1,7 @@
 """What the code keeps away from, and why: versions, shortcuts and names that have gone wrong elsewhere."""
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from packaging.requirements import Requirement
 
 from pipeline.config import load
 from pipeline.runtime import RuntimeConfig, prepare_process
+from pipeline.stages.base import StageModule
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "pipeline").rglob("*.py"))
@@ -76,6 +79,71 @@ def test_the_versions_of_lightning_that_ran_malware_are_neither_allowed_nor_lock
     for version in ("2.6.2", "2.6.3"):
         assert version not in allowed and version not in locked
         assert f"!={version}" in str(allowed), "a lower bound may fall one day"
+
+
+def test_the_versions_of_deepspeed_that_skipped_an_all_reduce_are_neither_allowed_nor_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    allowed = next(r.specifier for r in map(Requirement, project["dependencies"]) if r.name == "deepspeed")
+    locked = re.findall(r"^deepspeed==([\w.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert len(locked) == 1 and locked[0] in allowed
+    assert "0.19.8" in allowed
+    assert [version for version in ("0.18.0", "0.19.0", "0.19.7") if version in allowed] == []
+
+
+def test_every_locked_package_is_installed_by_its_hashes() -> None:
+    recipe = (ROOT / "Makefile").read_text()
+    installs = [line for line in recipe.splitlines() if "-r requirements.lock" in line]
+    assert len(installs) == 1 and "pip install" in installs[0] and "--require-hashes" in installs[0]
+    # An entry begins at the margin, its hashes are indented.
+    entries = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text().strip())
+    assert len(entries) > 100
+    hashed = re.compile(r"[\w.-]+==\S+(?: ; [^\n\\]+)?(?: \\\n {4}--hash=sha256:[0-9a-f]{64})+")
+    assert [entry.split()[0] for entry in entries if not hashed.fullmatch(entry)] == []
+
+
+def _calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
+    """Calls of a function by its dotted name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+            yield node
+
+
+def test_no_pickle_is_opened_that_could_run_code() -> None:
+    unsafe, num_loads = [], 0
+    for path in SOURCES + sorted((ROOT / "benchmarks").rglob("*.py")):
+        text = path.read_text()
+        if "weights_only" not in text and "torch.load" not in text:
+            continue
+        tree = ast.parse(text)
+        for call in _calls(tree, "torch.load"):
+            num_loads += 1
+            if "weights_only=True" not in [ast.unparse(keyword) for keyword in call.keywords]:
+                unsafe.append(f"{path.relative_to(ROOT)}:{call.lineno}: {ast.unparse(call)}")
+        unsafe += [
+            f"{path.relative_to(ROOT)}:{node.value.lineno}: {ast.unparse(node)}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.keyword) and ast.unparse(node) == "weights_only=False"
+        ]
+    assert unsafe == []
+    assert num_loads > 3, "torch.load has another name here"
+
+
+def test_no_stage_has_backward_clipping_or_optimizer_step_of_its_own() -> None:
+    # DeepSpeed does all three itself: what a stage has of its own would be passed over, or come at another time.
+    clipping_and_step = {"configure_gradient_clipping", "optimizer_step"}
+    own = {"backward", "on_before_backward", "on_after_backward"} | clipping_and_step
+    stages = [f"pipeline.stages.{path.stem}" for path in sorted((ROOT / "pipeline/stages").glob("[a-z]*.py"))]
+    modules = [importlib.import_module(name) for name in stages]
+    classes = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, StageModule) and value is not StageModule
+    }
+    assert len(classes) >= 12
+    assert [f"{one.__name__}.{name}" for one in classes for name in sorted(own & vars(one).keys())] == []
+    # What all of them share is in one place, where both ways are tested.
+    assert own & vars(StageModule).keys() == clipping_and_step
 
 
 def _words(value: Any) -> Iterator[str]:

@@ -66,11 +66,15 @@ def metrics() -> dict[str, dict[str, Any]]:
         role: {"train": _split(900), "valid": _split(50), "test": _split(50), "dropped": {"too_short": 7}, "read": 1007}
         for role in ("text", "translation", "rated", "conversations")
     }
+    overlap = {
+        "text": {"num_ngrams": 100.0, "text": 0.0382, "tasks.films": 0.0123},
+        "tasks.films.valid": {"num_ngrams": 50.0, "text": 0.01, "tasks.films": 0.0457},
+    }
     accuracy = {"accuracy": 0.81, "f1": 0.8, "matthews": 0.6}
     correlation = {"pearson": 0.7, "spearman": 0.68}
     return {
         "fetch": {"speeches": {"bytes": 12_000_000, "files": 250}},
-        "prepare": {"counts": counts, "overlap": {"text": {"num_ngrams": 100.0, "text": 0.0382}}},
+        "prepare": {"counts": counts, "overlap": overlap},
         "tokenize": {
             name: {"vocab_size": 4096, "bytes_per_token": 4.1, "unknown_rate": 0.0}
             for name in ("bpe", "wordpiece", "translation")

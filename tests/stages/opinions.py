@@ -123,10 +123,18 @@ def tokenizer() -> Tokenizer:
     return train_byte_bpe([*(f"{one} {two}" for one in words for two in words), *REQUESTS * 30], vocab_size=360)
 
 
-def gpt(seed: int = 0, *, eos: float = 3.0) -> GPT:
+def gpt(seed: int = 0, *, eos: float = 3.0, dropout: float = 0.0) -> GPT:
     """An untrained model, with weights large enough that its preferences differ, and <eos> likelier by `eos` nats."""
     torch.manual_seed(seed)
-    shape = GPTConfig(vocab_size=tokenizer().vocab_size, d_model=32, num_layers=1, num_heads=2, max_length=48)
+    shape = GPTConfig(
+        vocab_size=tokenizer().vocab_size,
+        d_model=32,
+        num_layers=1,
+        num_heads=2,
+        max_length=48,
+        dropout=dropout,
+        attention_dropout=dropout,
+    )
     model = GPT(shape).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -172,7 +180,8 @@ class World:
         Workspace(root, code, module="", config="")
         (root / "conf/tiny").mkdir()
         write_data(root)
-        save_gpt(root / "models/tiny/sft", gpt(), tokenizer())
+        # As a published model has them; the preference stages have to do without.
+        save_gpt(root / "models/tiny/sft", gpt(dropout=0.1), tokenizer())
 
     def stage(self, name: str, config: dict[str, Any], *, variant: str = "") -> Workspace:
         """A stage, ready to run; a variant writes elsewhere."""

@@ -58,6 +58,15 @@ def test_the_model_that_is_handed_over_prefers_good_words(world: World) -> None:
     assert min(reward(f"the film {word}") for word in GOOD) > max(reward(f"the film {word}") for word in BAD)
 
 
+def test_the_model_is_trained_without_the_dropout_of_the_model_that_it_starts_from(world: World) -> None:
+    kinds = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
+    start, trained = (
+        json.loads((world.root / f"models/tiny/{name}/config.json").read_text()) for name in ("sft", "reward")
+    )
+    assert [start[kind] for kind in kinds] == [0.1] * 3
+    assert [trained[kind] for kind in kinds] == [0.0] * 3
+
+
 def test_the_loss_reads_each_reward_at_the_true_last_token_whatever_stands_behind() -> None:
     torch.manual_seed(0)
     model = RewardModel(gpt()).eval()

@@ -67,30 +67,41 @@ def test_a_stage_that_did_not_run_is_linked_to_the_new_parent(work: Path) -> Non
 
 
 STAGE = """
-import os, sys, time
+import sys
 from tests.tracking.conftest import track_stage
 with track_stage("sft", key="same") as tracker:
+    tracker.params({"threads": int(sys.argv[1]), "only in " + sys.argv[1]: True})
     tracker.metrics({"loss": 2.0}, int(sys.argv[1]))
-    if sys.argv[2] == "hang":
-        print("ready", flush=True)
-        time.sleep(600)
+    print("ready", flush=True)
+    sys.stdin.readline()
 """
 
 
+def hanging(number: int) -> "subprocess.Popen[bytes]":
+    """A process in the middle of a stage, which ends when it is told so; it must have said that it is there."""
+    command = [sys.executable, "-c", STAGE, str(number)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    return process
+
+
 def test_a_killed_stage_is_marked_killed_and_the_next_process_continues_the_same_run(work: Path) -> None:
-    command = [sys.executable, "-c", STAGE, "1", "hang"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    with hanging(1) as process:
         until(lambda: "sft" in runs())
         assert runs()["sft"].info.status == "RUNNING"
         process.send_signal(signal.SIGKILL)
     until(lambda: runs()["sft"].info.status == "KILLED")
     killed = runs()["sft"].info.run_id
 
-    subprocess.run([sys.executable, "-c", STAGE, "2", "end"], check=True)
+    with hanging(2) as process:
+        until(lambda: runs()["sft"].info.status == "RUNNING")
+        process.communicate(b"end\n")
+        assert process.returncode == 0
     until(lambda: runs()["sft"].info.status == "FINISHED")
     resumed = runs()["sft"]
     assert resumed.info.run_id == killed
+    assert resumed.data.params["threads"] == "1", "a parameter of a run stays what it was"
+    assert resumed.data.params["only in 2"] == "true", "and keeps no other from being added"
     history = store().get_metric_history(killed, "loss")
     assert [metric.step for metric in history] == [1, 2]
     until(lambda: not helpers(work))
