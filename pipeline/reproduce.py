@@ -48,7 +48,7 @@ ORDER = (
     "dpo",
     "ppo",
 )
-_PACKAGES = ("torch", "lightning", "deepspeed", "tokenizers", "sacrebleu", "sacremoses", "torchmetrics")
+_PACKAGES = ("torch", "lightning", "deepspeed", "tokenizers", "sacrebleu", "sacremoses")
 _SECONDS_BETWEEN_NOTES = 10.0
 
 

@@ -166,16 +166,13 @@ def test_sixteen_bits_of_either_kind_go_without_deepspeed_and_bfloat16_goes_with
         assert current_runtime() == runtime(**changes)
 
 
+@pytest.mark.usefixtures("as_before")
 def test_the_threads_of_a_process_are_within_what_openmp_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    before = torch.get_num_threads()
-    try:
-        for value, expected in (("", 4), ("3,2", 3), ("99", 4)):
-            monkeypatch.setenv("OMP_NUM_THREADS", value)
-            prepare_process(runtime(num_threads=4), seed=1)
-            assert torch.get_num_threads() == expected
-    finally:
-        torch.set_num_threads(before)
+    for value, expected in (("", 4), ("3,2", 3), ("99", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", value)
+        prepare_process(runtime(num_threads=4), seed=1)
+        assert torch.get_num_threads() == expected
 
 
 def test_an_unknown_runtime_is_named_with_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,17 +46,6 @@ def test_deepspeed_is_imported_by_nothing_that_runs_without_it() -> None:
     assert done.stdout == "False\n"
 
 
-@pytest.fixture
-def as_before() -> Iterator[None]:
-    """Leaves the process as it was for the tests that follow."""
-    threads, precision, state = torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.get_rng_state()
-    yield
-    torch.set_flush_denormal(False)
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision(precision)
-    torch.set_rng_state(state)
-
-
 @pytest.mark.usefixtures("as_before")
 def test_a_prepared_process_computes_without_denormal_numbers() -> None:
     smallest = torch.tensor([torch.finfo(torch.float32).tiny])
