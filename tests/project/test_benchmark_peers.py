@@ -26,6 +26,9 @@ from pipeline.text.training import train_translation_bpe, train_wordpiece
 
 pytest.importorskip("transformers", reason="the peer of these benchmarks, of the extra dev")
 
+# Some run a stage, or a Trainer, in this process.
+pytestmark = pytest.mark.usefixtures("as_before")
+
 SHAPE = BertConfig(vocab_size=64, d_model=16, num_layers=1, num_heads=2, d_ff=32, max_length=32)
 LINES = [f"the {one} sea was {other} then" for one in ("old", "new", "red") for other in ("cold", "calm")]
 
