@@ -93,8 +93,9 @@ def train(
         started = perf_counter()
         trainer.train()
         seconds = perf_counter() - started
-        predictions = np.asarray(trainer.predict(rows["valid"]).predictions)
-    labels = np.array([row["labels"] for row in rows["valid"]])
+        predicted = trainer.predict(rows["valid"])
+    # The Trainer groups these rows by length too: the labels are those in its order.
+    predictions, labels = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
     if classes:
         score = asdict(classification_score(predictions.argmax(-1), labels, num_classes=len(classes)))
     else:
