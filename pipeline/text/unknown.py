@@ -8,7 +8,7 @@ from pipeline.text.tokenizer import Tokenizer
 
 def unknown_characters(text: str, ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
     """The characters of a text that the tokenizer does not know, in their order; `ids` are those of the text."""
-    unknown = tokenizer.id_of("unk") if "unk" in tokenizer.special else None
+    unknown = _unknown_id(tokenizer)
     if unknown is None or unknown not in ids:
         return []
     return [character for character in dict.fromkeys(text) if unknown in tokenizer.encode(character)]
@@ -19,7 +19,7 @@ class UnknownCounts:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._unknown = tokenizer.id_of("unk") if "unk" in tokenizer.special else None
+        self._unknown = _unknown_id(tokenizer)
         self._suspects: Counter[str] = Counter()
         self._num_tokens = self._num_unknown = 0
 
@@ -41,3 +41,7 @@ class UnknownCounts:
         """The characters that the tokenizer does not know, the most frequent first, ties by code point."""
         ranked = sorted((-count, character) for character, count in self._suspects.items())
         return [character for _, character in ranked if self._unknown in self._tokenizer.encode(character)]
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    return tokenizer.id_of("unk") if "unk" in tokenizer.special else None
