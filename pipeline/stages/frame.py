@@ -1,6 +1,7 @@
 """What every stage has around it, whether it trains or not: a lock, a run in the tracker, a note of what it cost."""
 
 import logging
+import os
 import resource
 import sys
 import time
@@ -83,7 +84,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
 
 def _write_cost(layout: Layout) -> None:
     """Seconds since this process began, imports included, and the largest memory of it or a child of it, in bytes."""
-    seconds = time.time() - psutil.Process().create_time()
+    seconds = _age_of_this_process()
     unit = 1 if sys.platform == "darwin" else 1024
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
     write_json(layout.cost, {"seconds": round(seconds, 1), "peak_bytes": peak})
+
+
+def _age_of_this_process() -> float:
+    """Seconds since the kernel started this process, on the clock that runs from boot.
+
+    Linux notes the start in ticks since boot (proc_pid_stat(5), starttime, field 22). The date of the boot, by which
+    psutil makes a date of it, is kept in whole seconds and is wrong wherever the clock was set since.
+    """
+    if not sys.platform.startswith("linux"):
+        return time.time() - psutil.Process().create_time()
+    fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
