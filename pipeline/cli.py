@@ -236,6 +236,7 @@ def _bleu(options: argparse.Namespace) -> int:
     resampling = given_or_default(options, RESAMPLING)
     wish = ScoreWish(
         tokenised=options.tokenised,
+        words=options.words,
         moses=options.moses,
         split_compounds=options.split_compounds,
         lowercase=options.lowercase,

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.commands.lines import lines_of
-from pipeline.evaluation.bleu import BleuKind, CorpusScore, MosesWords, bleu_of, chrf, paired_bootstrap, ter
+from pipeline.evaluation.bleu import (
+    BleuKind,
+    CorpusScore,
+    MosesWords,
+    PlainWords,
+    bleu_of,
+    chrf,
+    paired_bootstrap,
+    ter,
+)
 from pipeline.text.moses import check_language
 
 
@@ -15,6 +24,8 @@ class ScoreWish:
 
     tokenised: bool
     """Whether the words of the texts are what spaces separate; else the texts are plain."""
+    words: PlainWords | None
+    """The tokenizer of plain texts, where it is not the script of the references that says which."""
     moses: str | None
     """The language of a second BLEU of plain texts, after Moses' tokenizer, where that is wanted too."""
     split_compounds: bool
@@ -28,6 +39,8 @@ class ScoreWish:
             raise ValueError("--split-compounds is for --moses")
         if self.tokenised and self.moses is not None:
             raise ValueError("--moses tokenises plain text, --tokenised takes text that is tokenised: found both")
+        if self.tokenised and self.words is not None:
+            raise ValueError("--words tokenises plain text, --tokenised takes text that is tokenised: found both")
         if self.moses is not None:
             check_language(self.moses, "--moses")
         if self.num_resamples < 1:
@@ -38,7 +51,7 @@ class ScoreWish:
     @property
     def kinds(self) -> dict[str, BleuKind]:
         """Each BLEU that is shown, by its name in the table."""
-        found: dict[str, BleuKind] = {"BLEU": "tokenised" if self.tokenised else "13a"}
+        found: dict[str, BleuKind] = {"BLEU": "tokenised" if self.tokenised else self.words or "plain"}
         if self.moses is not None:
             found["Moses BLEU"] = MosesWords(self.moses, self.split_compounds)
         return found

@@ -30,6 +30,8 @@ ANSWERING = {"top_k": 0, "top_p": 0.95, "seed": 0}
 """What generate and chat draw by, unless told otherwise or greedy."""
 RESAMPLING = {"resamples": 1000, "seed": 0}
 """The paired bootstrap of bleu, unless told otherwise."""
+PLAIN_WORDS = ("13a", "zh", "char")
+"""The tokenizers of plain text that bleu takes."""
 COLUMNS = {"word_column": 1, "separator": "whitespace", "comment": "", "scheme": "iob2"}
 """How --conll of tag reads and writes, unless told otherwise."""
 _PROFILE = "another profile than that of conf/profile.yaml"
@@ -223,6 +225,12 @@ def _add_bleu(command: argparse.ArgumentParser) -> None:
     command.add_argument("systems", nargs="+", type=Path, metavar="SYSTEM", help="one or two files of translations")
     command.add_argument("--reference", type=Path, required=True, help="a file with the reference of each line")
     command.add_argument("--tokenised", action="store_true", help="words are what spaces separate, for tokenised text")
+    command.add_argument(
+        "--words",
+        choices=PLAIN_WORDS,
+        help="sacreBLEU's tokenizer of plain text (default: zh for references in Chinese, char for Japanese, Thai and "
+        "other scripts without spaces, else 13a)",
+    )
     command.add_argument(
         "--moses",
         metavar="LANG",

@@ -54,9 +54,19 @@ class MosesWords:
         return [_HYPHEN.sub(r"\1 ##AT##-##AT## \2", one) for one in words] if self.split_compounds else words
 
 
-BleuKind = Literal["13a", "tokenised"] | MosesWords
-"""What the words of BLEU are: those of sacreBLEU's own tokenizer or of Moses, for plain text, or what spaces
-separate."""
+PlainWords = Literal["13a", "zh", "char"]
+"""The words of plain text by sacreBLEU's tokenizers: between spaces and punctuation, the same with every Chinese
+character a word, or every character."""
+BleuKind = Literal["plain", "tokenised"] | PlainWords | MosesWords
+"""What the words of BLEU are: those of plain text, by the script of the references or as named, or by Moses; or what
+spaces separate."""
+
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
+_UNSPACED = re.compile(
+    f"[{_HAN}\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]"
+)
+"""Letters of scripts without spaces between words: Han, kana, Thai, Lao, Tibetan, Burmese and Khmer."""
+_CHINESE = re.compile(f"[{_HAN}]")
 
 
 @dataclass(frozen=True)
@@ -81,9 +91,28 @@ class PairedBootstrap:
     """Share of the resamples in which the system is not better: a one-sided p-value."""
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False) -> CorpusScore:
-    """sacreBLEU (Post 2018) on detokenised text with its own 13a tokenizer; mixed case unless told otherwise."""
-    return _score(_metric("13a", lowercase=lowercase), hypotheses, references)
+def plain_words(references: Sequence[str]) -> PlainWords:
+    """The tokenizer for the script of these texts: 13a, unless most letters are of a script without spaces.
+
+    That one makes a whole sentence of them one word, and every BLEU about 0. Chinese gets `zh`, as sacreBLEU advises;
+    the others `char`, since sacreBLEU's word tokenizer for Japanese needs a dictionary and for the rest there is none.
+    """
+    text = "".join(references)
+    num_unspaced = len(_UNSPACED.findall(text))
+    if 2 * num_unspaced <= sum(map(str.isalpha, text)):
+        return "13a"
+    # A Japanese sentence is hardly ever without kana; a Chinese text may quote some.
+    return "zh" if len(_CHINESE.findall(text)) >= 0.8 * num_unspaced else "char"
+
+
+def bleu(
+    hypotheses: Sequence[str], references: Sequence[str], *, lowercase: bool = False, words: PlainWords | None = None
+) -> CorpusScore:
+    """sacreBLEU (Post 2018) on detokenised text; mixed case unless told otherwise.
+
+    Its tokenizer is 13a, for scripts without spaces another one (`plain_words`), or as asked: the signature names it.
+    """
+    return _score(_metric(words or plain_words(references), lowercase=lowercase), hypotheses, references)
 
 
 def tokenised_bleu(
@@ -116,8 +145,10 @@ def moses_bleu(
 def bleu_of(hypotheses: Sequence[str], references: Sequence[str], *, kind: BleuKind, lowercase: bool) -> CorpusScore:
     """`bleu`, `tokenised_bleu` or `moses_bleu`."""
     match kind:
-        case "13a":
+        case "plain":
             return bleu(hypotheses, references, lowercase=lowercase)
+        case "13a" | "zh" | "char":
+            return bleu(hypotheses, references, lowercase=lowercase, words=kind)
         case "tokenised":
             return tokenised_bleu(hypotheses, references, lowercase=lowercase)
         case MosesWords():
@@ -149,15 +180,16 @@ def paired_bootstrap(
     *,
     seed: int,
     num_resamples: int = 1000,
-    kind: BleuKind = "13a",
+    kind: BleuKind = "plain",
     lowercase: bool = False,
 ) -> PairedBootstrap:
     """Draws test sets of N sentences with replacement and scores both systems with `bleu_of` on each."""
     if isinstance(kind, MosesWords):
         system, baseline, references = kind.of(system), kind.of(baseline), kind.of(references)
         kind = "tokenised"
+    words = plain_words(references) if kind == "plain" else kind
     ours, theirs = (
-        _sentence_statistics(_metric(kind, lowercase=lowercase), texts, references) for texts in (system, baseline)
+        _sentence_statistics(_metric(words, lowercase=lowercase), texts, references) for texts in (system, baseline)
     )
     draws = np.random.default_rng(seed).integers(len(references), size=(num_resamples, len(references)))
     differences = np.array([_bleu_of(ours[rows]) - _bleu_of(theirs[rows]) for rows in draws])
@@ -176,14 +208,14 @@ def _score(metric: BLEU | CHRF | TER, hypotheses: Sequence[str], references: Seq
     return CorpusScore(value=float(value), signature=str(metric.get_signature()))
 
 
-def _metric(kind: Literal["13a", "tokenised"], *, lowercase: bool) -> BLEU:
-    match kind:
-        case "13a":
-            return BLEU(lowercase=lowercase)
+def _metric(words: Literal["tokenised"] | PlainWords, *, lowercase: bool) -> BLEU:
+    match words:
+        case "13a" | "zh" | "char":
+            return BLEU(tokenize=words, lowercase=lowercase)
         case "tokenised":
             return BLEU(tokenize="none", lowercase=lowercase, force=True)
         case _:
-            assert_never(kind)
+            assert_never(words)
 
 
 def _sentence_statistics(

@@ -1,11 +1,13 @@
 """The command bleu prints what the metrics give, with their signatures, and refuses files that do not fit."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from pipeline.cli import main
-from pipeline.evaluation.bleu import MosesWords, bleu, bleu_of, chrf, moses_bleu, paired_bootstrap, ter
+from pipeline.commands.options import PLAIN_WORDS
+from pipeline.evaluation.bleu import MosesWords, PlainWords, bleu, bleu_of, chrf, moses_bleu, paired_bootstrap, ter
 
 REFERENCES = ["The cat sat on the mat.", "A dog barks at night, loudly.", "It is raining in the old town today."] * 5
 CLOSE = ["The cat sat on a mat.", "a dog barks at night, loudly.", "It is raining in the town today."] * 5
@@ -97,7 +99,7 @@ def test_the_bleu_of_moses_stands_beside_the_others_and_has_a_bootstrap_of_its_o
     words = MosesWords("de", split_compounds=True)
     of_plain, of_moses = (
         paired_bootstrap(close, far, references, seed=4, num_resamples=50, kind=kind, lowercase=lowercase)
-        for kind in ("13a", words)
+        for kind in ("plain", words)
     )
     of_far = moses_bleu(far, references, language="de", split_compounds=True, lowercase=lowercase)
     assert of_moses.difference == pytest.approx(score.value - of_far.value)
@@ -105,6 +107,17 @@ def test_the_bleu_of_moses_stands_beside_the_others_and_has_a_bootstrap_of_its_o
     for line, one in ((found[-3], of_plain), (found[-1], of_moses)):
         assert line.startswith(f"  {one.difference:+.2f}, 95% interval [{one.low:+.2f}, {one.high:+.2f}], ")
     assert found[-3] != found[-1]
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("words", PLAIN_WORDS)
+def test_the_words_of_plain_text_are_those_that_were_asked_for(capsys: pytest.CaptureFixture[str], words: str) -> None:
+    code, lines, _ = run(capsys, "close", "--words", words)
+    assert code == 0 and f"tok:{words}|" in lines[1]
+
+
+def test_the_command_offers_every_tokenizer_of_plain_text() -> None:
+    assert get_args(PlainWords) == PLAIN_WORDS
 
 
 @pytest.mark.usefixtures("files")
@@ -124,6 +137,7 @@ def test_a_line_separator_inside_of_a_line_makes_no_second_line(capsys: pytest.C
     ("arguments", "message"),
     [
         (["short"], "short has 14 lines, ref has 15"),
+        (["close", "--words", "zh", "--tokenised"], "--words tokenises plain text, --tokenised takes text that is"),
         (["close", "short"], "short has 14 lines, ref has 15"),
         (["close", "--reference", "holes"], "holes, line 4: an empty reference"),
         (["none", "--reference", "none"], "none: no lines"),

@@ -4,7 +4,17 @@ import math
 
 import pytest
 
-from pipeline.evaluation.bleu import MosesWords, bleu, bleu_of, chrf, moses_bleu, paired_bootstrap, ter, tokenised_bleu
+from pipeline.evaluation.bleu import (
+    MosesWords,
+    bleu,
+    bleu_of,
+    chrf,
+    moses_bleu,
+    paired_bootstrap,
+    plain_words,
+    ter,
+    tokenised_bleu,
+)
 
 REFERENCES = ["The cat sat on the mat.", "A dog barks at night.", "It is raining in the old town today."] * 8
 CLOSE = ["The cat sat on a mat.", "A dog barks at night.", "It is raining in the town today."] * 8
@@ -47,6 +57,38 @@ def test_moses_bleu_scores_the_tokens_of_moses_and_splits_compounds_between_two_
     assert "tok:moses-de|" in whole.signature
     assert split.value == tokenised_bleu(*compounds).value
     assert split.value > whole.value
+
+
+UNSPACED = {
+    "zh": ("我喜欢吃红色的苹果、但是他不喜欢。", "我喜欢吃红苹果、但是他不喜欢。"),
+    "char": ("私は赤いりんごが好きですが、彼は嫌いです。", "私は赤いりんごが好きだが、彼は嫌いです。"),
+}
+
+
+@pytest.mark.parametrize("words", UNSPACED)
+def test_a_script_without_spaces_is_scored_by_its_characters_since_a_sentence_is_one_word_of_13a(words: str) -> None:
+    reference, hypothesis = UNSPACED[words]
+    found = bleu([hypothesis], [reference])
+    assert f"tok:{words}|" in found.signature
+    assert 50.0 < found.value < 100.0
+    assert bleu([hypothesis], [reference], words="13a").value < 10.0
+    assert paired_bootstrap([reference], [hypothesis], [reference], seed=0, num_resamples=2).difference == (
+        pytest.approx(100.0 - found.value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("references", "words"),
+    [
+        (["Ein Wort.", "北京 heißt Peking."], "13a"),
+        (["Привет, мир", "नमस्ते दुनिया", "안녕 세상"], "13a"),
+        (["ภาษาไทยไม่มีช่องว่าง"], "char"),
+        (["他说“ありがとう”、然后离开了这个安静的小城市、再也没有回来过、我们都很想念他、每天都在等他的消息。"], "zh"),
+        (["12 + 3 = 15"], "13a"),
+    ],
+)
+def test_the_words_of_plain_text_are_chosen_by_the_script_of_the_references(references: list[str], words: str) -> None:
+    assert plain_words(references) == words
 
 
 def test_case_counts_unless_lowercased() -> None:
@@ -98,7 +140,10 @@ def test_moses_bleu_of_a_language_without_rules_is_refused() -> None:
 
 def test_each_kind_of_words_has_its_bleu() -> None:
     hypotheses, references = ["A well-made cat, now."] * 2, ["A well-done cat, now."] * 2
-    assert bleu_of(hypotheses, references, kind="13a", lowercase=False) == bleu(hypotheses, references)
+    assert bleu_of(hypotheses, references, kind="plain", lowercase=False) == bleu(hypotheses, references)
+    assert bleu_of(hypotheses, references, kind="char", lowercase=True) == bleu(
+        hypotheses, references, lowercase=True, words="char"
+    )
     assert bleu_of(hypotheses, references, kind="tokenised", lowercase=True) == tokenised_bleu(
         hypotheses, references, lowercase=True
     )
