@@ -43,7 +43,8 @@ from benchmarks.shared.sentences import TEST, generated_sentences, read_lines
 from pipeline.decoding.beam import Stop
 from pipeline.models.huggingface.marian import is_marian
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
-from pipeline.stages.translation import SearchConfig, Translator, open_translator, save_translator
+from pipeline.stages.translation import SearchConfig, Translator
+from pipeline.stages.translator_folder import open_translator, save_translator
 from pipeline.text.forms import MosesText
 from pipeline.text.training import train_translation_bpe
 

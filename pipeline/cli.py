@@ -128,6 +128,7 @@ def _translate(options: argparse.Namespace) -> int:
         {name: getattr(options, option) for name, option in SEARCH.items()},
         batch_tokens=options.batch_tokens,
     )
+    wish.check_beam(translator.search.beam_size)
     if options.attention:
         translating.check_attention(options.attention, translator)
     tally = translating.Tally()

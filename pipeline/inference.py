@@ -33,7 +33,8 @@ from pipeline.stages.answering import Answerer, open_answerer
 from pipeline.stages.both_ways import both_ways_loss
 from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.stages.handover import open_gpt, open_reward
-from pipeline.stages.translation import Translator, open_translator
+from pipeline.stages.translation import Translator
+from pipeline.stages.translator_folder import open_translator
 from pipeline.stages.word_folder import open_words
 from pipeline.text.chat import ChatRole, encode_conversation, encode_turn
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer, reading_length

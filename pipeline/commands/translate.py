@@ -19,7 +19,8 @@ from pipeline.kinds import kind_of
 from pipeline.progress import progress
 from pipeline.report.attention_picture import FORMATS, Panel, save_attention_picture
 from pipeline.stages.source_weights import attention_map, has_attention
-from pipeline.stages.translation import DrawConfig, SearchConfig, Translation, Translator, open_ensemble
+from pipeline.stages.translation import DrawConfig, SearchConfig, Translation, Translator
+from pipeline.stages.translator_folder import open_ensemble
 from pipeline.text.forms import out_of_form
 from pipeline.text.unknown import unknown_characters
 
@@ -46,6 +47,14 @@ class Wish:
             raise ValueError(f"--n-best: found {self.num_best}, allowed is 1 or more")
         if self.lines_at_once < 1:
             raise ValueError(f"--lines-at-once: found {self.lines_at_once}, allowed is 1 or more")
+
+    def check_beam(self, beam_size: int) -> None:
+        """ValueError for more translations of a line than a search of this width has; of draws there are any number."""
+        if self.draw is None and self.num_best > beam_size:
+            raise ValueError(
+                f"--n-best: found {self.num_best}, allowed is at most the width of the search, {beam_size}: a larger "
+                "--beam finds more"
+            )
 
 
 @dataclass
@@ -175,7 +184,7 @@ def check_lengths(translator: Translator, lines: Iterable[str], wish: Wish) -> N
 
 def check_attention(path: Path, translator: Translator) -> None:
     """ValueError for a model that attends to nothing: said before anything is translated."""
-    if not all(has_attention(model) for model in (translator.model, *translator.others)):
+    if not all(has_attention(model) for model in translator.models):
         raise ValueError(f"{path}: a model without attention gives its sources no weights, so there is nothing to draw")
 
 
@@ -204,10 +213,8 @@ def draw_attention(path: Path, translator: Translator, tally: Tally) -> None:
         _log.warning("%s: shows the first %d lines, and not %d more", path, _MOST_PANELS, tally.num_undrawn)
     panels = []
     for text, translation in tally.examples:
-        models = (translator.model, *translator.others)
-        maps = [attention_map(replace(translator, model=one, others=()), text, translation) for one in models]
-        mean = torch.stack([one.weights for one in maps]).mean(0)
-        panels.append(Panel(maps[0].src_tokens, maps[0].tgt_tokens, mean.numpy()))
+        found = attention_map(translator, text, translation)
+        panels.append(Panel(found.src_tokens, found.tgt_tokens, found.weights.numpy()))
     with replacing(path) as temporary:
         save_attention_picture(temporary, panels)
 

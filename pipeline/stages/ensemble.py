@@ -15,8 +15,9 @@ from pipeline.config import Config, load
 from pipeline.data.prepared import read_pairs
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
-from pipeline.stages.translation import SearchConfig, open_ensemble
+from pipeline.stages.translation import SearchConfig
 from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, refuse_empty_references
+from pipeline.stages.translator_folder import open_ensemble
 from pipeline.text.forms import load_form
 
 

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.models.attention import CrossAttention, KeyValueCache
@@ -34,23 +35,29 @@ class AttentionMap:
 
 @torch.no_grad()
 def attention_map(translator: Translator, text: str, translation: Translation) -> AttentionMap:
-    """The weights behind one translation. ValueError for a model without attention."""
-    model, tokenizer = translator.model, translator.tokenizer
+    """The weights behind one translation, of an ensemble the mean. ValueError for a model without attention."""
+    tokenizer = translator.tokenizer
+    (source,) = translator.encode([text], too_long="cut")
+    of_models = [_weights(model, tokenizer.bos_id, source, translation) for model in translator.models]
+    return AttentionMap(
+        src_tokens=tuple(tokenizer.tokens(source.tolist())),
+        tgt_tokens=tuple(tokenizer.tokens([*translation.tokens, tokenizer.eos_id])),
+        weights=torch.stack(of_models).mean(0),
+    )
+
+
+def _weights(
+    model: Seq2Seq | Recurrent, bos: int, source: Int[np.ndarray, "S"], translation: Translation
+) -> Float[Tensor, "T S"]:
     if not has_attention(model):
         raise ValueError("a model without attention gives its sources no weights")
-    (source,) = translator.encode([text], too_long="cut")
     src = torch.from_numpy(source)[None]
-    tgt = torch.tensor([[tokenizer.bos_id, *translation.tokens]])
+    tgt = torch.tensor([[bos, *translation.tokens]])
     device = next(model.parameters()).device
     with _recorded(model) as weights:
         model(src.to(device), torch.ones_like(src, dtype=torch.bool).to(device), tgt.to(device))
     # Layers attend one after the other, each to all targets; with input feeding the targets come one after the other.
-    stacked = torch.cat(weights, dim=1).view(-1, tgt.size(1), src.size(1))
-    return AttentionMap(
-        src_tokens=tuple(tokenizer.tokens(source.tolist())),
-        tgt_tokens=tuple(tokenizer.tokens([*translation.tokens, tokenizer.eos_id])),
-        weights=stacked.mean(0).cpu(),
-    )
+    return torch.cat(weights, dim=1).view(-1, tgt.size(1), src.size(1)).mean(0).cpu()
 
 
 def has_attention(model: Seq2Seq | Recurrent) -> bool:

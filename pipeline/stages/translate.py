@@ -38,8 +38,9 @@ from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
 from pipeline.stages.selection import Selection, SelectionConfig
 from pipeline.stages.training import fit
-from pipeline.stages.translation import SearchConfig, Translator, save_translator
+from pipeline.stages.translation import SearchConfig, Translator
 from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, refuse_empty_references
+from pipeline.stages.translator_folder import save_translator
 from pipeline.stages.validation_bleu import ValidationBleu
 from pipeline.text.forms import load_form
 from pipeline.text.tokenizer import load_tokenizer

@@ -1,13 +1,11 @@
-"""Translating texts with a model: the search, and the folder that holds model, tokenizer and settings of the search.
+"""Translating texts with a model: the search in batches, whose folder is `translator_folder.py`.
 
 Shared by the stage translate and by whatever opens its folder later. What is found for a text does not depend on the
 texts beside it. Legend: B texts of a batch, S source length with EOS.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,7 +14,6 @@ from jaxtyping import Int
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from pipeline.artifacts import CONFIG, load_model, publish, read_json, save_model, write_json
 from pipeline.config import ByTokens, Config
 from pipeline.data.batches import Sizes
 from pipeline.data.cleaning import clean_line
@@ -27,25 +24,13 @@ from pipeline.decoding.ensemble import Ensemble, EnsembleState, Member
 from pipeline.decoding.protocol import StepModel
 from pipeline.decoding.sampling import uniforms
 from pipeline.decoding.target_sampling import sample_targets
-from pipeline.models.huggingface.marian import (
-    GNMT_PENALTY,
-    is_marian,
-    marian_generation_settings,
-    translation_from_huggingface,
-    translation_to_huggingface,
-)
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.seq2seq import Seq2Seq
 from pipeline.progress import progress
-from pipeline.text.forms import PLAIN, MosesText, PlainText, into_form, load_form, out_of_form, save_form
-from pipeline.text.tokenizer import TOKENIZER, Tokenizer, load_tokenizer
+from pipeline.text.forms import PLAIN, MosesText, PlainText, into_form, out_of_form
+from pipeline.text.tokenizer import Tokenizer
 from pipeline.workers import side_by_side
 
-_log = logging.getLogger(__name__)
-
-GENERATION = "generation_config.json"
-TOKENIZER_HASH = "tokenizer_hash"
-"""The key of config.json for the hash of the tokenizer whose ids the model knows."""
 _TOKENS_PER_BATCH = 2048
 
 
@@ -118,9 +103,14 @@ class Translator:
     """Tokens of the sources, padded ones too, that are searched together; more of them where one text has more."""
 
     @property
+    def models(self) -> tuple[Seq2Seq | Recurrent, ...]:
+        """All that decide: one, or those of an ensemble."""
+        return (self.model, *self.others)
+
+    @property
     def longest_text(self) -> int:
         """The most tokens of a text, EOS not counted."""
-        return min(model.config.max_length for model in (self.model, *self.others)) - 1
+        return min(model.config.max_length for model in self.models) - 1
 
     @property
     def suppressed(self) -> tuple[int, ...]:
@@ -271,7 +261,7 @@ class Translator:
             yield from map(translated, batches)
 
     def _start(self, sources: Sequence[Int[np.ndarray, "_"]]) -> "_Start":
-        models = (self.model, *self.others)
+        models = self.models
         assert not any(model.training for model in models), "dropout would act in the search"
         device = next(self.model.parameters()).device
         src = pad_ids(sources, self.tokenizer.pad_id).to(device)
@@ -307,75 +297,3 @@ class _Start:
     state: Any
     limits: Int[Tensor, "B"]
     """Longest translation of each source in tokens, EOS included."""
-
-
-def save_translator(folder: Path, translator: Translator) -> None:
-    """Publishes a model folder in Hugging Face layout, with the settings of the search in generation_config.json."""
-    assert not translator.others, "a folder holds one model"
-    model, search = translator.model, translator.search
-    settings = marian_generation_settings(
-        model.config,
-        num_beams=search.beam_size,
-        normalisation=search.normalisation,
-        length_penalty=search.length_penalty,
-        suppressed=translator.suppressed,
-    )
-    if search.normalisation == "gnmt" and search.beam_size > 1 and is_marian(model.config):
-        _log.warning(
-            "%s: this search divides by ((5 + n) / 6) ** %g, GNMT's penalty, and transformers knows only "
-            "n ** length_penalty: %s names ours %s, and transformers searches with its own default",
-            folder,
-            search.length_penalty,
-            GENERATION,
-            GNMT_PENALTY,
-        )
-    own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens, "stop": search.stop}
-    config, state = translation_to_huggingface(model)
-    with publish(folder) as temporary:
-        save_model(temporary, config | {TOKENIZER_HASH: translator.tokenizer.hash}, state)
-        translator.tokenizer.save(temporary)
-        write_json(temporary / GENERATION, settings | own)
-        save_form(temporary, translator.form)
-
-
-def open_translator(folder: Path) -> Translator:
-    """The translator in a folder, ours or a published Marian's; ValueError names the folder and what is wrong."""
-    found = load_model(folder)
-    try:
-        model = translation_from_huggingface(found.config, found.state)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
-    tokenizer = load_tokenizer(folder)
-    tokenizer.check_fits(model.config.vocab_size, folder)
-    if tokenizer.pad_id != model.config.vocab_size - 1:
-        raise ValueError(
-            f"{folder}: the tokenizer does not fit the model: its pad id is {tokenizer.pad_id}, "
-            f"the model's is its last row, {model.config.vocab_size - 1}"
-        )
-    if found.config.get(TOKENIZER_HASH, tokenizer.hash) != tokenizer.hash:
-        raise ValueError(
-            f"{folder / TOKENIZER}: not the tokenizer of this model, whose {TOKENIZER_HASH} is in {folder / CONFIG}: "
-            "its ids may mean other tokens. Put back the files of the tokenizer that the model was trained with; only "
-            f"where you know that the ids are the same, take the key out of {CONFIG}"
-        )
-    settings = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
-    search = SearchConfig(
-        beam_size=settings.get("num_beams", 4),
-        normalisation=settings.get("normalisation", "length"),
-        length_penalty=settings.get(GNMT_PENALTY, settings.get("length_penalty", 1.0)),
-        max_extra_tokens=settings.get("max_extra_tokens", 50),
-        stop=settings.get("stop", "settled"),
-    )
-    return Translator(model.eval(), tokenizer, search, load_form(folder))
-
-
-def open_ensemble(folders: Sequence[Path]) -> Translator:
-    """The translators of several folders as one, which searches as the first recommends.
-
-    ValueError names two folders whose tokenizers differ: their models do not mean the same by the same token.
-    """
-    first, *rest = [open_translator(folder) for folder in folders]
-    for folder, other in zip(folders[1:], rest, strict=True):
-        if (other.tokenizer.hash, other.form) != (first.tokenizer.hash, first.form):
-            raise ValueError(f"{folder}: its tokenizer is not that of {folders[0]}: an ensemble shares one tokenizer")
-    return replace(first, others=tuple(other.model for other in rest))

@@ -65,7 +65,12 @@ def evaluate(
                 len(test),
                 translator.longest_text,
             )
-        metrics["test"] = {"num_pairs": len(test), "num_src_too_long": num_too_long}
+        num_at_limit = sum(one.at_limit for one in found)
+        if num_at_limit:
+            _log.warning(
+                "%d of %d test translations are as long as allowed, and may lack their ends", num_at_limit, len(test)
+            )
+        metrics["test"] = {"num_pairs": len(test), "num_src_too_long": num_too_long, "num_at_limit": num_at_limit}
     texts = [one.text for one in on_valid]
     metrics["valid"] = {name: score.value for name, score in scored(texts, valid, translator.form).items()}
     return Evaluation(

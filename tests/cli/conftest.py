@@ -29,7 +29,8 @@ from pipeline.models.text_encoders import (
     TextPooler,
 )
 from pipeline.stages.handover import save_gpt, save_reward
-from pipeline.stages.translation import SearchConfig, Translator, save_translator
+from pipeline.stages.translation import SearchConfig, Translator
+from pipeline.stages.translator_folder import save_translator
 from pipeline.stages.word_folder import save_words
 from pipeline.text.forms import PLAIN, MosesText, PlainText
 from pipeline.text.tokenizer import Tokenizer

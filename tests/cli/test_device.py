@@ -24,7 +24,8 @@ from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller
 from pipeline.stages.answering import Answerer
 from pipeline.stages.generation import GreedyConfig
-from pipeline.stages.translation import Translator, open_ensemble
+from pipeline.stages.translation import Translator
+from pipeline.stages.translator_folder import open_ensemble
 from tests.cli.test_cli import GREEDY, run
 
 COMMANDS = {

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, MarianMTModel
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.cli import main
-from pipeline.stages.translation import open_translator, save_translator
+from pipeline.stages.translator_folder import open_translator, save_translator
 from pipeline.text.tokenizer import load_tokenizer
 from pipeline.text.training import train_translation_bpe
 from tests.cli.conftest import TEXTS
@@ -26,7 +26,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--n-best", "3", "x"], "num_best must be in 1..beam_size, found 3 with beam_size 2"),
+        (["--n-best", "3", "x"], "--n-best: found 3, allowed is at most the width of the search, 2"),
+        (["--n-best", "5", "--beam", "4", "x"], "--n-best: found 5, allowed is at most the width of the search, 4"),
         (["--n-best", "-1", "x"], "--n-best: found -1, allowed is 1 or more"),
         (["--beam", "0", "x"], "beam_size: Input should be greater than 0, found 0"),
         (["--length-penalty", "-1", "x"], "length_penalty: Input should be greater than or equal to 0, found -1.0"),
@@ -112,6 +113,24 @@ def test_a_model_whose_own_search_is_greedy_takes_no_setting_that_greedy_search_
     expected = [greedy.translate(["a dog"])[0].text]
     assert run(capsys, "--model", str(tmp_path / "greedy"), "a dog")[:2] == (0, expected)
     assert run(capsys, "--model", str(tmp_path / "greedy"), "--beam", "2", "--stop", "filled", "a dog")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("num_beams", 0, "Input should be greater than 0, found 0"),
+        ("length_penalty", -1, "Input should be greater than or equal to 0, found -1"),
+        ("stop", "never", "Input should be 'proven', 'settled', 'likely' or 'filled', found 'never'"),
+    ],
+)
+def test_a_setting_that_the_search_cannot_have_is_named_with_its_file_and_its_key_there(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: object, message: str
+) -> None:
+    shutil.copytree(inside / FOLDER / "transformer", tmp_path / "model")
+    file = tmp_path / "model/generation_config.json"
+    write_json(file, read_json(file) | {key: value})
+    code, lines, error = run(capsys, "--model", str(tmp_path / "model"), "cat")
+    assert (code, lines, error) == (2, [], f"error: {file}: {key}: {message}\n")
 
 
 @pytest.mark.parametrize("damage", ["tokenizer", "weights"])

@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.stages.source_weights import attention_map
-from pipeline.stages.translation import Translator, open_translator, save_translator
+from pipeline.stages.translation import Translator
+from pipeline.stages.translator_folder import open_translator, save_translator
 from tests.stages.test_translate import pairs, translator
 
 WHOLE = {"num_layers": 2, "dropout": {"embedding": 0.3, "memory": 0.5, "readout": 0.5}, "truncate_steps": 4}

@@ -1,6 +1,7 @@
 """The attention maps of a translation are the weights that the model gave to its source."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,3 +88,17 @@ def test_with_input_feeding_the_map_has_a_row_for_each_target_token() -> None:
     (found,) = one.translate(["amber birch river"])
     weights = attention_map(one, "amber birch river", found).weights
     assert_close(weights.sum(1), torch.ones(len(found.tokens) + 1))
+
+
+def test_the_map_of_an_ensemble_is_the_mean_of_its_models_over_what_the_shortest_of_them_reads() -> None:
+    long, short = translator("transformer"), translator("gru", max_length=8)
+    both = replace(long, others=(short.model,))
+    text = " ".join(["amber birch river"] * 5)
+    (found,) = both.translate([text], too_long="cut")
+    attention = attention_map(both, text, found)
+    assert len(attention.src_tokens) == both.longest_text + 1 == 8 < len(long.encode([text], too_long="cut")[0])
+    kept = long.tokenizer.decode(long.encode([text], too_long="cut")[0][:7].tolist())
+    of_each = [attention_map(replace(both, model=one, others=()), kept, found) for one in both.models]
+    assert {one.src_tokens for one in of_each} == {attention.src_tokens}
+    assert_close(attention.weights, (of_each[0].weights + of_each[1].weights) / 2)
+    assert not torch.allclose(of_each[0].weights, of_each[1].weights, atol=1e-3)

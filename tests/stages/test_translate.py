@@ -22,7 +22,8 @@ from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.models.recurrent import Recurrent
 from pipeline.stages.tokenize import encode_pairs
 from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model, padding_share
-from pipeline.stages.translation import DrawConfig, SearchConfig, Translator, open_translator, save_translator
+from pipeline.stages.translation import DrawConfig, SearchConfig, Translator
+from pipeline.stages.translator_folder import open_translator, save_translator
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.training import train_translation_bpe
 from tests.stages import grammar

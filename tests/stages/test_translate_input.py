@@ -38,7 +38,7 @@ def test_what_is_too_long_is_left_out_of_training_and_cut_elsewhere_counted_and_
     assert "0 sources and 1 targets of 10 validation pairs have more than the 47 tokens" in log
     assert f"1 of {len(others) + 1} test sources have more than the 47 tokens that the model reads" in log
     metrics = read_json(made.root / "metrics/tiny/translate/transformer.json")
-    assert metrics["test"] == {"num_pairs": len(others) + 1, "num_src_too_long": 1}
+    assert metrics["test"].items() >= {"num_pairs": len(others) + 1, "num_src_too_long": 1}.items()
     assert (metrics["training"]["num_pairs"], metrics["training"]["num_tgt_too_long"]) == (78, 2)
     assert (metrics["valid"]["num_pairs"], metrics["valid"]["num_tgt_too_long"]) == (10, 1)
 

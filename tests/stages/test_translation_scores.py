@@ -1,12 +1,15 @@
 """What translations of a test set are worth, in both conventions."""
 
 import pytest
+import torch
 
 from pipeline.data.records import Pair
 from pipeline.evaluation.bleu import bleu, tokenised_bleu
 from pipeline.stages.translation import Translation
-from pipeline.stages.translation_scores import MosesBleuConfig, scored, scores
+from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, scored, scores
 from pipeline.text.forms import PLAIN, MosesText, PlainText
+from tests.stages.test_translate import pairs as circle
+from tests.stages.test_translate import translator
 
 MOSES = MosesText(kind="moses", src="en", tgt="de", lowercase=True)
 TOKENS = ["ein mann , der läuft .", "zwei hunde & quot ; spielen am strand .", "eine frau im roten kleid ."]
@@ -64,3 +67,20 @@ def test_the_bootstrap_compares_the_two_bleu_that_stand_beside_it(form: PlainTex
     bleu = result["bleu"]
     assert bleu["beam"] != bleu["greedy"]
     assert result["beam_over_greedy"]["difference"] == pytest.approx(bleu["beam"] - bleu["greedy"])
+
+
+@pytest.mark.parametrize("preference", [2.0, 6.0])
+def test_test_translations_as_long_as_allowed_are_counted_and_told(
+    preference: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The more it prefers to end, the fewer sentences of this model with random weights go on and on."""
+    one = translator("transformer")
+    with torch.no_grad():
+        one.model.embeddings.output.bias[one.tokenizer.eos_id] = preference
+    test = circle(range(90, 110))
+    expected = sum(each.at_limit for each in one.translate([pair.src for pair in test]))
+    assert expected == 0 if preference > 2 else 0 < expected < 20
+    metrics = evaluate(one, valid=test[:3], test=test, moses=None, num_samples=1, num_attention_maps=0).metrics
+    assert metrics["test"] == {"num_pairs": 20, "num_src_too_long": 0, "num_at_limit": expected}
+    told = f"{expected} of 20 test translations are as long as allowed, and may lack their ends"
+    assert (told in caplog.text) is (expected > 0)
