@@ -4,9 +4,11 @@ python -m benchmarks.references.glue --number ID [--threads N]
 
 It reads conf/numbers/ID/finetune/TASK/SEED.yaml, and the data and the encoder that `make reproduce NUMBER=ID` fetched
 and prepared, fine-tunes BertForSequenceClassification under the Trainer once for each file, and scores the dev set with
-the same functions as our own runs. Rows are padded to the longest of their batch, as the Trainer does when it is told
-to; its default is to 128. Seconds are those of training. What is done is written after every run into the file that
-number.yaml names as its reference, and not done again.
+the same functions as our own runs. Rows of similar length are together, padded to the longest of their batch: the
+Trainer's best setting for texts; as it comes, it takes rows in random order, and scripts for GLUE pad them to 128.
+Every run is a process of its own and does what a stage of ours does: it encodes the texts, trains, scores the dev set
+and saves as often, and predicts at the end. Seconds are those of the whole process. What is done is written after every
+run into the file that number.yaml names as its reference, and not done again.
 """
 
 import os
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import ByExamples, Epochs, load
@@ -44,17 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not number.config.reference:
         raise SystemExit(f"error: {options.number}: its number.yaml names no reference")
     file = Path(number.config.reference)
-    found: dict[str, Any] = read_json(file) if file.is_file() else {"tasks": {}}
-    found |= {"source": "transformers' Trainer, dynamic padding", "machine": machine()}
+    found: dict[str, Any] = read_json(file) if file.is_file() else {"machine": machine(), "tasks": {}}
+    if found["machine"] != machine():
+        raise SystemExit(
+            f"error: {file}: its times are those of another machine, {found['machine']}, this one is {machine()}: "
+            "remove the file to begin anew here"
+        )
+    found["source"] = "transformers' Trainer, rows of similar length together"
     found["versions"] = {**versions(), "transformers": _version()}
     for path in number.deciding_runs:
         task = found["tasks"].setdefault(task_of(path), {"ours": [], "seconds": [], "seeds": []})
         config = load(path, FinetuneConfig)
         if config.training.seed in task["seeds"]:
             continue
-        assert isinstance(config.task, GlueTaskConfig)
-        (folder,) = sources(config.task, Layout.of(path))
-        score, seconds = train(config, glue_texts(folder, config.task.name), config.task.name, dynamic=True)
+        started = perf_counter()
+        score = apart(options.threads, train_file, path)
+        seconds = perf_counter() - started
         task["ours"].append(score["glue"])
         task["seconds"].append(round(seconds, 1))
         task["seeds"].append(config.training.seed)
@@ -62,10 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{task_of(path)}, seed {config.training.seed}: {score}, {seconds:.0f} s", flush=True)
 
 
+def train_file(path: Path) -> dict[str, float]:
+    """`train` with the configuration of a run and the texts that the stage prepare made for it."""
+    config = load(path, FinetuneConfig)
+    assert isinstance(config.task, GlueTaskConfig)
+    (folder,) = sources(config.task, Layout.of(path))
+    return train(config, glue_texts(folder, config.task.name), config.task.name, dynamic=True)
+
+
 def train(
     config: FinetuneConfig, texts: Mapping[str, Sequence[LabelledText]], name: GlueName, *, dynamic: bool
-) -> tuple[dict[str, float], float]:
-    """The scores on the dev set, and the seconds of training; with `dynamic`, rows of similar length are together."""
+) -> dict[str, float]:
+    """The scores on the dev set; with `dynamic`, rows of similar length are together."""
     from transformers import AutoTokenizer, BertForSequenceClassification, DataCollatorWithPadding, Trainer
 
     classes = TASKS[name].classes
@@ -88,11 +104,10 @@ def train(
             model=model,
             args=_settings(config, scratch, dynamic=dynamic),
             train_dataset=rows["train"],
+            eval_dataset=rows["valid"],
             data_collator=DataCollatorWithPadding(tokenizer),
         )
-        started = perf_counter()
         trainer.train()
-        seconds = perf_counter() - started
         predicted = trainer.predict(rows["valid"])
     # The Trainer groups these rows by length too: the labels are those in its order.
     predictions, labels = np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
@@ -100,7 +115,7 @@ def train(
         score = asdict(classification_score(predictions.argmax(-1), labels, num_classes=len(classes)))
     else:
         score = asdict(regression_score(predictions[:, 0].astype(np.float64), labels.astype(np.float64)))
-    return {**score, "glue": glue_figure(score, TASKS[name].scores)}, seconds
+    return {**score, "glue": glue_figure(score, TASKS[name].scores)}
 
 
 def _encode(
@@ -139,8 +154,11 @@ def _settings(config: FinetuneConfig, folder: str, *, dynamic: bool) -> Any:
         lr_scheduler_type="linear",
         warmup_steps=training.schedule.num_warmup_steps,
         train_sampling_strategy="group_by_length" if dynamic else "random",
-        save_strategy="no",
-        eval_strategy="no",
+        eval_strategy="steps",
+        eval_steps=training.validate_every,
+        save_strategy="steps",
+        save_steps=training.checkpoint_every,
+        save_total_limit=1,
         logging_strategy="no",
         report_to=[],
         use_cpu=True,

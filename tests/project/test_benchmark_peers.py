@@ -3,20 +3,23 @@
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from benchmarks import classify_texts, finetune_training, translate_training
 from benchmarks.references import glue
 from benchmarks.shared import task
 from benchmarks.shared.joeynmt import batch_size_for, mean_targets, num_batches
 from benchmarks.translate_decoding import Ids, Side, Translate, turn
-from pipeline.artifacts import save_model
+from pipeline.artifacts import read_json, save_model, write_json
 from pipeline.data.classification import LabelledText, SequenceExamples
 from pipeline.data.glue import TASKS, GlueName
+from pipeline.data.records import Labelled, write_records
 from pipeline.data.translation import TokenRows, TranslationExamples
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface
@@ -88,8 +91,8 @@ def test_the_reference_of_glue_trains_from_our_folder_and_is_scored(
         LabelledText(line, line if task.is_pair else None, task.classes[i % 2] if task.classes else str(i), where="")
         for i, line in enumerate(LINES)
     ]
-    found, seconds = glue.train(config, {"train": rows, "valid": rows}, name, dynamic=dynamic)
-    assert found.keys() == scores | {"glue"} and seconds > 0
+    found = glue.train(config, {"train": rows, "valid": rows}, name, dynamic=dynamic)
+    assert found.keys() == scores | {"glue"}
     assert found["glue"] == pytest.approx(100 * sum(found[one] for one in task.scores) / len(task.scores))
 
 
@@ -102,8 +105,38 @@ def test_what_the_reference_has_learned_it_says_of_the_same_rows(dynamic: bool, 
         LabelledText(f"the {('old', 'new')[i % 2]} {'sea ' * (i * 5 % 9)}", None, classes[i % 2], where="")
         for i in range(48)
     ]
-    found, _ = glue.train(config, {"train": rows, "valid": rows}, "SST-2", dynamic=dynamic)
+    found = glue.train(config, {"train": rows, "valid": rows}, "SST-2", dynamic=dynamic)
     assert found["accuracy"] >= 0.9
+
+
+def test_the_reference_of_glue_times_a_whole_process_and_refuses_a_file_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("conf/numbers/mine/finetune/SST-2/seed-1.yaml")
+    path.parent.mkdir(parents=True)
+    config = reference_config(tmp_path / "encoder", "SST-2", num_epochs=1, lr=1e-3)
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    folder = Path("runs/mine/data/prepared/tasks/SST-2")
+    folder.mkdir(parents=True)
+    write_json(folder / "task.json", {"kind": "glue", "name": "SST-2"})
+    for split in ("train", "valid"):
+        labels = TASKS["SST-2"].classes
+        write_records(
+            folder / f"{split}.jsonl", [Labelled(str(i), line, None, labels[i % 2]) for i, line in enumerate(LINES)]
+        )
+    number = SimpleNamespace(config=SimpleNamespace(reference="reference.json"), deciding_runs=[path])
+    monkeypatch.setattr(glue, "open_number", lambda *_: number)
+    glue.main(["--number", "mine", "--threads", "1"])
+    found = read_json(Path("reference.json"))
+    task = found["tasks"]["SST-2"]
+    assert task["seeds"] == [1] and 0 <= task["ours"][0] <= 100
+    assert task["seconds"][0] > 2, "imports alone take as long: those of the process are among its seconds"
+    glue.main(["--number", "mine", "--threads", "1"])
+    assert read_json(Path("reference.json"))["tasks"] == found["tasks"]
+    write_json(Path("reference.json"), found | {"machine": {"processor": "another"}})
+    with pytest.raises(SystemExit, match=r"reference\.json: its times are those of another machine, .*'another'"):
+        glue.main(["--number", "mine", "--threads", "1"])
 
 
 def test_the_reference_of_glue_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
