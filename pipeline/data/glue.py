@@ -6,6 +6,7 @@ their classes, whatever the files write for them; what the leaderboard wants is 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -168,10 +169,13 @@ def index_of(example: str, split: str) -> str:
 
 
 def _below(folder: Path, file: str) -> Path | None:
-    """The file in the folder or in one below it; ValueError where there are several."""
+    """The file in the folder or in one below it; ValueError where there are several that differ.
+
+    Copies are one: some archives of MNLI hold the diagnostic set, which is also given out in a folder of its own.
+    """
     paths = sorted(path for path in folder.rglob(file) if path.is_file())
-    if len(paths) > 1:
-        raise ValueError(f"{folder}: expected one {file}, found {', '.join(map(str, paths))}")
+    if any(not cmp(paths[0], path, shallow=False) for path in paths[1:]):
+        raise ValueError(f"{folder}: expected one {file}, found {', '.join(map(str, paths))}, which differ")
     return paths[0] if paths else None
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -134,15 +135,14 @@ class TextTask:
         found = answers.by_split
         scored = [split for split in found if is_labelled(self.texts[split])]
         main = "test" if "test" in scored and not self.target.glue else "valid"
-        results = {split: self._score(found[split], split) for split in scored}
-        figures = [
-            one["score"]["glue"] for split, one in results.items() if self.target.glue and split.startswith(main)
-        ]
+        by_words = self._by_words(scored)
+        results = {split: self._score(found[split], by_words[split], split) for split in scored}
+        # MNLI is scored on two sets, whose mean counts.
+        counted = [one for split, one in results.items() if self.target.glue and split.startswith(main)]
         return Evaluation(
             metrics={
                 **by_split(results, main),
-                # MNLI is scored on two sets, whose mean counts.
-                **({"glue": sum(figures) / len(figures)} if figures else {}),
+                **(_means(counted) if counted else {}),
                 **notes_on_words(self._words("train")),
             },
             samples=[
@@ -158,18 +158,25 @@ class TextTask:
             },
         )
 
-    def _score(self, predictions: np.ndarray, split: str) -> dict[str, Any]:
+    def _by_words(self, splits: Sequence[str]) -> dict[str, np.ndarray]:
+        """What a bag of words, fitted once, says of some splits."""
+        known, asked = self._words("train"), {split: self._words(split) for split in splits}
+        every = [text for texts in asked.values() for text in texts]
+        if self.target.classes:
+            said: np.ndarray = bag_of_words_classes(known, self.train.labels, every)
+        else:
+            said = bag_of_words_values(known, self.train.labels.astype(np.float64), every)
+        ends = np.cumsum([len(texts) for texts in asked.values()])
+        return dict(zip(asked, np.split(said, ends[:-1]), strict=True))
+
+    def _score(self, predictions: np.ndarray, by_words: np.ndarray, split: str) -> dict[str, Any]:
         """The model's scores beside those of a bag of words, and of the majority class where there are classes."""
-        known, asked = (self._words(name) for name in ("train", split))
         labels, train_labels = self.examples[split].labels, self.train.labels
         scores: dict[str, Mapping[str, float]] = {"score": self._scores(predictions, labels)}
         if self.target.classes:
             num_classes = len(self.target.classes)
             scores["majority"] = asdict(majority_score(train_labels, labels, num_classes=num_classes))
-            words = bag_of_words_classes(known, train_labels, asked)
-        else:
-            words = bag_of_words_values(known, train_labels.astype(np.float64), asked)
-        scores["bag_of_words"] = self._scores(words, labels)
+        scores["bag_of_words"] = self._scores(by_words, labels)
         if self.target.glue:
             reported = reported_scores(self.target.glue, split)
             scores = {name: {**one, "glue": glue_figure(one, reported)} for name, one in scores.items()}
@@ -203,6 +210,15 @@ class TextTask:
             rows = (f"{i}\t{text.label}\t{said}\n" for i, text, said in zip(indices, texts, answers, strict=True))
             files[f"{split}.tsv"] = "index\tlabel\tprediction\n" + "".join(rows)
         return files
+
+
+def _means(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The benchmark's figure over the sets that count, and those of the baselines over the same ones."""
+    beside = results[0]["baselines"]
+    return {
+        "glue": fmean(one["score"]["glue"] for one in results),
+        "glue_baselines": {name: fmean(one["baselines"][name]["glue"] for one in results) for name in beside},
+    }
 
 
 def open_texts(

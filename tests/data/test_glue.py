@@ -119,6 +119,20 @@ def test_rows_of_the_hub_are_the_same_examples_and_minus_one_is_a_hidden_label(n
             assert one.label == LABELS[name][1]
 
 
+def test_copies_of_the_diagnostic_set_are_one_and_others_are_named(tmp_path: Path) -> None:
+    """Some archives of MNLI hold it, and the usual scripts load it into a folder of its own as well."""
+    folder = tmp_path / "MNLI"
+    official(folder, "MNLI")
+    text = "index\tsentence1\tsentence2\n0\tone\ttwo\n"
+    (folder / "diagnostic").mkdir()
+    for path in (folder / "diagnostic.tsv", folder / "diagnostic/diagnostic.tsv"):
+        path.write_text(text)
+    assert [one.text for one in read_glue(folder, "MNLI")["diagnostic"].examples] == ["one"]
+    (folder / "diagnostic/diagnostic.tsv").write_text(text.replace("two", "six"))
+    with pytest.raises(ValueError, match=r"expected one diagnostic.tsv, found .*/diagnostic/diagnostic.tsv, which d"):
+        read_glue(folder, "MNLI")
+
+
 def test_labels_that_the_hub_shows_in_a_test_set_are_kept(tmp_path: Path) -> None:
     """MRPC's, whose test set was published with them before the benchmark was."""
     for split, labels in {"train": [1, 0], "validation": [1], "test": [0, 1]}.items():

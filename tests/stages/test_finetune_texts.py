@@ -15,6 +15,7 @@ from pipeline.config import load
 from pipeline.data.classification import LabelledText
 from pipeline.data.records import Labelled, write_records
 from pipeline.data.tasks import TASK
+from pipeline.evaluation.bag_of_words import bag_of_words_classes
 from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.inference import Classifier, open_model
 from pipeline.stages.finetune import FinetuneConfig, glue_texts
@@ -172,6 +173,24 @@ def test_a_pair_task_is_learned_and_scored_on_dev_where_the_test_set_is_hidden(w
     mismatched = found["others"]["valid_mismatched"]["score"]["accuracy"]
     assert mismatched < found["score"]["accuracy"]
     assert found["glue"] == pytest.approx(50 * (found["score"]["accuracy"] + mismatched))
+
+
+def test_the_baselines_of_a_task_of_two_sets_are_the_means_over_the_same_sets(workspace: Path) -> None:
+    found = metrics(workspace, "mnli")
+    matched, mismatched = found["baselines"], found["others"]["valid_mismatched"]["baselines"]
+    assert found["glue_baselines"].keys() == {"majority", "bag_of_words"} == matched.keys()
+    for name, mean in found["glue_baselines"].items():
+        assert mean == pytest.approx((matched[name]["glue"] + mismatched[name]["glue"]) / 2)
+    assert matched["bag_of_words"] != mismatched["bag_of_words"]
+
+
+def test_a_bag_of_words_that_is_fitted_once_says_of_each_set_what_it_says_of_it_alone(workspace: Path) -> None:
+    found = metrics(workspace, "mnli")["others"]["valid_mismatched"]["baselines"]["bag_of_words"]
+    known, asked = (pairs(split, SPLITS[split]) for split in ("train", "valid_mismatched"))
+    words, wanted = ([f"{one.text} {one.second}" for one in rows] for rows in (known, asked))
+    labels, truth = (np.array([MNLI_CLASSES.index(one.label) for one in rows]) for rows in (known, asked))
+    said = bag_of_words_classes(words, labels, wanted)
+    assert found["accuracy"] == pytest.approx(float((said == truth).mean()))
 
 
 def test_the_scores_are_those_of_the_answers_that_are_written(workspace: Path) -> None:
