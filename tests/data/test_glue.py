@@ -129,7 +129,7 @@ def test_copies_of_the_diagnostic_set_are_one_and_others_are_named(tmp_path: Pat
         path.write_text(text)
     assert [one.text for one in read_glue(folder, "MNLI")["diagnostic"].examples] == ["one"]
     (folder / "diagnostic/diagnostic.tsv").write_text(text.replace("two", "six"))
-    with pytest.raises(ValueError, match=r"expected one diagnostic.tsv, found .*/diagnostic/diagnostic.tsv, which d"):
+    with pytest.raises(ValueError, match=r"expected one diagnostic.tsv, found .*/MNLI/diagnostic.tsv, which differ"):
         read_glue(folder, "MNLI")
 
 
