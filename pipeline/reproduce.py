@@ -7,15 +7,12 @@ before it has changed; one that is cut off goes on from its checkpoint. The time
 import argparse
 import hashlib
 import os
-import platform
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from itertools import groupby
 from pathlib import Path
 
@@ -23,32 +20,13 @@ from pipeline.artifacts import read_json, write_json
 from pipeline.config import load
 from pipeline.data.sources import GIVEN, FetchConfig
 from pipeline.layout import Layout
-from pipeline.numbers.made import NO_RUNTIME, Made
+from pipeline.numbers.made import Made, machine, versions
 from pipeline.numbers.number import Number, all_numbers, open_number
 from pipeline.numbers.report import read_reports, write_report
 from pipeline.numbers.stages import stage_of
 from pipeline.numbers.table import order, shown, write_readme
-from pipeline.processes import allowed_threads
 from pipeline.provenance import content_hash, module_sources
 
-ORDER = (
-    "fetch",
-    "prepare",
-    "tokenize",
-    "word_vectors",
-    "pretrain_bert",
-    "pretrain_gpt",
-    "pretrain_bilm",
-    "finetune",
-    "translate",
-    "ensemble",
-    "sft",
-    "reward",
-    "reference",
-    "dpo",
-    "ppo",
-)
-_PACKAGES = ("torch", "lightning", "deepspeed", "tokenizers", "sacrebleu", "sacremoses")
 _SECONDS_BETWEEN_NOTES = 10.0
 
 
@@ -71,7 +49,7 @@ def main(arguments: list[str]) -> int:
             return 0
         if options.data:
             os.environ[GIVEN] = str(Path(options.data).absolute())
-        return reproduce(open_number(options.number, ORDER), run_stage, only=options.run)
+        return reproduce(open_number(options.number), run_stage, only=options.run)
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -82,7 +60,7 @@ def overview() -> str:
     ours = {report["id"]: report for report in read_reports()}
     lines = ["make reproduce NUMBER=ID DATA=FOLDER, with one of"]
     for name in all_numbers():
-        number = open_number(name, ORDER)
+        number = open_number(name)
         config = number.config
         found = f"ours {shown(ours[name]['mean'])}" if name in ours else "not run yet"
         runs = f"{len(number.runs)} run{'s' if len(number.runs) > 1 else ''}"
@@ -223,34 +201,6 @@ def run_stage(path: Path, keep: Callable[[float], None]) -> int:
         keep(time.monotonic() - started)
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-
-
-def versions() -> dict[str, str]:
-    """What the figures were measured with; deepspeed is not installed everywhere."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def machine() -> dict[str, int | str]:
-    """What the seconds were measured on: the processor, how many, the threads that a process may use of them, and the
-    runtime that was asked for.
-    """
-    cpus = os.cpu_count() or 1
-    threads = min(cpus, allowed_threads() or cpus)
-    runtime = os.environ.get("PIPELINE_RUNTIME") or NO_RUNTIME
-    return {"processor": _processor(), "cpus": cpus, "threads": threads, "runtime": runtime}
-
-
-def _processor() -> str:
-    """The name of the processor as Linux has it, or the kind of machine."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    fields = {"vendor_id", "cpu family", "model", "model name"}
-    found = [line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() in fields]
-    return " ".join(found[: len(fields)]) or platform.machine()
 
 
 if __name__ == "__main__":

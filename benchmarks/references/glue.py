@@ -30,9 +30,9 @@ from pipeline.data.classification import LabelledText
 from pipeline.data.glue import TASKS, GlueName
 from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.layout import Layout
+from pipeline.numbers.made import machine, versions
 from pipeline.numbers.number import open_number
 from pipeline.numbers.tasks import task_of
-from pipeline.reproduce import ORDER, machine, versions
 from pipeline.stages.finetune import FinetuneConfig, GlueTaskConfig, glue_texts, sources
 from pipeline.stages.finetune_texts import glue_figure
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = choices.parse_args(arguments)
     torch.set_num_threads(options.threads)
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
-    number = open_number(options.number, ORDER)
+    number = open_number(options.number)
     if not number.config.reference:
         raise SystemExit(f"error: {options.number}: its number.yaml names no reference")
     file = Path(number.config.reference)

@@ -1,6 +1,6 @@
 """A published number that we reproduce: what conf/numbers/ID/number.yaml says of it, and the stages that make it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Config, load
 from pipeline.layout import Layout
-from pipeline.numbers.stages import check_tasks, in_order_of_work, read_by, stage_of
+from pipeline.numbers.stages import ORDER, check_tasks, in_order_of_work, read_by, stage_of
 from pipeline.numbers.tasks import KEY, Goals, TaskFigures, bystanders, task_of
 
 CONFIGURATIONS = Path("conf/numbers")
@@ -114,8 +114,8 @@ def all_numbers() -> list[str]:
     return sorted(path.parent.name for path in CONFIGURATIONS.glob("*/number.yaml"))
 
 
-def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] = ()) -> Number:
-    """Reads one number, its stages sorted by `order`, and those that it needs.
+def open_number(name: str, *, needed_by: tuple[str, ...] = ()) -> Number:
+    """Reads one number, its stages in the order of the chain, and those that it needs.
 
     ValueError for an unknown id, a file of no stage, numbers that need each other, and one that cannot be above the
     one that it names.
@@ -124,14 +124,14 @@ def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] =
     if name not in all_numbers():
         raise ValueError(f"{name}: no such number; there are {', '.join(all_numbers()) or 'none'}")
     stages = [path for path in sorted(folder.rglob("*.yaml")) if path != folder / "number.yaml"]
-    foreign = [str(path) for path in stages if stage_of(path) not in order]
+    foreign = [str(path) for path in stages if stage_of(path) not in ORDER]
     if foreign or not stages:
-        raise ValueError(f"{folder}: expected files of the stages {', '.join(order)}; found {foreign or 'none'}")
+        raise ValueError(f"{folder}: expected files of the stages {', '.join(ORDER)}; found {foreign or 'none'}")
     config = load(folder / "number.yaml", NumberConfig)
     tasks = list(config.tasks)
     stages.sort(
         key=lambda path: (
-            order.index(stage_of(path)),
+            ORDER.index(stage_of(path)),
             tasks.index(task_of(path)) if task_of(path) in tasks else 0,
             path,
         )
@@ -142,7 +142,7 @@ def open_number(name: str, order: Sequence[str], *, needed_by: tuple[str, ...] =
         raise ValueError(f"{folder / 'number.yaml'}: goals.max_seconds: {', '.join(unknown)}: no stage of this number")
     if name in needed_by:
         raise ValueError(f"{folder / 'number.yaml'}: needs: {' needs '.join([*needed_by, name])}, itself")
-    needs = open_number(config.needs, order, needed_by=(*needed_by, name)) if config.needs else None
+    needs = open_number(config.needs, needed_by=(*needed_by, name)) if config.needs else None
     return Number(name, config, in_order_of_work(stages, config.tasks), needs)
 
 

@@ -74,13 +74,7 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     }
     if tasks:
         report |= {"tasks": tasks, "mean_margin": mean_margin(tasks), "unmet": missed, "average": mean_of_tasks}
-    others = [other for other in read_reports() if other["id"] != number.id]
-    report["above"] = above(report, others)
     write_json(number.report, report)
-    for other in others:
-        step = above(other, [report])
-        if step is not None and step["number"] == number.id:
-            write_json(REPORTS / f"{other['id']}.json", other | {"above": step})
     return report
 
 

@@ -10,6 +10,25 @@ from pathlib import Path
 from pipeline.layout import Layout
 from pipeline.numbers.tasks import TaskFigures, task_of
 
+ORDER = (
+    "fetch",
+    "prepare",
+    "tokenize",
+    "word_vectors",
+    "pretrain_bert",
+    "pretrain_gpt",
+    "pretrain_bilm",
+    "finetune",
+    "translate",
+    "ensemble",
+    "sft",
+    "reward",
+    "reference",
+    "dpo",
+    "ppo",
+)
+"""The stages of the chain that a number may have, in the order in which they run."""
+
 
 def stage_of(configuration: Path) -> str:
     """The stage that a configuration belongs to, without its item."""

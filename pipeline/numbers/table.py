@@ -45,8 +45,7 @@ def markdown_table(reports: Sequence[Mapping[str, Any]]) -> str:
 
 def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     spread = "" if report["spread"] is None else f" ± {report['spread']:.2f}"
-    runs = report["num_runs"]
-    count = f"{runs['finished']}" if runs["finished"] == runs["planned"] else f"{runs['finished']} of {runs['planned']}"
+    count = _seeds(report)
     if (versions := _code_versions(report)) > 1:
         count += f", {versions} versions of the code"
     verdict = "not all seeds yet"
@@ -74,6 +73,15 @@ def _hours(report: Mapping[str, Any]) -> str:
     ]
     runs = [by_stage[label] for label in labels]
     return f"{len(runs)} x {sum(runs) / len(runs) / 3600:.2f}; {report['seconds'] / 3600:.1f}"
+
+
+def _seeds(report: Mapping[str, Any]) -> str:
+    """How many runs the figure is the mean of, and of a number with tasks how many of all have finished."""
+    runs, seeds = report["num_runs"], len(report["ours"])
+    if runs["finished"] == runs["planned"]:
+        return f"{seeds}"
+    of_all = f"{runs['finished']} of {runs['planned']}"
+    return f"{seeds}; {of_all} runs" if report.get("tasks") else of_all
 
 
 def footnotes(reports: Sequence[Mapping[str, Any]]) -> str:

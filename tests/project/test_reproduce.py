@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from pipeline.artifacts import read_json
-from pipeline.numbers.made import NO_RUNTIME
+from pipeline.numbers.made import NO_RUNTIME, versions
 from pipeline.numbers.number import NumberConfig, all_numbers, open_number
-from pipeline.numbers.report import read_reports
+from pipeline.numbers.report import above, read_reports
 from pipeline.numbers.table import BEGIN, END, markdown_table, write_readme
-from pipeline.reproduce import ORDER, overview, reproduce, versions
+from pipeline.reproduce import overview, reproduce
 from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_stages_run_in_the_order_of_the_chain_and_the_report_has_every_seed_with_mean_and_spread(folder: Path) -> None:
     stages = Stages(30.0, 33.0)
-    assert reproduce(open_number("toy", ORDER), stages) == 0
+    assert reproduce(open_number("toy"), stages) == 0
     assert stages.ran == ["fetch", "tokenize", "translate/seed-1", "translate/seed-2"]
     report = json.loads((folder / "reports/numbers/toy.json").read_text())
     assert report["ours"] == [30.0, 33.0] and report["mean"] == 31.5 and report["reached"]
@@ -44,17 +44,17 @@ def test_stages_run_in_the_order_of_the_chain_and_the_report_has_every_seed_with
 
 
 def test_a_second_call_runs_nothing_and_a_changed_configuration_runs_what_follows_from_it(folder: Path) -> None:
-    reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+    reproduce(open_number("toy"), Stages(30.0, 33.0))
     again = Stages()
-    assert reproduce(open_number("toy", ORDER), again) == 0
+    assert reproduce(open_number("toy"), again) == 0
     assert again.ran == []
     write_yaml(folder / "conf/numbers/toy/translate/seed-2.yaml", {"a": 2})
     seed = Stages(35.0)
-    reproduce(open_number("toy", ORDER), seed)
+    reproduce(open_number("toy"), seed)
     assert seed.ran == ["translate/seed-2"]
     write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": 2})
     all_after = Stages(30.0, 33.0)
-    reproduce(open_number("toy", ORDER), all_after)
+    reproduce(open_number("toy"), all_after)
     assert all_after.ran == ["tokenize", "translate/seed-1", "translate/seed-2"]
 
 
@@ -62,27 +62,27 @@ def test_what_a_number_needs_is_made_first_and_counts_among_its_costs(folder: Pa
     write_yaml(folder / "conf/numbers/both/number.yaml", NUMBER | {"needs": "toy"})
     write_yaml(folder / "conf/numbers/both/ensemble.yaml", {"a": 1})
     stages = Stages(30.0, 33.0, 35.0)
-    assert reproduce(open_number("both", ORDER), stages) == 0
+    assert reproduce(open_number("both"), stages) == 0
     assert stages.ran == ["fetch", "tokenize", "translate/seed-1", "translate/seed-2", "ensemble"]
     both, toy = read_reports()
     assert (both["id"], both["ours"], both["seconds"]) == ("both", [35.0], 500.0)
     assert (toy["id"], toy["ours"], toy["seconds"]) == ("toy", [30.0, 33.0], 400.0)
     assert set(both["seconds_by_stage"]) == {"ensemble", *(f"toy/{stage}" for stage in toy["seconds_by_stage"])}
     again = Stages()
-    assert reproduce(open_number("toy", ORDER), again) == 0 and again.ran == []
+    assert reproduce(open_number("toy"), again) == 0 and again.ran == []
     write_yaml(folder / "conf/numbers/toy/translate/seed-2.yaml", {"a": 2})
     changed = Stages(34.0, 36.0)
-    assert reproduce(open_number("both", ORDER), changed) == 0
+    assert reproduce(open_number("both"), changed) == 0
     assert changed.ran == ["translate/seed-2", "ensemble"]
 
 
 def test_a_number_that_needs_itself_or_an_unknown_one_is_refused(folder: Path) -> None:
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"needs": "toy"})
     with pytest.raises(ValueError, match="needs: toy needs toy, itself"):
-        open_number("toy", ORDER)
+        open_number("toy")
     write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"needs": "tay"})
     with pytest.raises(ValueError, match="tay: no such number; there are toy"):
-        open_number("toy", ORDER)
+        open_number("toy")
 
 
 @pytest.fixture
@@ -94,35 +94,27 @@ def ladder(folder: Path) -> Path:
 
 
 def test_a_ladder_says_whether_its_order_holds(ladder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reproduce(open_number("top", ORDER), Stages(34.0))
+    reproduce(open_number("top"), Stages(34.0))
     assert "| `toy`, not run yet |" in (ladder / "README.md").read_text()
     (top,) = read_reports()
-    assert top["above"] == {"number": "toy", "mean": None, "holds": None}
-    # The lower number is made later, and one seed of it before the other: both reports know of it.
+    assert above(top, [top]) == {"number": "toy", "mean": None, "holds": None}
+    # The lower number is made later, and one seed of it before the other.
     cut = Stages(30.0)
     cut.codes["translate/seed-2"] = 143
-    reproduce(open_number("toy", ORDER), cut)
+    reproduce(open_number("toy"), cut)
     assert "| `toy` 30.00, not all seeds yet |" in markdown_table(read_reports())
-    assert read_reports()[0]["above"] == {"number": "toy", "mean": 30.0, "holds": None}
-    reproduce(open_number("toy", ORDER), Stages(33.0))
+    assert above(top, read_reports()) == {"number": "toy", "mean": 30.0, "holds": None}
+    reproduce(open_number("toy"), Stages(33.0))
     top, toy = read_reports()
-    assert top["above"] == {"number": "toy", "mean": 31.5, "holds": True} and toy["above"] is None
+    assert above(top, [top, toy]) == {"number": "toy", "mean": 31.5, "holds": True}
+    assert above(toy, [top, toy]) is None
     assert "| `toy` 31.50, holds |" in (ladder / "README.md").read_text()
     write_yaml(ladder / "conf/numbers/top/translate/seed-1.yaml", {"a": 2})
     capsys.readouterr()
     # As high is not above.
-    reproduce(open_number("top", ORDER), Stages(31.5))
-    assert read_reports()[0]["above"]["holds"] is False
+    reproduce(open_number("top"), Stages(31.5))
     assert "| `toy` 31.50, does not hold |" in (ladder / "README.md").read_text()
     assert "published 32.00; to be above `toy` 31.50, does not hold\n" in capsys.readouterr().err
-
-
-def test_a_report_that_was_written_without_its_place_has_it_in_the_table(ladder: Path) -> None:
-    reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
-    reproduce(open_number("top", ORDER), Stages(31.0))
-    top, toy = read_reports()
-    del top["above"]
-    assert "| `toy` 31.50, does not hold |" in markdown_table([top, toy])
 
 
 @pytest.mark.parametrize(
@@ -140,21 +132,21 @@ def test_a_ladder_has_steps_of_one_metric_that_rise_as_published(
     number = NUMBER | {"reported": 32.0, "above": "toy"} | changes
     write_yaml(ladder / "conf/numbers/top/number.yaml", number)
     with pytest.raises(ValueError, match=rf"conf/numbers/top/number.yaml: {message}"):
-        open_number("top", ORDER)
+        open_number("top")
 
 
 def test_the_ladder_of_the_course_has_four_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     steps = ["transformer", "attention", "gru", "lstm", ""]
     for upper, lower in pairwise(f"multi30k-de-en-{step}" if step else "" for step in steps):
-        assert open_number(upper, ORDER).config.above == lower
+        assert open_number(upper).config.above == lower
 
 
 def test_the_versions_are_those_that_a_figure_was_measured_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "1"})
-    reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+    reproduce(open_number("toy"), Stages(30.0, 33.0))
     monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "2"})
-    reproduce(open_number("toy", ORDER), Stages())
+    reproduce(open_number("toy"), Stages())
     (report,) = read_reports()
     assert report["versions"] == {"torch": "1"}
 
@@ -167,7 +159,7 @@ def test_the_threads_and_the_runtime_that_a_time_was_measured_with_are_in_the_re
         monkeypatch.setenv("OMP_NUM_THREADS", limit)
         monkeypatch.setenv("PIPELINE_RUNTIME", runtime)
         write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": limit})
-        reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+        reproduce(open_number("toy"), Stages(30.0, 33.0))
         (report,) = read_reports()
         asked = f"PIPELINE_RUNTIME={runtime} " if runtime else ""
         assert report["command"] == f"{asked}make reproduce NUMBER=toy DATA=FOLDER"
@@ -179,14 +171,14 @@ def test_the_threads_and_the_runtime_that_a_time_was_measured_with_are_in_the_re
 def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
     cut = Stages(30.0)
     cut.codes["translate/seed-2"] = 143
-    assert reproduce(open_number("toy", ORDER), cut) == 143
+    assert reproduce(open_number("toy"), cut) == 143
     (report,) = read_reports()
     assert report["ours"] == [30.0] and report["spread"] is None
     assert report["num_runs"] == {"finished": 1, "planned": 2}
     # 30 is below 31, but the other seed may still bring the mean up.
     assert report["reached"] is None and "not all seeds yet" in markdown_table([report])
     rest = Stages(33.0)
-    assert reproduce(open_number("toy", ORDER), rest) == 0
+    assert reproduce(open_number("toy"), rest) == 0
     assert rest.ran == ["translate/seed-2"]
     (report,) = read_reports()
     assert report["seconds_by_stage"]["translate/seed-2"] == 200.0
@@ -194,17 +186,17 @@ def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time
 
 def test_an_unknown_number_and_a_figure_that_is_not_there_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="other: no such number; there are toy"):
-        open_number("other", ORDER)
+        open_number("other")
     write_yaml(folder / "conf/numbers/toy/number.yaml", {**NUMBER, "key": "bleu.greedy"})
     with pytest.raises(ValueError, match=r"metrics/translate/seed-1.json: no bleu.greedy, which number.yaml names"):
-        reproduce(open_number("toy", ORDER), Stages(30.0, 33.0))
+        reproduce(open_number("toy"), Stages(30.0, 33.0))
     write_yaml(folder / "conf/numbers/toy/nothing.yaml", {})
     with pytest.raises(ValueError, match=r"nothing.yaml"):
-        open_number("toy", ORDER)
+        open_number("toy")
 
 
 def test_a_package_that_this_machine_does_not_have_is_left_out_of_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.reproduce._PACKAGES", ("torch", "a-package-that-nobody-has"))
+    monkeypatch.setattr("pipeline.numbers.made._PACKAGES", ("torch", "a-package-that-nobody-has"))
     assert versions().keys() == {"python", "torch"}
 
 
@@ -212,7 +204,7 @@ def test_notes_and_what_a_report_does_not_know_stand_once_below_the_table_of_num
     for name, note in (("toy", "Other tokens."), ("more", "Other tokens."), ("rest", "")):
         write_yaml(folder / f"conf/numbers/{name}/number.yaml", NUMBER | {"note": note})
         write_yaml(folder / f"conf/numbers/{name}/translate/seed-1.yaml", {"a": 1})
-        reproduce(open_number(name, ORDER), Stages(30.0, 33.0))
+        reproduce(open_number(name), Stages(30.0, 33.0))
     assert "- `more`, `toy`: Other tokens.\n" in (folder / "README.md").read_text()
     more, rest, toy = read_reports()
     assert "were recorded" not in markdown_table([more, rest, toy])
@@ -244,7 +236,7 @@ def test_every_number_of_this_project_can_be_opened_and_its_seeds_differ_in_noth
     monkeypatch.chdir(ROOT)
     assert len(all_numbers()) >= 11
     for name in all_numbers():
-        number = open_number(name, ORDER)
+        number = open_number(name)
         assert isinstance(number.config, NumberConfig)
         if len(number.runs) == 1:
             continue
@@ -261,7 +253,7 @@ def test_the_table_of_the_readme_is_that_of_the_committed_reports_and_these_name
     reports = read_reports()
     assert markdown_table(reports) in (ROOT / "README.md").read_text(encoding="utf-8")
     for report in reports:
-        config = open_number(report["id"], ORDER).config
+        config = open_number(report["id"]).config
         assert (report["reported"], report["reach"], report["key"]) == (config.reported, config.reach, config.key)
 
 
