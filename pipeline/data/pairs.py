@@ -4,7 +4,6 @@ Those that may become training pairs wait on disk: of each, memory holds some 70
 whole groups are held out.
 """
 
-import html
 import re
 from array import array
 from collections import Counter, defaultdict
@@ -15,7 +14,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.config import Config
-from pipeline.data.cleaning import clean, clean_line, key_of, num_letters, num_words, order_of
+from pipeline.data.cleaning import clean, clean_line, key_of, num_letters, num_words, order_of, resolve_entities
 from pipeline.data.pair_spool import PairSpool
 from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, read_pairs
 from pipeline.data.records import Pair
@@ -137,7 +136,7 @@ def _in_form(pair: Pair, form: MosesText) -> Pair:
 
 def _paragraphs(pair: RawPair) -> Iterable[tuple[str, str]]:
     """The paragraphs of both sides in parallel, when there are as many; else the whole as one pair."""
-    src, tgt = (clean(html.unescape(text)).split("\n") for text in (pair.src, pair.tgt))
+    src, tgt = (clean(resolve_entities(text)).split("\n") for text in (pair.src, pair.tgt))
     if len(src) == len(tgt):
         return zip(src, tgt, strict=True)
     return [("\n".join(src), "\n".join(tgt))]
