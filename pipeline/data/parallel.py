@@ -67,7 +67,8 @@ class TwoFiles(ParallelSource):
     """File of the target language."""
     reference: str = ""
     """File below raw/ with the target language as it was before these files were tokenised or lower-cased; empty for
-    none."""
+    none. Pairs of valid and test keep its lines, those that are split off too; where a line of it is empty, the pair is
+    for training, which has no use for it."""
 
 
 class Table(ParallelSource):
