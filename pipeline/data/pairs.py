@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -51,6 +52,10 @@ class PairsConfig(Config):
     max_ratio: PositiveFloat = 3.0
     """Largest ratio of the lengths of the two sides in characters, ten to spare; a Chinese or Japanese one counts as
     three."""
+    repeats: Literal["one", "all"] = "one"
+    """one: of pairs whose sources differ in case, punctuation, digits and spacing alone, one is left for training, with
+    the translation that most of them have; all: each stays, as often as it comes. Either way no source of valid or test
+    is in training, nor a pair that the settings above leave out, whose sides are equal or have no letters."""
     num_valid: NonNegativeInt = 0
     """Validation pairs to split off, from whole groups as `num_test`."""
     num_test: NonNegativeInt = 0
@@ -134,9 +139,11 @@ def prepare_pairs(config: PairsConfig, raw: Path, scratch: Path | None = None) -
                 kept = Pair(f"{source.source}-{number}-{part}", src, tgt, source.source, home, reference)
                 spool.append(kept, key_of(src))
     repeats = spool.repeats(without={key_of(pair.src) for pairs in held_out.values() for pair in pairs})
-    result.dropped["duplicate"] = len(spool) - repeats.num_keys
-    result.dropped["in_fixed_test"] = repeats.num_keys - int(repeats.is_wanted.sum())
-    _split((_agreed(same, spool) for same in repeats), spool, train, config, result)
+    num_unwanted = repeats.num_keys - int(repeats.is_wanted.sum())
+    result.dropped["duplicate"] = 0 if config.repeats == "all" else len(spool) - repeats.num_keys
+    result.dropped["in_fixed_test"] = repeats.num_unwanted_pairs if config.repeats == "all" else num_unwanted
+    kept_of_each = repeats if config.repeats == "all" else (_agreed(same, spool) for same in repeats)
+    _split(kept_of_each, spool, train, config, result)
     if not isinstance(form, PlainText):
         for pairs in held_out.values():
             pairs[:] = [_in_form(pair, form) for pair in pairs]
@@ -216,19 +223,21 @@ def _agreed(same: Sequence[int], spool: PairSpool) -> Sequence[int]:
 
 
 def _split(
-    unique: Iterable[Sequence[int]], spool: PairSpool, train: "array[int]", config: PairsConfig, result: PairSplits
+    found: Iterable[Sequence[int]], spool: PairSpool, train: "array[int]", config: PairsConfig, result: PairSplits
 ) -> None:
     """Sends whole groups, in a fixed random order, to test and valid until these are full, and the rest to train.
+
+    `found` are the pairs of each source: all of them, or one a group.
 
     A source that several groups share belongs to train. What a held-out group shares with others is thus no test pair.
     """
     groups: dict[str, list[int]] = defaultdict(list)
-    for numbers in unique:
+    for numbers in found:
         group = spool.group(numbers[0])
-        if len(numbers) == 1 and group:
-            groups[group].append(numbers[0])
+        if group and all(spool.group(number) == group for number in numbers):
+            groups[group].extend(numbers)
         else:
-            train.append(numbers[0])
+            train.extend(numbers if config.repeats == "all" else numbers[:1])
 
     def fit(name: str) -> list[Pair]:
         return [pair for pair in map(spool.pair, groups[name]) if _is_fit_for_scoring(pair, config)]
@@ -249,7 +258,7 @@ def _split(
         if chosen:
             begin = names.index(list(chosen)[-1]) + 1
         taken |= chosen.keys()
-        pairs += [pair for found in chosen.values() for pair in found][:wanted]
+        pairs += [pair for good in chosen.values() for pair in good][:wanted]
         left_out = sum(len(groups[name]) for name in chosen) - min(wanted, sum(map(len, chosen.values())))
         result.dropped["not_scored"] += left_out
     for name in names:

@@ -1,10 +1,12 @@
-"""Pairs that are split off for valid and test: with their reference, of any number, out of groups that stay whole."""
+"""Pairs that are split off: with their reference, of any number, out of whole groups; and repeats that may stay."""
 
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from pipeline.data.pairs import PairsConfig, prepare_pairs
 from pipeline.data.parallel import Table
 from pipeline.data.records import Pair
 from tests.data_sources.test_parallel_text import MOSES, prepared, table, two_files
@@ -116,3 +118,58 @@ def test_groups_that_are_too_large_to_be_held_out_are_told_with_their_size_and_t
         ValueError, match=r"num_valid: 61: .* have 3 left, 3 of them .* 61 pairs .* 0 in all; fit are 9"
     ):
         prepared(tmp_path, source, num_test=0, num_valid=61, min_words_held_out=9)
+
+
+REPEATS = [
+    ("The dog.", "Der Hund."),
+    ("a cat", "eine Katze"),
+    ("the dog", "Der Hund."),
+    ("the dog", "Der Rüde."),
+    ("a cow", "eine Kuh"),
+    ("a cow", "eine Kuh"),
+    ("A cow!", "Die Kuh."),
+    ("1 cow", "1 Kuh"),
+    ("2 cows", "2 cows"),
+]
+"""Two sources that repeat, once more in another case and with a punctuation mark, and what is left out anyway."""
+
+
+def test_repeats_stay_where_all_are_wanted_but_for_sources_that_are_held_out(tmp_path: Path) -> None:
+    train = two_files(tmp_path, "train", [src for src, _ in REPEATS], [tgt for _, tgt in REPEATS])
+    test = two_files(tmp_path, "test", ["a COW"], ["eine Kuh"])
+    found = {
+        repeats: prepare_pairs(PairsConfig(sources=(train, test), repeats=repeats), tmp_path)
+        for repeats in get_args(PairsConfig.model_fields["repeats"].annotation)
+    }
+    texts = {name: sorted((pair.src, pair.tgt) for pair in one.splits["train"]) for name, one in found.items()}
+    assert texts == {
+        "one": [("1 cow", "1 Kuh"), ("The dog.", "Der Hund."), ("a cat", "eine Katze")],
+        "all": sorted([*REPEATS[:4], REPEATS[7]]),
+    }
+    dropped = {name: {why: count for why, count in one.dropped.items() if count} for name, one in found.items()}
+    assert dropped == {
+        "one": {"duplicate": 4, "in_fixed_test": 1, "equal": 1},
+        "all": {"in_fixed_test": 3, "equal": 1},
+    }
+    for one in found.values():
+        num_kept = len(one.train) + len(one.valid) + len(one.test)
+        assert one.num_read == num_kept + one.dropped.total()
+
+
+@pytest.mark.parametrize(("repeats", "of_each"), [("one", 1), ("all", 2)])
+def test_repeats_within_a_group_go_where_it_goes_and_those_of_several_groups_are_for_training(
+    repeats: str, of_each: int, tmp_path: Path
+) -> None:
+    names = "abcdefghij"
+    lines = [f"{name}\tthe dog {name}\tder Hund\n{name}\tThe dog {name}!\tder Hund\n" for name in names]
+    for one, two in pairwise(names):
+        lines += [f"{name}\tyes, {one} and {two}\tja\n" for name in (one, two)]
+    source = table(tmp_path, "".join(lines), columns=["group", "src", "tgt"], into="split")
+    found = prepared(tmp_path, source, repeats=repeats, num_valid=4, num_test=4)
+    dogs = {name: [pair for pair in pairs if pair.tgt != "ja"] for name, pairs in found.items()}
+    check_whole(dogs, size=of_each, num_pairs=10 * of_each)
+    assert [len(found[split]) - len(dogs[split]) for split in ("train", "valid", "test")] == [9 * of_each, 0, 0]
+
+
+def test_the_default_leaves_one_of_repeats() -> None:
+    assert PairsConfig().repeats == "one"
