@@ -1,13 +1,26 @@
-"""Text as every later stage may expect it: Unicode NFC, no control characters, plain spaces; and keys to compare by."""
+"""Text as every later stage may expect it: Unicode NFC, no control characters, plain spaces; and keys to compare by.
+
+Invisible characters go, but for those that are spelling: U+200C, with which Persian parts a word; U+200D, with which
+Indic scripts and emoji join; U+180E before the last vowel of a Mongolian word; variation selectors, the tags of flags,
+and what fills the place of a letter that is not written.
+"""
 
 import hashlib
-import html
 import re
 import unicodedata
+from html import unescape
+from html.entities import html5
 
-_JOINERS = "\u200c\u200d"
-"""Invisible, but spelling: Persian parts a word with the first, Indic scripts and emoji join with the second."""
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffe]")
+_ENTITY = re.compile("&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);")
+_INVISIBLE = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe]")
+_MONGOLIAN = "\u180b-\u180d\u180f\u1820-\u18aa"
+_LONE_SEPARATOR = re.compile(f"(?<![{_MONGOLIAN}])\u180e|\u180e(?![{_MONGOLIAN}])")
+_VISIBLE = re.compile(
+    "[^\\s\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+"""Any character but spaces, Unicode's Default_Ignorable_Code_Point, the marks of annotations and the empty Braille."""
 _SPACES = re.compile(r"[^\S\n]+")
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _WORDS = re.compile(r"\w+")
@@ -27,20 +40,36 @@ _MARKED_WORDS = re.compile(rf"\w+(?:[{''.join(sorted(_MARKS))}]+\w*)*")
 
 
 def clean(text: str) -> str:
-    """NFC, control characters and runs of spaces as one space, lines stripped, empty lines dropped."""
+    """NFC, control characters and runs of spaces as one space, lines stripped; those in which nothing is seen go."""
+    text = _INVISIBLE.sub("", text)
+    if "\u180e" in text:
+        text = _LONE_SEPARATOR.sub("", text)
     text = unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\u2028", "\n").replace("\u2029", "\n"))
-    text = _SPACES.sub(" ", _CONTROL.sub(" ", _INVISIBLE.sub("", text)))
-    return "\n".join(line for line in (line.strip() for line in text.split("\n")) if line)
+    text = _SPACES.sub(" ", _CONTROL.sub(" ", text))
+    return "\n".join(line.strip() for line in text.split("\n") if _VISIBLE.search(line))
 
 
 def clean_line(text: str) -> str:
     """`clean`, with HTML entities resolved, as a single line."""
-    return clean(html.unescape(text)).replace("\n", " ")
+    return clean(resolve_entities(text)).replace("\n", " ")
+
+
+def resolve_entities(text: str) -> str:
+    """The characters that HTML entities stand for: `&name;`, `&#n;` and `&#xn;`.
+
+    What has no semicolon stays, as browsers read it in an address: `?a=1&copy=2` has no copyright sign.
+    """
+    return _ENTITY.sub(_resolved, text) if "&" in text else text
+
+
+def _resolved(entity: re.Match[str]) -> str:
+    found = entity.group()
+    return unescape(found) if found[1] == "#" else html5.get(found[1:], found)
 
 
 def is_blank(text: str) -> bool:
-    """Whether `clean_line` leaves nothing of it that can be seen."""
-    return not clean_line(text).strip(_JOINERS + " ")
+    """Whether nothing of it can be seen, once its entities are resolved."""
+    return not clean_line(text)
 
 
 def words_of(text: str) -> list[str]:

@@ -4,7 +4,6 @@ A review is asked for in one of several ways, often with the words that it begin
 The request never tells the rating, so that alignment has something to change.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from pydantic import Field, PositiveInt
 from pipeline.config import Config, Fraction
 from pipeline.data.cleaning import clean, key_of, order_of
 from pipeline.data.parallel import Into
-from pipeline.data.records import SPLITS, Conversation, Message, Rated, Role, read_rows, read_text
+from pipeline.data.records import SPLITS, Conversation, Message, Rated, Role, read_rows, read_text, read_value
 from pipeline.progress import progress
 
 REQUESTS: dict[str, tuple[str, ...]] = {
@@ -220,10 +219,7 @@ def _files(folder: Path, pattern: str) -> list[Path]:
 
 def _json_list(path: Path) -> list[dict[str, str]]:
     """A JSON list of objects with instruction and output."""
-    try:
-        rows = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
+    rows = read_value(path)
     if not isinstance(rows, list):
         raise ValueError(f"{path}: expected a list, found {type(rows).__name__}")
     for number, row in enumerate(rows, start=1):

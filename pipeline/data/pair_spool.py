@@ -96,6 +96,11 @@ class Repeats:
         """Different keys, unwanted ones included."""
         return len(self.is_wanted)
 
+    @property
+    def num_unwanted_pairs(self) -> int:
+        """Pairs whose key is unwanted, repeats included."""
+        return int(np.diff(self.borders)[~self.is_wanted].sum())
+
     def __iter__(self) -> Iterator[list[int]]:
         """The numbers of each wanted key, rising; keys in the order in which they first came."""
         firsts = self.order[self.borders[:-1]]

@@ -4,20 +4,29 @@ Those that may become training pairs wait on disk: of each, memory holds some 70
 whole groups are held out.
 """
 
-import html
 import re
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.config import Config
-from pipeline.data.cleaning import clean, clean_line, key_of, num_letters, num_words, order_of
+from pipeline.data.cleaning import (
+    clean,
+    clean_line,
+    is_blank,
+    key_of,
+    num_letters,
+    num_words,
+    order_of,
+    resolve_entities,
+)
 from pipeline.data.pair_spool import PairSpool
-from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, read_pairs
+from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, TwoFiles, read_pairs
 from pipeline.data.records import Pair
 from pipeline.progress import progress
 from pipeline.text.forms import PLAIN, MosesText, PlainText, TextForm, into_form
@@ -43,10 +52,16 @@ class PairsConfig(Config):
     max_ratio: PositiveFloat = 3.0
     """Largest ratio of the lengths of the two sides in characters, ten to spare; a Chinese or Japanese one counts as
     three."""
+    repeats: Literal["one", "all"] = "one"
+    """one: of pairs whose sources differ in case, punctuation, digits and spacing alone, one is left for training, with
+    the translation that most of them have; all: each stays, as often as it comes. Either way no source of valid or test
+    is in training, nor a pair that the settings above leave out, whose sides are equal or have no letters."""
     num_valid: NonNegativeInt = 0
-    """Validation pairs to split off, from whole groups."""
+    """Validation pairs to split off, from whole groups as `num_test`."""
     num_test: NonNegativeInt = 0
-    """Test pairs to split off, from whole groups."""
+    """Test pairs to split off, from whole groups: a component, a template, a line of a file, what `group` of a table
+    names. A group is held out that has at most a quarter of as many pairs, fit for scoring; where these are too few, at
+    most as many pairs, or a tenth of all. What it has more than is wanted is left out."""
     text: TextForm = PlainText()
     """The form of the pairs that are written; a target that changes keeps what it was as its reference."""
     text_is_applied: bool = False
@@ -69,6 +84,7 @@ class SpooledPairs:
         name = "translation: writing train"
         for number in progress(self.numbers, name=name, unit="pairs", total=len(self)):
             pair = self.spool.pair(number)
+            pair = replace(pair, reference="") if pair.reference else pair
             yield pair if isinstance(self.form, PlainText) else _in_form(pair, self.form)
 
 
@@ -109,7 +125,10 @@ def prepare_pairs(config: PairsConfig, raw: Path, scratch: Path | None = None) -
                 kept = Pair(f"{source.source}-{number}", src, tgt, source.source, group, reference)
                 held_out[source.into].append(kept)
                 continue
-            for part, (src, tgt) in enumerate(_paragraphs(pair)):
+            has_reference = isinstance(source, TwoFiles) and bool(source.reference)
+            is_for_training = source.into == "train" or (has_reference and is_blank(pair.reference))
+            home = "" if is_for_training else group
+            for part, (src, tgt, reference) in enumerate(_paragraphs(pair)):
                 fault = ""
                 if isinstance(source, LocalisedJson | Gettext):
                     src, tgt, fault = _plain(src, tgt)
@@ -117,13 +136,14 @@ def prepare_pairs(config: PairsConfig, raw: Path, scratch: Path | None = None) -
                 if fault:
                     result.dropped[fault] += 1
                     continue
-                home = "" if source.into == "train" else group
-                kept = Pair(f"{source.source}-{number}-{part}", src, tgt, source.source, home)
+                kept = Pair(f"{source.source}-{number}-{part}", src, tgt, source.source, home, reference)
                 spool.append(kept, key_of(src))
     repeats = spool.repeats(without={key_of(pair.src) for pairs in held_out.values() for pair in pairs})
-    result.dropped["duplicate"] = len(spool) - repeats.num_keys
-    result.dropped["in_fixed_test"] = repeats.num_keys - int(repeats.is_wanted.sum())
-    _split((_agreed(same, spool) for same in repeats), spool, train, config, result)
+    num_unwanted = repeats.num_keys - int(repeats.is_wanted.sum())
+    result.dropped["duplicate"] = 0 if config.repeats == "all" else len(spool) - repeats.num_keys
+    result.dropped["in_fixed_test"] = repeats.num_unwanted_pairs if config.repeats == "all" else num_unwanted
+    kept_of_each = repeats if config.repeats == "all" else (_agreed(same, spool) for same in repeats)
+    _split(kept_of_each, spool, train, config, result)
     if not isinstance(form, PlainText):
         for pairs in held_out.values():
             pairs[:] = [_in_form(pair, form) for pair in pairs]
@@ -135,12 +155,17 @@ def _in_form(pair: Pair, form: MosesText) -> Pair:
     return replace(pair, src=src, tgt=tgt, reference=pair.reference or pair.tgt)
 
 
-def _paragraphs(pair: RawPair) -> Iterable[tuple[str, str]]:
-    """The paragraphs of both sides in parallel, when there are as many; else the whole as one pair."""
-    src, tgt = (clean(html.unescape(text)).split("\n") for text in (pair.src, pair.tgt))
-    if len(src) == len(tgt):
-        return zip(src, tgt, strict=True)
-    return [("\n".join(src), "\n".join(tgt))]
+def _paragraphs(pair: RawPair) -> Iterable[tuple[str, str, str]]:
+    """Source, target and reference by paragraphs, when all have as many; else the whole as one pair.
+
+    The reference of a single paragraph stays as it was written.
+    """
+    src, tgt = (clean(resolve_entities(text)).split("\n") for text in (pair.src, pair.tgt))
+    if len(src) == len(tgt) > 1:
+        reference = clean(pair.reference).split("\n") if pair.reference else [""] * len(src)
+        if len(reference) == len(src):
+            return zip(src, tgt, reference, strict=True)
+    return [("\n".join(src), "\n".join(tgt), pair.reference)]
 
 
 def _plain(src: str, tgt: str) -> tuple[str, str, str]:
@@ -198,37 +223,78 @@ def _agreed(same: Sequence[int], spool: PairSpool) -> Sequence[int]:
 
 
 def _split(
-    unique: Iterable[Sequence[int]], spool: PairSpool, train: "array[int]", config: PairsConfig, result: PairSplits
+    found: Iterable[Sequence[int]], spool: PairSpool, train: "array[int]", config: PairsConfig, result: PairSplits
 ) -> None:
     """Sends whole groups, in a fixed random order, to test and valid until these are full, and the rest to train.
+
+    `found` are the pairs of each source: all of them, or one a group.
 
     A source that several groups share belongs to train. What a held-out group shares with others is thus no test pair.
     """
     groups: dict[str, list[int]] = defaultdict(list)
-    for numbers in unique:
+    for numbers in found:
         group = spool.group(numbers[0])
-        if len(numbers) == 1 and group:
-            groups[group].append(numbers[0])
+        if group and all(spool.group(number) == group for number in numbers):
+            groups[group].extend(numbers)
         else:
-            train.append(numbers[0])
-    remaining: Iterator[str] = iter(sorted(groups, key=order_of))
+            train.extend(numbers if config.repeats == "all" else numbers[:1])
+
+    def fit(name: str) -> list[Pair]:
+        return [pair for pair in map(spool.pair, groups[name]) if _is_fit_for_scoring(pair, config)]
+
+    names = sorted(groups, key=order_of)
+    taken: set[str] = set()
+    begin = 0
     for split, pairs, wanted in (("test", result.test, config.num_test), ("valid", result.valid, config.num_valid)):
-        chosen: list[Pair] = []
-        while len(chosen) < wanted:
-            found = next(remaining, None)
-            if found is None:
-                raise ValueError(f"translation: too few groups for {wanted} {split} pairs; found {len(chosen)}")
-            good = [pair for pair in map(spool.pair, groups[found]) if _is_fit_for_scoring(pair, config)]
-            if len(good) > wanted // 4:
-                train.extend(groups[found])
-                continue
-            result.dropped["not_scored"] += len(groups[found]) - len(good)
-            chosen += good
-        pairs += chosen[:wanted]
-        if len(chosen) > wanted:
-            result.dropped["not_scored"] += len(chosen) - wanted
-    for found in remaining:
-        train.extend(groups[found])
+        free = [name for name in names if name not in taken]
+        largest = max(wanted, sum(map(len, groups.values())) // 10)
+        # No group has at most a quarter of three pairs.
+        for some, limit in ((names[begin:] if wanted > 3 else [], wanted // 4), (free, wanted), (free, largest)):
+            chosen = _first_groups(some, fit, wanted, limit)
+            if sum(map(len, chosen.values())) >= wanted:
+                break
+        else:
+            raise ValueError(_too_few(split, wanted, largest, [len(fit(name)) for name in free], config))
+        if chosen:
+            begin = names.index(list(chosen)[-1]) + 1
+        taken |= chosen.keys()
+        pairs += [pair for good in chosen.values() for pair in good][:wanted]
+        left_out = sum(len(groups[name]) for name in chosen) - min(wanted, sum(map(len, chosen.values())))
+        result.dropped["not_scored"] += left_out
+    for name in names:
+        if name not in taken:
+            train.extend(groups[name])
+
+
+def _first_groups(
+    names: Iterable[str], fit: Callable[[str], list[Pair]], wanted: int, limit: int
+) -> dict[str, list[Pair]]:
+    """The first groups with at most `limit` pairs that are fit for scoring, and these, until there are `wanted`."""
+    chosen: dict[str, list[Pair]] = {}
+    num_found = 0
+    for name in names:
+        if num_found >= wanted:
+            break
+        pairs = fit(name)
+        if len(pairs) <= limit:
+            chosen[name] = pairs
+            num_found += len(pairs)
+    return chosen
+
+
+def _too_few(split: str, wanted: int, limit: int, sizes: Sequence[int], config: PairsConfig) -> str:
+    """What to say where the groups that are left, with so many pairs fit for scoring each, cannot fill a split."""
+    small, large = ([size for size in sizes if (size <= limit) == is_small] for is_small in (True, False))
+    message = (
+        f"translation: too few groups for num_{split}: {wanted:,}: sources with into: split have {len(sizes):,} left, "
+        f"{len(small):,} of them with at most {limit:,} pairs fit for scoring, {sum(small):,} in all"
+    )
+    if large:
+        message += (
+            f"; {len(large):,} have more, {min(large):,} the smallest, and stay in train: a group lies in one split as "
+            f"a whole, and is held out with at most {wanted:,} pairs or a tenth of all"
+        )
+    return f"{message}; fit are {config.min_words_held_out} words (min_words_held_out) and more, without placeholders"
 
 
 def _is_fit_for_scoring(pair: Pair, config: PairsConfig) -> bool:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Config
 from pipeline.data.cleaning import is_blank
-from pipeline.data.records import read_lines, read_rows
+from pipeline.data.records import read_lines, read_rows, read_value, refuse_half_characters
 
 Into = Literal["split", "train", "valid", "test"]
 
@@ -67,7 +67,8 @@ class TwoFiles(ParallelSource):
     """File of the target language."""
     reference: str = ""
     """File below raw/ with the target language as it was before these files were tokenised or lower-cased; empty for
-    none."""
+    none. Pairs of valid and test keep its lines, those that are split off too; where a line of it is empty, the pair is
+    for training, which has no use for it."""
 
 
 class Table(ParallelSource):
@@ -145,9 +146,8 @@ def _localised_json(folder: Path, src: str, tgt: str) -> Iterator[RawPair]:
     for path in sorted(folder.rglob(src)):
         other = path.with_name(tgt)
         if other.is_file():
-            trees = [json.loads("\n".join(line for _, line in read_lines(file))) for file in (path, other)]
             group = path.parent.parent.name
-            yield from (RawPair(one, two, group) for one, two in _leaves(trees[0], trees[1]))
+            yield from (RawPair(one, two, group) for one, two in _leaves(read_value(path), read_value(other)))
 
 
 def _leaves(one: Any, two: Any) -> Iterator[tuple[str, str]]:
@@ -191,9 +191,11 @@ def _read_po(path: Path) -> Iterator[tuple[str, str, str]]:
             if not quote or not field or not text.endswith('"'):
                 raise ValueError(f"{path}:{number}: not a line of a message catalogue: {line[:60]!r}")
             try:
-                entry[field] = entry.get(field, "") + json.loads(f'"{text}')
+                part = json.loads(f'"{text}')
             except json.JSONDecodeError as error:
                 raise ValueError(f"{path}:{number}: badly quoted text: {line[:60]!r}") from error
+            refuse_half_characters(part, f"{path}:{number}", field)
+            entry[field] = entry.get(field, "") + part
 
 
 def _read_mo(path: Path) -> Iterator[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ UTF-8 with sorted keys, so that equal records are equal bytes.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any, Literal
 from pipeline.text.lines import numbered_lines
 
 Role = Literal["system", "user", "assistant"]
+_HALF = re.compile("[\ud800-\udfff]")
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 SPLITS: tuple[Literal["train", "valid", "test"], ...] = ("train", "valid", "test")
 
 
@@ -121,7 +124,34 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}:{number}: expected an object, found {type(row).__name__}")
+        if _ESCAPED_HALF.search(line):
+            refuse_half_characters(row, f"{path}:{number}")
         yield row
+
+
+def read_value(path: Path) -> Any:
+    """The one value of a JSON file; ValueError names the file, and the line or the key of a fault."""
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from error
+    refuse_half_characters(value, str(path))
+    return value
+
+
+def refuse_half_characters(value: Any, where: str, key: str = "") -> None:
+    """ValueError names the key of a text with a lone surrogate: JSON can say it, and UTF-8 has no form for it."""
+    match value:
+        case str():
+            if found := _HALF.search(value):
+                half = f"\\u{ord(found[0]):04x} at position {found.start()}"
+                raise ValueError(f"{where}: {key or 'the text'}: half a character, the lone surrogate {half}")
+        case dict():
+            for name, part in value.items():
+                refuse_half_characters(part, where, f"{key}.{name}" if key else str(name))
+        case list() | tuple():
+            for number, part in enumerate(value):
+                refuse_half_characters(part, where, f"{key}[{number}]")
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from pipeline.artifacts import disk_faults, fsync
 from pipeline.config import Config
+from pipeline.data.records import refuse_half_characters
 from pipeline.progress import progress
 
 
@@ -193,7 +194,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _line_of(row: Mapping[str, Any], where: str) -> str:
-    """A row as a line of JSON; ValueError names the values that have no form in JSON, each by its keys and kind."""
+    """A row as a line of JSON; ValueError names the values that have no form in it or in UTF-8, by keys and kind."""
+    refuse_half_characters(row, where)
     try:
         return json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n"
     except TypeError:

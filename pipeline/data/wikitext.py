@@ -1,14 +1,13 @@
 """Running text out of MediaWiki markup, or of WikiText: paragraphs of prose, without tables, references and lists."""
 
 import bz2
-import html
 import re
 from collections.abc import Iterator
 from itertools import chain, islice, tee
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipeline.data.cleaning import clean
+from pipeline.data.cleaning import clean, resolve_entities
 from pipeline.data.records import read_lines
 
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
@@ -93,7 +92,7 @@ def prose(markup: str) -> str:
     text = _links(text)
     text = _EXTERNAL.sub(r"\1", text)
     text = _TAG.sub("", text)
-    text = html.unescape(text).replace("'''", "").replace("''", "")
+    text = resolve_entities(text).replace("'''", "").replace("''", "")
     paragraphs: list[str] = []
     for line in text.split("\n"):
         heading = _HEADING.match(line)

@@ -43,6 +43,7 @@ def _explain_dropped(dropped: Mapping[str, int], num_read: int, config: PairsCon
     if sum(dropped.values()) < _MANY_DROPPED * num_read:
         return
     settings = {
+        "duplicate": f"repeats: {config.repeats}",
         "length_ratio": f"max_ratio: {config.max_ratio:g}",
         "too_short": f"min_words: {config.min_words}",
         "too_long": f"max_words: {config.max_words}",

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import yaml
 
-from pipeline.data.cleaning import clean, is_blank, key_of, words_of
+from pipeline.data.cleaning import clean, clean_line, is_blank, key_of, words_of
 from pipeline.data.dialogues import ConversationsConfig, Dialogues, prepare_conversations, review_request
 from pipeline.data.documents import DocumentCounts, DocumentsConfig, TextFiles, split_documents
 from pipeline.data.overlap import overlap
@@ -67,9 +67,37 @@ def test_cleaning_keeps_the_invisible_signs_that_are_spelling_and_no_others() ->
     joined = ("می\u200cروم", "क्\u200dष", "\U0001f469\u200d\U0001f680")
     assert [clean(text) for text in joined] == list(joined)
     assert clean("a\u200bb\u200ec\u200fd\u2060e\ufefff\u00adg") == "abcdefg"
+    assert clean("\u2067a\u2069b\u061cc\u180ed\u206ae\ufff9f\ufffb") == "abcdef"
+    mongolian = "\u182d\u1820\u182c\u180e\u1820"
+    assert clean(f"{mongolian} \u180e{mongolian}\u180e") == f"{mongolian} {mongolian}"
 
 
-@pytest.mark.parametrize("text", ["", " \t", "\u200b", "&nbsp;", "\u200c \u200d", "&#8203;\x07"])
+def test_what_an_invisible_character_parted_is_composed_once_it_is_gone() -> None:
+    for between in ("\u200b", "\u2066", "\u180e"):
+        assert clean(f"cafe{between}\u0301") == clean_line(f"cafe{between}\u0301") == "caf\u00e9"
+
+
+def test_a_line_with_nothing_to_be_seen_is_no_line() -> None:
+    assert clean("a\u2764\ufe0f\n\u3164\n\u200c \u200d\nb") == "a\u2764\ufe0f\nb"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a &lt; b &amp;amp; c&#39;s &#x201C;d&#X201d;", "a < b &amp; c's \u201cd\u201d"),
+        ("http://x.org/?a=1&section=2&region=3&copy=4", "http://x.org/?a=1&section=2&region=3&copy=4"),
+        ("AT&T &notit; &#; &#39 &amp &nothing;", "AT&T &notit; &#; &#39 &amp &nothing;"),
+        ("&CounterClockwiseContourIntegral;&frac12;", "\u2233\u00bd"),
+    ],
+)
+def test_entities_are_resolved_where_they_end_with_a_semicolon(text: str, expected: str) -> None:
+    assert clean_line(text) == expected
+
+
+INVISIBLE = ["\u2066\u2069", "\u061c", "\u180e", "\u3164", "\ufe0f", "\u2800", "\u034f\u115f", "\ufffa", "\U000e0067"]
+
+
+@pytest.mark.parametrize("text", ["", " \t", "\u200b", "&nbsp;", "\u200c \u200d", "&#8203;\x07", *INVISIBLE])
 def test_a_text_of_which_nothing_can_be_seen_is_blank(text: str) -> None:
     assert is_blank(text) and not is_blank(f"{text}.")
 
