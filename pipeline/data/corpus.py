@@ -98,7 +98,11 @@ def _refuse_empty(counts: Mapping[str, Any]) -> None:
             dropped = counts[role]["dropped"]
             message = f"prepare: nothing of role {role} is left for training; dropped: {dropped}"
             if dropped.get("in_fixed_test"):
-                message += "; in_fixed_test are sources that valid or test has too: put other pairs there or into train"
+                what = "first requests" if role == "conversations" else "sources"
+                other = "conversations" if role == "conversations" else "pairs"
+                message += (
+                    f"; in_fixed_test are {what} that valid or test has too: put other {other} there or into train"
+                )
             raise ValueError(message)
 
 
