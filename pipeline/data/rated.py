@@ -201,7 +201,8 @@ def _join_near_duplicates(records: Sequence[Rated]) -> list[Rated]:
     for record in records:
         words = words_of(record.text)
         starts = range(max(1, len(words) - NEAR_DUPLICATE_WORDS + 1))
-        for sign in (key_of(record.text), *(tuple(words[start : start + NEAR_DUPLICATE_WORDS]) for start in starts)):
+        signs: list[bytes | tuple[str, ...]] = [tuple(words[start : start + NEAR_DUPLICATE_WORDS]) for start in starts]
+        for sign in (*signs, key_of(record.text)):
             first, second = sorted((root(owner.setdefault(sign, record.group)), root(record.group)))
             parent[second] = first
     return [replace(record, group=root(record.group)) for record in records]
