@@ -112,17 +112,12 @@ def column_at(column: int, num_columns: int, *, name: str, key: str) -> int:
     return index
 
 
-def read_conll(path: Path, source: ConllSource, *, types: Collection[str] = ()) -> Iterator[Tagged]:
-    """The sentences of a file; `types` are the allowed types, empty for all.
+def _read(path: Path, source: ConllSource, types: Collection[str]) -> Iterator[tuple[Tagged, int]]:
+    """The sentences of a file, each with the number of its tags that IOB2 has otherwise; `types` are the allowed types,
+    empty for all.
 
     ValueError names file and line of a fault, and a file without a sentence.
     """
-    for sentence, _ in _read(path, source, types):
-        yield sentence
-
-
-def _read(path: Path, source: ConllSource, types: Collection[str]) -> Iterator[tuple[Tagged, int]]:
-    """The sentences of a file, each with the number of its tags that IOB2 has otherwise."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     rows: list[Row] = []

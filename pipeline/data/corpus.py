@@ -27,15 +27,17 @@ from pipeline.data.records import (
     Pair,
     Rated,
     line_of,
+    read_lines,
     read_rows,
-    read_text,
     write_records,
 )
 from pipeline.data.tasks import TaskName, TaskSource, prepare_tasks
+from pipeline.data.word_tests import read_analogies, read_pairs
 from pipeline.progress import progress
 from pipeline.text.forms import save_form
 
-WORD_FILES = ("questions-words.txt", "wordsim353.tsv", "simlex999.txt")
+ANALOGIES = "questions-words.txt"
+WORD_FILES = (ANALOGIES, "wordsim353.tsv", "simlex999.txt")
 
 
 class PrepareConfig(Config):
@@ -98,7 +100,11 @@ def _refuse_empty(counts: Mapping[str, Any]) -> None:
             dropped = counts[role]["dropped"]
             message = f"prepare: nothing of role {role} is left for training; dropped: {dropped}"
             if dropped.get("in_fixed_test"):
-                message += "; in_fixed_test are sources that valid or test has too: put other pairs there or into train"
+                what = "first requests" if role == "conversations" else "sources"
+                other = "conversations" if role == "conversations" else "pairs"
+                message += (
+                    f"; in_fixed_test are {what} that valid or test has too: put other {other} there or into train"
+                )
             raise ValueError(message)
 
 
@@ -150,29 +156,30 @@ def _write_documents(config: DocumentsConfig, raw: Path, folder: Path, rated: Se
 
 def _as_documents(rated: Sequence[Rated]) -> Iterator[Document]:
     """Rated texts as running text: the sentences of one review or article are the paragraphs of one document."""
-    for name, sentences in groupby(rated, key=lambda record: record.id.rpartition("_")[0] or record.id):
+    for name, sentences in groupby(rated, key=lambda record: record.document or record.id):
         records = list(sentences)
         text = "\n".join(record.text for record in records)
         yield Document(f"rated/{name}", name, f"rated-{records[0].domain}", text)
 
 
 def _copy_words(source: Path, folder: Path) -> dict[str, int]:
-    """Copies the test sets of word vectors that the source has; returns their number of rows."""
+    """Copies the test sets of word vectors that the source has; returns their number of pairs and questions.
+
+    They are read here as they will be scored: a fault is named by its line in the source, before anything is trained.
+    """
     folder.mkdir(parents=True)
     counts: dict[str, int] = {}
     for name in WORD_FILES:
         found = sorted(source.rglob(name))
         if len(found) != 1:
             raise ValueError(f"{source}: expected one {name}, found {len(found)}")
-        lines = _lines(read_text(found[0]))
+        if name == ANALOGIES:
+            counts[name] = sum(len(section.questions) for section in read_analogies(found[0]))
+        else:
+            counts[name] = len(read_pairs(found[0]))
+        lines = [line.rstrip() for _, line in read_lines(found[0]) if line.strip()]
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-        counts[name] = sum(not line.startswith(("#", ":")) for line in lines)
     return counts
-
-
-def _lines(text: str) -> list[str]:
-    """The non-empty lines of a table, tabs kept."""
-    return [line.rstrip() for line in text.split("\n") if line.strip()]
 
 
 def _overlaps(out: Path, *, n: int) -> dict[str, dict[str, float]]:

@@ -17,6 +17,7 @@ from pipeline.config import Config, Fraction
 from pipeline.data.cleaning import clean, key_of, order_of
 from pipeline.data.parallel import Into
 from pipeline.data.records import SPLITS, Conversation, Message, Rated, Role, read_rows, read_text, read_value
+from pipeline.data.wording import wording_of
 from pipeline.progress import progress
 
 REQUESTS: dict[str, tuple[str, ...]] = {
@@ -38,7 +39,8 @@ class ChatSource(Config):
     source: str
     """Folder below raw/."""
     into: Into = "split"
-    """A fixed split, or `split`: divided here by first request."""
+    """A fixed split, or `split`: divided here by first request. Fixed as valid or test, all stay that have no empty
+    turn."""
 
 
 class Instructions(ChatSource):
@@ -87,7 +89,7 @@ class ConversationsConfig(Config):
     reviews: ReviewWriting | Literal["none"] = "none"
     """Review writing from the rated texts, or none."""
     max_words: PositiveInt = 200
-    """Most words of a conversation; longer ones are dropped, never cut."""
+    """Most words of a conversation; longer ones are dropped, never cut, but stay where valid or test is fixed."""
     every: PositiveInt = 20
     """Of so many distinct first requests, one goes to test and one to valid."""
 
@@ -104,32 +106,33 @@ class ConversationSplits:
 def prepare_conversations(
     config: ConversationsConfig, raw: Path, rated: Mapping[str, Sequence[Rated]]
 ) -> ConversationSplits:
-    """Reads, deduplicates and splits all sources by first request, and adds review writing to each split."""
+    """Reads, deduplicates and splits all sources by first request, and adds review writing to each split.
+
+    What a source fixes as valid or test is scored as it stands, so a first request that it has is left out of training.
+    """
     result = ConversationSplits()
-    seen: set[bytes] = set()
-    kept: list[Conversation] = []
-    fixed: dict[str, Into] = {}
+    seen: set[tuple[Message, ...]] = set()
+    others: list[tuple[Conversation, Into]] = []
+    held_out: set[str] = set()
     for source in config.sources:
         found = progress(read_conversations(source, raw), name=f"conversations: {source.source}", unit="conversations")
         for conversation in found:
             result.num_read += 1
-            key = key_of(*(message.content for message in conversation.messages))
             if not all(message.content for message in conversation.messages):
                 result.dropped["empty_turn"] += 1
+            elif source.into in ("valid", "test"):
+                result.splits[source.into].append(conversation)
+                held_out.add(wording_of(_first_request(conversation.messages)))
             elif sum(len(message.content.split()) for message in conversation.messages) > config.max_words:
                 result.dropped["too_long"] += 1
-            elif key in seen:
+            elif conversation.messages in seen:
                 result.dropped["duplicate"] += 1
             else:
-                seen.add(key)
-                kept.append(conversation)
-                # The first source that has a request decides for all conversations that begin with it.
-                fixed.setdefault(conversation.group, source.into)
-    divided = sorted((group for group, into in fixed.items() if into == "split"), key=order_of)
-    for place, group in enumerate(divided):
-        fixed[group] = "test" if place % config.every == 0 else "valid" if place % config.every == 1 else "train"
-    for chat in kept:
-        result.splits[fixed[chat.group]].append(chat)
+                seen.add(conversation.messages)
+                others.append((conversation, source.into))
+    kept = [one for one in others if wording_of(_first_request(one[0].messages)) not in held_out]
+    result.dropped += Counter(in_fixed_test=len(others) - len(kept))
+    _divide(kept, config.every, result)
     if config.reviews != "none":
         for split in SPLITS:
             for record in rated[split]:
@@ -137,6 +140,17 @@ def prepare_conversations(
                 if config.reviews.min_words <= num_words <= config.reviews.max_words:
                     result.splits[split].append(review_request(record, opening_share=config.reviews.opening_share))
     return result
+
+
+def _divide(conversations: Sequence[tuple[Conversation, Into]], every: int, result: ConversationSplits) -> None:
+    """Sends whole groups to test and valid in a fixed random order, and those that a source has for train to train."""
+    of_train = {one.group for one, into in conversations if into == "train"}
+    divided = sorted({one.group for one, _ in conversations} - of_train, key=order_of)
+    split_of = dict.fromkeys(of_train, "train")
+    for place, group in enumerate(divided):
+        split_of[group] = "test" if place % every == 0 else "valid" if place % every == 1 else "train"
+    for conversation, _ in conversations:
+        result.splits[split_of[conversation.group]].append(conversation)
 
 
 def review_request(record: Rated, *, opening_share: float) -> Conversation:
@@ -159,7 +173,7 @@ def read_conversations(source: Instructions | Dialogues | Chats, raw: Path) -> I
         case Instructions():
             for path in _files(folder, source.file):
                 for number, row in enumerate(_json_list(path), start=1):
-                    request = "\n".join(part for part in (row["instruction"], row.get("input", "")) if part)
+                    request = "\n".join(part for part in (row["instruction"], row.get("input")) if part)
                     yield _conversation(source.source, f"{number}", [request, row["output"]])
         case Dialogues():
             for path in _files(folder, source.files):
@@ -174,10 +188,14 @@ def read_conversations(source: Instructions | Dialogues | Chats, raw: Path) -> I
             for path in _files(folder, source.file):
                 for number, row in enumerate(read_rows(path), start=1):
                     messages = _messages(row, f"{path}:{number}")
-                    first = next(message.content for message in messages if message.role == "user")
-                    yield Conversation(f"{source.source}-{number}", source.source, messages, key_of(first).hex())
+                    group = key_of(_first_request(messages)).hex()
+                    yield Conversation(f"{source.source}-{number}", source.source, messages, group)
         case _:
             assert_never(source)
+
+
+def _first_request(messages: Sequence[Message]) -> str:
+    return next(message.content for message in messages if message.role == "user")
 
 
 def _conversation(source: str, name: str, turns: Sequence[str]) -> Conversation:
@@ -223,8 +241,16 @@ def _json_list(path: Path) -> list[dict[str, str]]:
     if not isinstance(rows, list):
         raise ValueError(f"{path}: expected a list, found {type(rows).__name__}")
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not row.get("instruction") or not row.get("output"):
-            raise ValueError(f"{path}: item {number} has no instruction or no output")
+        where = f"{path}: item {number}"
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: expected an object with instruction and output, found {repr(row)[:60]}")
+        for key in ("instruction", "output"):
+            if key not in row:
+                raise ValueError(f"{where}: no key {key!r}; the keys are {', '.join(sorted(row)) or 'none'}")
+            if not isinstance(row[key], str) or not clean(row[key]):
+                raise ValueError(f"{where}: {key}: expected a text, found {repr(row[key])[:60]}")
+        if not isinstance(row.get("input"), str | None):
+            raise ValueError(f"{where}: input: expected a text or nothing, found {repr(row['input'])[:60]}")
     return rows
 
 

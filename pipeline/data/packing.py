@@ -1,4 +1,4 @@
-"""Rows for causal language modelling out of pieces of documents: nothing is predicted across a border.
+"""Rows for causal language modelling out of consecutive tokens of documents: nothing is predicted across a border.
 
 A document of n tokens has n - 1 places: place i shows token i and asks for token i + 1. Rows are made of places, so the
 last token of a document, behind which there is nothing to predict, is never an input, and every place is a target.
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from pipeline.data.batches import CausalBatch, Sizes
+from pipeline.data.batches import CausalBatch
 from pipeline.data.token_arrays import TokenArrays
 
 
@@ -63,64 +63,3 @@ class Places:
             segment_ids=torch.from_numpy(np.where(exists, np.cumsum(begins, axis=1) - 1, -1)),
             position_ids=torch.from_numpy(np.where(exists, columns - begin, 0)),
         )
-
-
-@dataclass(frozen=True)
-class PackedExamples:
-    """Whole documents packed into rows of at most `length` places; only documents longer than a row are cut.
-
-    The rows are the same in every epoch.
-    """
-
-    tokens: TokenArrays
-    length: int
-    pad_id: int
-
-    @cached_property
-    def _places(self) -> Places:
-        return Places(self.tokens)
-
-    @cached_property
-    def _rows(self) -> tuple[Int[np.ndarray, "_"], ...]:
-        """The places of each row."""
-        starts = self._places.starts
-        pieces = [
-            np.arange(begin, min(begin + self.length, end))
-            for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
-            for begin in range(start, end, self.length)
-        ]
-        rows = best_fit([len(piece) for piece in pieces], self.length)
-        return tuple(np.concatenate([pieces[i] for i in row]) for row in rows)
-
-    def sizes(self, epoch: int) -> Sizes:
-        """Places of each row; all of them are targets."""
-        lengths = np.array([len(row) for row in self._rows], dtype=np.int64)
-        return Sizes(lengths=lengths, num_targets={"loss": lengths})
-
-    def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> CausalBatch:
-        """The right-padded batch of some rows."""
-        rows = [self._rows[i] for i in indices]
-        places = np.zeros((len(rows), max(len(row) for row in rows)), dtype=np.int64)
-        exists = np.zeros(places.shape, dtype=bool)
-        for i, row in enumerate(rows):
-            places[i, : len(row)], exists[i, : len(row)] = row, True
-        return self._places.batch(places, exists, exists, pad_id=self.pad_id)
-
-
-def best_fit(lengths: list[int], capacity: int) -> list[list[int]]:
-    """Best-fit decreasing bin packing: the longest piece first, each into the fullest row that still has room.
-
-    Returns the piece numbers of each row, ascending; rows in the order of their first piece.
-    """
-    rows: list[list[int]] = []
-    by_room: dict[int, list[int]] = {}
-    for piece in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        room = next((room for room in range(lengths[piece], capacity) if by_room.get(room)), None)
-        if room is None:
-            row, room = len(rows), capacity
-            rows.append([])
-        else:
-            row = by_room[room].pop()
-        rows[row].append(piece)
-        by_room.setdefault(room - lengths[piece], []).append(row)
-    return sorted(sorted(row) for row in rows)

@@ -1,6 +1,7 @@
 """Short texts that several people rated from -4 to 4: read with every rating, deduplicated, split by document.
 
-Texts that share eight words in a row go to the same split: no held-out text is a variant of a training text.
+Texts that share eight words in a row, or differ in digits alone, go to the same split: no held-out text is a variant
+of a training text.
 """
 
 import re
@@ -15,6 +16,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from pipeline.config import Config
 from pipeline.data.cleaning import clean_line, key_of, order_of, words_of
 from pipeline.data.records import SPLITS, Rated, read_lines
+from pipeline.data.wording import wording_of
 from pipeline.progress import progress
 
 LOWEST, HIGHEST = -4, 4
@@ -75,21 +77,21 @@ class RatedSplits:
 def prepare_rated(config: RatedConfig, raw: Path) -> RatedSplits:
     """Reads, deduplicates and splits all sources of `config`."""
     result = RatedSplits()
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     kept: list[Rated] = []
     for source in config.sources:
         found = progress(read_rated(source, raw), name=f"rated: {source.source}", unit="texts")
         for record, stated_mean in found:
             result.num_read += 1
-            key = key_of(record.text)
+            wording = wording_of(record.text)
             if len(record.text.split()) < config.min_words:
                 result.dropped["too_short"] += 1
             elif abs(record.mean - stated_mean) > config.mean_tolerance:
                 result.dropped["mean_differs_from_ratings"] += 1
-            elif key in seen:
+            elif wording in seen:
                 result.dropped["duplicate"] += 1
             else:
-                seen.add(key)
+                seen.add(wording)
                 kept.append(record)
     kept = _join_near_duplicates(kept)
     sizes = Counter(record.group for record in kept)
@@ -145,9 +147,12 @@ def _two_files(texts: Path, ratings: Path, source: TwoFileRatings) -> Iterator[t
         scores = raters[fields[0]]
         name = f"{source.domain}-{fields[0]}"
         # "review_sentence": sentences of a review stay together; a lone number is a text of its own.
-        group = name.rpartition("_")[0] or name
+        review = fields[0].rpartition("_")[0]
+        document = f"{source.domain}-{review}" if review else ""
         text = clean_line(fields[2].replace("''", '"'))
-        record = Rated(name, text, round(sum(scores) / len(scores), 6), scores, source.domain, group)
+        record = Rated(
+            name, text, round(sum(scores) / len(scores), 6), scores, source.domain, document or name, document
+        )
         yield record, _number(fields[1], f"{texts}:{number}")
 
 
@@ -183,7 +188,8 @@ def _one(folder: Path, pattern: str) -> Path:
 
 
 def _join_near_duplicates(records: Sequence[Rated]) -> list[Rated]:
-    """Joins the groups of texts that share eight words in a row (union of sets by their smallest member)."""
+    """Joins the groups of texts that share eight words in a row, or all words but for digits (union of sets by their
+    smallest member)."""
     parent = {record.group: record.group for record in records}
 
     def root(group: str) -> str:
@@ -191,11 +197,12 @@ def _join_near_duplicates(records: Sequence[Rated]) -> list[Rated]:
             parent[group] = group = parent[parent[group]]
         return group
 
-    owner: dict[tuple[str, ...], str] = {}
+    owner: dict[bytes | tuple[str, ...], str] = {}
     for record in records:
         words = words_of(record.text)
-        for start in range(max(1, len(words) - NEAR_DUPLICATE_WORDS + 1)):
-            shingle = tuple(words[start : start + NEAR_DUPLICATE_WORDS])
-            first, second = sorted((root(owner.setdefault(shingle, record.group)), root(record.group)))
+        starts = range(max(1, len(words) - NEAR_DUPLICATE_WORDS + 1))
+        signs: list[bytes | tuple[str, ...]] = [tuple(words[start : start + NEAR_DUPLICATE_WORDS]) for start in starts]
+        for sign in (*signs, key_of(record.text)):
+            first, second = sorted((root(owner.setdefault(sign, record.group)), root(record.group)))
             parent[second] = first
     return [replace(record, group=root(record.group)) for record in records]

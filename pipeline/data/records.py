@@ -1,7 +1,7 @@
 """The records that `prepare` writes and every later stage reads: documents, pairs, ratings, conversations.
 
-A record belongs to a group (a document, a template, a review): no group lies in two splits. Files are JSON lines in
-UTF-8 with sorted keys, so that equal records are equal bytes.
+A record belongs to a group (a document, a template, a review): no group is divided between splits. Files are JSON lines
+in UTF-8 with sorted keys, so that equal records are equal bytes.
 """
 
 import json
@@ -53,6 +53,8 @@ class Rated:
     ratings: tuple[int, ...]
     domain: str
     group: str
+    document: str = ""
+    """The review or article that it is a sentence of; empty for a text by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ Record = Document | Pair | Rated | Labelled | Tagged | Conversation
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Writes records as JSON lines, without their groups; returns how many."""
+    """Writes records as JSON lines, as `line_of` makes them; returns how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
     with path.open("w", encoding="utf-8", newline="\n") as output:
@@ -110,8 +112,10 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 
 def line_of(record: Record) -> str:
-    """A record as one line of JSON, without its group and without a reference that says nothing new."""
-    row = {key: value for key, value in asdict(record).items() if key != "group" and (key, value) != ("reference", "")}
+    """A record as one line of JSON, without what served the split, and without a reference that says nothing new."""
+    row = {key: value for key, value in asdict(record).items() if key not in ("group", "document")}
+    if row.get("reference") == "":
+        del row["reference"]
     return json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n"
 
 

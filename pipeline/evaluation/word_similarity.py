@@ -6,30 +6,13 @@ with a word that has no vector is left out and counted: no score without its cov
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Integer
 from scipy import stats
 
+from pipeline.data.word_tests import AnalogySection, ScoredPair
 from pipeline.progress import progress
-
-
-@dataclass(frozen=True)
-class ScoredPair:
-    """Two words and how similar people find them."""
-
-    first: str
-    second: str
-    score: float
-
-
-@dataclass(frozen=True)
-class AnalogySection:
-    """Questions of one kind: `a` is to `b` as `c` is to `d`, where `d` is asked for."""
-
-    name: str
-    questions: tuple[tuple[str, str, str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -76,35 +59,6 @@ class WordVectors:
         cosines[number] = -np.inf
         best = np.argsort(-cosines, kind="stable")[:num_neighbours]
         return tuple((self.words[i], float(cosines[i])) for i in best if i != number)
-
-
-def read_pairs(path: Path) -> tuple[ScoredPair, ...]:
-    """Reads WordSim-353 or SimLex-999 as gensim ships them: word, word, score between tabs; # begins a comment."""
-    pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.startswith("#") or not line.strip():
-            continue
-        fields = line.split("\t")
-        try:
-            first, second, score = fields[0], fields[1], float(fields[2])
-        except (IndexError, ValueError) as error:
-            raise ValueError(f"{path}:{number}: expected two words and a score between tabs, found {line!r}") from error
-        pairs.append(ScoredPair(first.lower(), second.lower(), score))
-    return tuple(pairs)
-
-
-def read_analogies(path: Path) -> tuple[AnalogySection, ...]:
-    """Reads questions-words.txt of word2vec: `: name` begins a section, other lines are four words."""
-    sections: list[tuple[str, list[tuple[str, str, str, str]]]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.lower().split()
-        if line.startswith(":"):
-            sections.append((line[1:].strip(), []))
-        elif len(words) == 4 and sections:
-            sections[-1][1].append((words[0], words[1], words[2], words[3]))
-        elif words:
-            raise ValueError(f"{path}:{number}: expected four words below a ': section' line, found {line!r}")
-    return tuple(AnalogySection(name, tuple(questions)) for name, questions in sections)
 
 
 def similarity_score(vectors: WordVectors, pairs: Sequence[ScoredPair]) -> SimilarityScore:

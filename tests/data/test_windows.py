@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from pipeline.data import token_arrays
 from pipeline.data.batches import CausalBatch, Examples
-from pipeline.data.packing import PackedExamples, best_fit
 from pipeline.data.token_arrays import in_memory, read_token_arrays, write_token_arrays
 from pipeline.data.windows import EvaluationWindows, TrainingWindows
 
@@ -47,7 +46,6 @@ def all_examples(lengths: list[int], length: int, num_context: int) -> list[Exam
     return [
         TrainingWindows(tokens, length=length, seed=3),
         EvaluationWindows(tokens, length=length, num_context=num_context % length, pad_id=PAD),
-        PackedExamples(tokens, length=length, pad_id=PAD),
     ]
 
 
@@ -77,10 +75,9 @@ def test_nothing_is_predicted_or_attended_across_a_border_and_sizes_count_what_c
 @given(_lengths, st.integers(1, 12), st.integers(0, 11))
 def test_every_place_is_a_target_exactly_once(lengths: list[int], length: int, num_context: int) -> None:
     expected = sorted(1000 * d + i for d, n in enumerate(lengths) for i in range(n - 1))
-    training, *rest = all_examples(lengths, length, num_context)
-    for examples in rest:
-        batch = examples.collate(np.arange(len(examples.sizes(0).lengths)), 0)
-        assert sorted(batch.input_ids[batch.is_target].tolist()) == expected
+    training, held_out = all_examples(lengths, length, num_context)
+    batch = held_out.collate(np.arange(len(held_out.sizes(0).lengths)), 0)
+    assert sorted(batch.input_ids[batch.is_target].tolist()) == expected
     sizes = training.sizes(0)
     batch = training.collate(np.arange(len(sizes.lengths)), 0)
     shown = batch.input_ids.flatten().tolist()
@@ -111,20 +108,6 @@ def test_training_windows_begin_elsewhere_in_each_epoch_and_in_the_same_place_fo
     assert len({begin["first"], begin["other"], begin["next"]}) == 3
 
 
-def test_packing_fills_rows_of_whole_documents() -> None:
-    assert best_fit([5, 5, 3, 2, 2, 3], 10) == [[0, 1], [2, 3, 4, 5]]
-    examples = PackedExamples(in_memory(documents(6, 6, 4, 3, 3, 4)), length=10, pad_id=PAD)
-    assert examples.sizes(0).lengths.tolist() == [10, 10]
-
-
-@given(st.lists(st.integers(1, 10), max_size=30))
-def test_best_fit_places_every_piece_once_within_the_capacity(lengths: list[int]) -> None:
-    rows = best_fit(lengths, 10)
-    assert sorted(piece for row in rows for piece in row) == list(range(len(lengths)))
-    assert all(sum(lengths[piece] for piece in row) <= 10 for row in rows)
-    assert len(rows) <= 11 / 9 * -(-sum(lengths) // 10) + sum(length > 5 for length in lengths) + 1
-
-
 def test_token_arrays_on_disk_hold_what_was_written_and_their_bytes_repeat(tmp_path: Path) -> None:
     written = [[[d, d + 1], [d + 2]] * (d % 4) for d in range(2500)]  # more than one record batch
     for name in ("a", "b"):
@@ -149,7 +132,7 @@ def test_missing_and_empty_token_arrays_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="made with the tokenizer ffffffffffff, expected eeeeeeeeeeee"):
         read_token_arrays(tmp_path / "empty", tokenizer_hash="e" * 64)
     with pytest.raises(ValueError, match="none of 2 documents has two tokens"):
-        PackedExamples(in_memory(documents(1, 1)), length=4, pad_id=PAD).sizes(0)
+        TrainingWindows(in_memory(documents(1, 1)), length=4, seed=1).sizes(0)
 
 
 def test_the_borders_of_documents_and_sentences_are_mapped_and_not_built_by_each_rank(tmp_path: Path) -> None:

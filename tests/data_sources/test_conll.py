@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.data.conll import ConllSource, read_conll
+from pipeline.data.conll import ConllSource, prepare_conll
 from pipeline.data.prepared import read_tagged
 from pipeline.data.records import Tagged
 from pipeline.data.tasks import prepare_tasks
@@ -39,7 +39,14 @@ def source(**changes: Any) -> ConllSource:
 def read(path: Path, content: str | bytes, **changes: Any) -> list[Tagged]:
     """The sentences of a file with this content."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return list(read_conll(path, source(**changes)))
+    return prepared(path, **changes)
+
+
+def prepared(path: Path, **changes: Any) -> list[Tagged]:
+    """The sentences that are prepared of a file."""
+    named = {"train": path.name, "valid": path.name, "types": ("A", "LOC", "ORG", "PER")}
+    prepare_conll(source(**named | changes), path.parent, path.parent / "prepared")
+    return list(read_tagged(path.parent / "prepared/train.jsonl"))
 
 
 def pairs(sentences: list[Tagged]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
@@ -128,7 +135,7 @@ def test_a_fault_is_named_with_its_line(
 
 def test_a_file_that_is_missing_and_a_column_without_a_number_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere.txt: no such file"):
-        list(read_conll(tmp_path / "nowhere.txt", source()))
+        prepared(tmp_path / "nowhere.txt")
     with pytest.raises(ValidationError, match="columns are counted from 1, or from the last with -1"):
         source(word_column=0)
 
@@ -153,7 +160,7 @@ def test_a_prepared_task_has_its_types_its_splits_and_their_sizes(tmp_path: Path
         "test": {"records": 1, "words": 1, "entities": 0},
     }
     assert json.loads((folder / "task.json").read_text()) == {"kind": "tagging", "types": ["LOC", "ORG", "PER"]}
-    assert read_tagged(folder / "train.jsonl") == tuple(read_conll(raw / "corpus/train.txt", source()))
+    assert pairs(list(read_tagged(folder / "train.jsonl"))) == EXPECTED
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
     assert rows[1] == {"id": "train.txt:10", "words": ["BRUSSELS"], "tags": ["B-LOC"]}
 

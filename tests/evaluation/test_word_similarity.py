@@ -1,23 +1,10 @@
-"""Word similarity and analogies on vectors built by hand, a loop for oracle, and the real test files."""
+"""Word similarity and analogies on vectors built by hand, with a loop for oracle."""
 
-from pathlib import Path
-
-import gensim
 import numpy as np
 import pytest
 
-from pipeline.evaluation.word_similarity import (
-    AnalogySection,
-    ScoredPair,
-    WordVectors,
-    analogy_scores,
-    analogy_total,
-    read_analogies,
-    read_pairs,
-    similarity_score,
-)
-
-GENSIM_FILES = Path(gensim.__file__).parent / "test" / "test_data"
+from pipeline.data.word_tests import AnalogySection, ScoredPair
+from pipeline.evaluation.word_similarity import WordVectors, analogy_scores, analogy_total, similarity_score
 
 
 def _vectors(table: dict[str, list[float]]) -> WordVectors:
@@ -101,30 +88,6 @@ def test_sections_are_summed_before_the_division() -> None:
     total = analogy_total(scores, "total")
     assert [score.accuracy for score in scores] == pytest.approx([1.0, 1 / 3, 0.0])
     assert total.accuracy == pytest.approx(0.5) and total.num_questions == 4
-
-
-def test_the_files_of_gensim_hold_the_published_numbers_of_pairs_and_questions() -> None:
-    assert len(read_pairs(GENSIM_FILES / "wordsim353.tsv")) == 353
-    assert len(read_pairs(GENSIM_FILES / "simlex999.txt")) == 999
-    sections = read_analogies(GENSIM_FILES / "questions-words.txt")
-    assert len(sections) == 14
-    assert sum(len(section.questions) for section in sections) == 19544
-    assert sections[0].name == "capital-common-countries"
-    assert sections[0].questions[0] == ("athens", "greece", "baghdad", "iraq")
-    assert read_pairs(GENSIM_FILES / "wordsim353.tsv")[1] == ScoredPair("tiger", "cat", 7.35)
-
-
-def test_a_line_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "pairs.tsv"
-    file.write_text("# head\na\tb\t1\na b 2\n")
-    with pytest.raises(ValueError, match=r"pairs\.tsv:3: expected two words and a score"):
-        read_pairs(file)
-    file.write_text(": section\na b c d\na b c\n")
-    with pytest.raises(ValueError, match=r"pairs\.tsv:3: expected four words"):
-        read_analogies(file)
-    file.write_text("a b c d\n")
-    with pytest.raises(ValueError, match=r"pairs\.tsv:1: expected four words below"):
-        read_analogies(file)
 
 
 def test_vectors_that_do_not_fit_the_words_are_refused() -> None:

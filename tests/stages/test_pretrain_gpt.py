@@ -12,9 +12,9 @@ import yaml
 from torch.testing import assert_close
 
 from pipeline.config import load
-from pipeline.data.packing import PackedExamples
 from pipeline.data.records import Document, write_records
 from pipeline.data.token_arrays import in_memory
+from pipeline.data.windows import EvaluationWindows, TrainingWindows
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.stages.handover import open_gpt
 from pipeline.stages.held_out import EvenlySpaced, held_out_loss
@@ -138,26 +138,38 @@ def _documents(*lengths: int) -> list[list[list[int]]]:
     return [[random.integers(3, 30, length).tolist()] for length in lengths]
 
 
-def test_the_loss_of_a_packed_row_is_the_sum_of_its_documents_alone() -> None:
-    model, documents = _model(), _documents(9, 5, 10)
-    packed = PackedExamples(in_memory(documents), length=24, pad_id=0)
-    assert len(packed.sizes(0).lengths) == 1
-    whole = causal_loss(model, packed.collate(np.array([0]), 0))
-    alone = [
-        causal_loss(model, PackedExamples(in_memory([one]), length=24, pad_id=0).collate(np.array([0]), 0))
-        for one in documents
-    ]
-    assert whole.num_targets == sum(term.num_targets for term in alone) == 8 + 4 + 9
-    assert_close(whole.loss_sum, sum(term.loss_sum for term in alone), rtol=1e-5, atol=1e-5)
+def _loss_alone(model: GPT, tokens: list[int]) -> torch.Tensor:
+    """The summed loss of a piece of a document as a batch of its own."""
+    ids = torch.tensor([tokens])
+    hidden = model(ids[:, :-1], torch.zeros_like(ids[:, 1:]), torch.arange(ids.size(1) - 1)[None])
+    return torch.nn.functional.cross_entropy(model.logits(hidden)[0], ids[0, 1:], reduction="sum")
+
+
+@torch.no_grad()
+def test_the_loss_of_a_training_window_is_the_sum_of_its_documents_alone() -> None:
+    """Each token occurs once: the first of a window tells where it begins, and thus where it cuts a document in two."""
+    model, tokens = _model(), list(range(3, 27))
+    documents = [tokens[:9], tokens[9:14], tokens[14:]]
+    windows = TrainingWindows(in_memory([[one] for one in documents]), length=24, seed=1)
+    inputs = [token for one in documents for token in one[:-1]]
+    for epoch in range(6):
+        batch = windows.collate(np.array([0]), epoch)
+        first = int(batch.input_ids[0, 0])
+        assert batch.input_ids[0].tolist() == inputs[inputs.index(first) :] + inputs[: inputs.index(first)]
+        number = next(number for number, one in enumerate(documents) if first in one)
+        cut = documents[number].index(first)
+        others = [one for other, one in enumerate(documents) if other != number]
+        pieces = [documents[number][cut:], *others, documents[number][: cut + 1]]
+        found = causal_loss(model, batch)
+        assert found.num_targets == 8 + 4 + 9
+        alone = sum(_loss_alone(model, piece) for piece in pieces if len(piece) > 1)
+        assert_close(found.loss_sum, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_overlapping_windows_count_every_token_once_and_equal_the_whole_document_where_it_fits() -> None:
     model = _model()
     short, long = (HeldOutText(in_memory(_documents(*sizes)), b"") for sizes in ((20, 24), (150, 40)))
-    batches = (
-        PackedExamples(in_memory([one]), length=24, pad_id=0).collate(np.array([0]), 0) for one in _documents(20, 24)
-    )
-    whole = sum(causal_loss(model, batch).loss_sum.item() for batch in batches)
+    whole = sum(_loss_alone(model, document[0]).item() for document in _documents(20, 24))
     # With all but one place as context every token sees what precedes it in its document.
     found = model_loss(model, short, num_context=23, pad_id=0)
     assert found.num_targets == 19 + 23
@@ -168,20 +180,21 @@ def test_overlapping_windows_count_every_token_once_and_equal_the_whole_document
 
 def test_the_held_out_loss_does_not_depend_on_the_batches() -> None:
     model = _model()
-    packed = PackedExamples(in_memory(_documents(9, 5, 20, 18, 3, 22)), length=24, pad_id=0)
+    windows = EvaluationWindows(in_memory(_documents(9, 5, 20, 18, 3, 22)), length=24, num_context=7, pad_id=0)
     sums = [
-        held_out_loss(model, packed, lambda batch: causal_loss(model, batch), tokens_per_batch=size).mean
+        held_out_loss(model, windows, lambda batch: causal_loss(model, batch), tokens_per_batch=size).mean
         for size in (1, 50, 1000)
     ]
     assert sums == pytest.approx([sums[0]] * 3, rel=1e-5)
 
 
 def test_evenly_spaced_examples_are_the_first_the_last_and_some_between() -> None:
-    packed = PackedExamples(in_memory(_documents(*range(13, 24))), length=24, pad_id=0)
-    some = EvenlySpaced(packed, 3)
-    assert some.sizes(0).lengths.tolist() == packed.sizes(0).lengths[[0, 5, 10]].tolist()
-    assert_close(some.collate(np.array([1]), 0).input_ids, packed.collate(np.array([5]), 0).input_ids)
-    assert len(EvenlySpaced(packed, 100).sizes(0).lengths) == 11
+    windows = EvaluationWindows(in_memory(_documents(*range(13, 24))), length=18, num_context=0, pad_id=0)
+    some = EvenlySpaced(windows, 3)
+    assert some.sizes(0).lengths.tolist() == windows.sizes(0).lengths[[0, 5, 10]].tolist() == [18, 18, 7]
+    chosen, expected = some.collate(np.arange(3), 0), windows.collate(np.array([0, 5, 10]), 0)
+    assert_close(chosen.input_ids, expected.input_ids)
+    assert len(EvenlySpaced(windows, 100).sizes(0).lengths) == 11
 
 
 def test_texts_and_token_arrays_of_different_documents_are_refused() -> None:
