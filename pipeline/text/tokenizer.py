@@ -92,6 +92,8 @@ class Tokenizer:
         if role not in self.special:
             where = "" if self.folder is None else f"{self.folder}: "
             places = f"{role}_token in {TOKENIZER_CONFIG} and {SPECIAL_TOKENS_MAP}"
+            if role in CHAT_ROLES:
+                places = f"{CHAT_ROLES[role]} among the added tokens of {TOKENIZER}"
             if self.is_wordpiece and role in _UNNAMED:
                 places += f", {_UNNAMED[role]} in the vocabulary"
             raise ValueError(

@@ -185,6 +185,24 @@ def test_a_role_that_is_missing_is_named(wordpiece: Tokenizer) -> None:
         _ = wordpiece.eos_id
 
 
+def test_a_role_of_a_conversation_that_is_missing_is_looked_for_where_it_would_be_found(
+    byte_bpe: Tokenizer, tmp_path: Path
+) -> None:
+    Tokenizer(Backend(byte_bpe.backend.model), {}).save(tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"user_token": "a"}))
+    message = (
+        r"the tokenizer has no 'user' token; it has \[\]; looked for <user> among the added tokens of tokenizer.json$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path).id_of("user")
+    file = tmp_path / "tokenizer.json"
+    added = [{"id": 400, "content": "<user>", "special": True}]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"added_tokens": [one | flags for one in added]}))
+    assert load_tokenizer(tmp_path).id_of("user") == byte_bpe.id_of("user")
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[1", '"x"'])
 def test_a_damaged_tokenizer_file_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
