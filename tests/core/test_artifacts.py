@@ -205,8 +205,8 @@ def test_an_index_of_shards_that_is_none_is_named(tmp_path: Path, content: Any, 
 
 def test_the_shards_of_transformers_are_read(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    theirs: Any = BertModel(BertConfig(vocab_size=40, max_position_embeddings=8, **shape))
+    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    theirs: Any = BertModel(BertConfig(vocab_size=40, max_position_embeddings=8, intermediate_size=32, **shape))
     theirs.save_pretrained(tmp_path / "whole")
     theirs.save_pretrained(tmp_path / "shards", max_shard_size="5KB")
     assert len(list((tmp_path / "shards").glob("model-*-of-*.safetensors"))) > 2

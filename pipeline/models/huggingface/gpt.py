@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pipeline.kinds import REWARD_MARK
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.heads import RewardModel, SequenceClassifier
 from pipeline.models.huggingface.labels import from_label_settings, sequence_label_settings
@@ -41,11 +42,14 @@ def gpt_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor])
 
 
 def reward_to_huggingface(model: RewardModel, *, bos_token_id: int, eos_token_id: int, pad_token_id: int) -> Exported:
-    """A `GPT2ForSequenceClassification` with one label, which scores the right-most token that is not <pad>."""
+    """A `GPT2ForSequenceClassification` with one label, which scores the right-most token that is not <pad>.
+
+    `REWARD_MARK` in its config tells it from a classifier.
+    """
     _check_end_is_found(pad_token_id, eos_token_id)
     ids = {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
     labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "problem_type": "regression"}
-    config = _to_config(model.trunk.config, "GPT2ForSequenceClassification") | ids | labels
+    config = _to_config(model.trunk.config, "GPT2ForSequenceClassification") | ids | labels | dict(REWARD_MARK)
     return config, rename(model, _reward_names(model.trunk.config))
 
 
@@ -59,7 +63,7 @@ def reward_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tenso
 def gpt_classifier_to_huggingface(
     model: SequenceClassifier, *, token_ids: Mapping[str, int], labels: Sequence[str]
 ) -> Exported:
-    """A `GPT2ForSequenceClassification`, whose `labels` tell it from a reward model.
+    """A `GPT2ForSequenceClassification`, without the mark of a reward model.
 
     `token_ids` has pad_token_id, bos_token_id and eos_token_id.
     """
