@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipeline.kinds import REWARD_MARK
@@ -27,6 +28,8 @@ from pipeline.models.huggingface.names import (
 )
 from pipeline.models.text_encoders import GPTEncoder, LastTokenPooling
 
+_TOKENS = "transformer.wte.weight"
+
 
 def gpt_to_huggingface(model: GPT, *, bos_token_id: int, eos_token_id: int, pad_token_id: int) -> Exported:
     """A `GPT2LMHeadModel`."""
@@ -39,6 +42,20 @@ def gpt_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor])
     model = GPT(_from_config(config))
     fill(model, _names(model.config, ours=""), _clean(state))
     return model
+
+
+def with_rows(config: Mapping[str, Any], state: Mapping[str, Tensor], num_rows: int) -> Exported:
+    """A GPT-2 with at least so many token embeddings: the mean of the others is appended, and these keep their bits.
+
+    ValueError when its output matrix is another, which would lack the rows.
+    """
+    cleaned = _clean(state)
+    config, table, size = dict(config), cleaned.get(_TOKENS), setting(config, "vocab_size")
+    # Weights that do not fit their configuration are named where the model is filled.
+    if num_rows > size and table is not None and len(table) == size:
+        new = table.float().mean(0, keepdim=True).to(table.dtype).expand(num_rows - size, -1)
+        config, cleaned = config | {"vocab_size": num_rows}, cleaned | {_TOKENS: torch.cat([table, new])}
+    return config, cleaned
 
 
 def reward_to_huggingface(model: RewardModel, *, bos_token_id: int, eos_token_id: int, pad_token_id: int) -> Exported:
@@ -128,7 +145,7 @@ def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in prefixed.items()
         if not re.fullmatch(r"transformer\.h\.\d+\.attn\.(masked_)?bias", name)
     }
-    return without_copies(kept, {"lm_head.weight": "transformer.wte.weight"})
+    return without_copies(kept, {"lm_head.weight": _TOKENS})
 
 
 def _to_config(config: GPTConfig, architecture: str) -> dict[str, Any]:
