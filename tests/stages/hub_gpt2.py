@@ -42,7 +42,7 @@ def publish_gpt2(folder: Path, kind: str = "no pad") -> Path:
     torch.manual_seed(3)
     rows = {"own pad with a row": MERGED + 1, "spare rows": 384}.get(kind, MERGED)
     shape: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=rows, bos_token_id=MERGED - 1, eos_token_id=MERGED - 1, **shape))
+    model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=rows, bos_token_id=MERGED - 1, eos_token_id=MERGED - 1, **shape))
     spread(model)
     if kind == "half":
         model.half()

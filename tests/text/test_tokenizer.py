@@ -190,7 +190,7 @@ def test_padding_is_added_behind_all_ids_where_there_is_none(byte_bpe: Tokenizer
     assert with_padding(byte_bpe) is byte_bpe
     # Its vocabulary has a token <pad>, which nobody calls padding.
     padded = with_padding(unpadded(byte_bpe))
-    assert padded.special == byte_bpe.special | {"pad": "<pad-0>"}
+    assert padded.special == {**byte_bpe.special, "pad": "<pad-0>"}
     assert (padded.pad_id, padded.vocab_size, byte_bpe.vocab_size) == (400, 401, 400)
     assert padded.encode_batch(["<pad-0>", *texts]) == byte_bpe.encode_batch(["<pad-0>", *texts])
     padded.save(tmp_path)
