@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 """The older format of the same weights, which we read and never write."""
+_INDEX = ".index.json"
+"""What follows the name of the weights in that of the file that says which shard each tensor is in."""
 
 
 _SHORT_WRITE = "unexpected pos"
@@ -135,18 +137,49 @@ def save_model(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tens
 
 
 def load_model(folder: Path) -> ModelFolder:
-    """Reads a model folder; ValueError names the folder and the file that is missing or damaged."""
+    """Reads a model folder, whose weights are one file or the shards that an index names.
+
+    ValueError names the folder and the file that is missing or damaged.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such model folder; run the stage that makes it, or name another")
     config = read_json(folder / CONFIG)
-    if (folder / WEIGHTS).is_file():
-        return ModelFolder(config=config, state=load_tensors(folder / WEIGHTS))
-    if (folder / PICKLED).is_file():
-        try:
-            return ModelFolder(config=config, state=torch.load(folder / PICKLED, map_location="cpu", weights_only=True))
-        except (RuntimeError, EOFError, UnpicklingError) as error:
-            raise ValueError(f"{folder / PICKLED}: damaged, or not only weights: {error}") from error
-    raise ValueError(f"{folder}: neither {WEIGHTS} nor {PICKLED} in this folder")
+    for name, read in ((WEIGHTS, load_tensors), (PICKLED, _load_pickled)):
+        if (folder / name).is_file():
+            return ModelFolder(config=config, state=read(folder / name))
+        index = folder / f"{name}{_INDEX}"
+        if index.is_file():
+            return ModelFolder(config=config, state=_load_shards(index, read))
+    raise ValueError(f"{folder}: neither {WEIGHTS} nor {PICKLED} in this folder, nor the {_INDEX} of one in shards")
+
+
+def _load_shards(index: Path, read: Callable[[Path], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of all shards that stand beside their index."""
+    content = read_json(index)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not places:
+        raise ValueError(f"{index}: expected a weight_map of tensors and their files, found {str(content)[:80]!r}")
+    for tensor, shard in places.items():
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise ValueError(f"{index}: weight_map: {tensor}: found {shard!r}, allowed is a file beside the index")
+    state: dict[str, Tensor] = {}
+    for shard in sorted(set(places.values())):
+        if not (index.parent / shard).is_file():
+            raise ValueError(f"{index.parent / shard}: no such file, but the weight_map of {index.name} names it")
+        found = read(index.parent / shard)
+        missing = sorted(tensor for tensor, place in places.items() if place == shard and tensor not in found)
+        if missing:
+            raise ValueError(f"{index.parent / shard}: has no {', '.join(missing)}, which {index.name} says is in it")
+        state |= found
+    return state
+
+
+def _load_pickled(path: Path) -> Mapping[str, Tensor]:
+    try:
+        found: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        raise ValueError(f"{path}: damaged, or not only weights: {error}") from error
+    return found
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

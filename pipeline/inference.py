@@ -22,12 +22,11 @@ from pipeline.data.plan import Step, one_pass
 from pipeline.inference_device import CPU
 from pipeline.inference_tags import Tagger
 from pipeline.inference_words import GapFiller, Neighbours
-from pipeline.kinds import Problem, has_one_answer, kind_of, problem_of
+from pipeline.kinds import Problem, has_one_answer, kind_of, output_names, problem_of
 from pipeline.models.bilm import BidirectionalLM
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
 from pipeline.models.huggingface.bert import masked_words_from_huggingface, token_classifier_from_huggingface
-from pipeline.models.huggingface.labels import output_names
 from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface, text_classifier_from_huggingface
 from pipeline.stages.answering import Answerer, open_answerer
 from pipeline.stages.both_ways import both_ways_loss
@@ -315,16 +314,15 @@ def _open_classifier(folder: Path, found: ModelFolder) -> Classifier:
 
 
 def _open_tagger(folder: Path, found: ModelFolder) -> Tagger:
-    names = found.config.get("id2label", {})
     tokenizer = load_tokenizer(folder)
     with _named(folder):
-        if not names:
+        if not found.config.get("id2label"):
             raise ValueError("config.json: no id2label, so that nobody knows the tags of the model")
+        labels = output_names(found.config)
         model = token_classifier_from_huggingface(found.config, found.state)
     shape = model.encoder.config
     length = reading_length(folder, positions=shape.max_length)
     with _named(folder):
-        labels = [names[str(number)] for number in range(len(names))]
         tagger = Tagger(model, tokenizer, labels=labels, max_length=length)
     tokenizer.check_fits(shape.vocab_size, folder)
     return tagger

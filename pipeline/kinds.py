@@ -11,8 +11,8 @@ Problem = Literal["single_label_classification", "multi_label_classification", "
 """What the outputs of a classifier are, as config.json of Hugging Face says it: classes of which one is true, labels
 each of which is true or not, or real values."""
 
-_REWARDS = ({"0": "reward"}, {"0": "LABEL_0"})
-"""Names of the one output of a reward model: ours, and what stands there where nobody named it."""
+REWARD_MARK: Mapping[str, str] = {"pipeline_model": "reward"}
+"""What config.json of our reward models says, and that of no other `GPT2ForSequenceClassification`."""
 
 
 def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
@@ -21,7 +21,7 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
         case ("GPT2LMHeadModel", _):
             return "gpt"
         case ("GPT2ForSequenceClassification", _):
-            return "reward" if config.get("id2label") in _REWARDS else "classifier"
+            return "reward" if _is_reward(config) else "classifier"
         case ("BertForPreTraining" | "BertForMaskedLM", _):
             return "bert"
         case ("BertForSequenceClassification", _):
@@ -46,6 +46,18 @@ def kind_of(config: Mapping[str, Any], folder: Path) -> Kind:
     )
 
 
+def _is_reward(config: Mapping[str, Any]) -> bool:
+    """Whether this is a reward model of ours, by its mark.
+
+    Those written before there was one call their output `reward` and have no dropout before it, for which every
+    classifier of ours has a key.
+    """
+    if config.keys() >= REWARD_MARK.keys():
+        return all(config[key] == value for key, value in REWARD_MARK.items())
+    unmarked = {"id2label": {"0": "reward"}, "problem_type": "regression"}
+    return "classifier_dropout" not in config and all(config.get(key) == value for key, value in unmarked.items())
+
+
 def problem_of(config: Mapping[str, Any]) -> Problem:
     """What the outputs of a classifier are; ValueError names a `problem_type` that is none of these.
 
@@ -63,8 +75,32 @@ def problem_of(config: Mapping[str, Any]) -> Problem:
 
 
 def num_outputs(config: Mapping[str, Any]) -> int:
-    """Outputs of a classifier; two where config.json does not name them, as in `transformers`."""
-    return len(config.get("id2label", range(2)))
+    """Outputs of a classifier or tagger."""
+    return len(output_names(config))
+
+
+def output_names(config: Mapping[str, Any]) -> list[str]:
+    """Names of the outputs of a classifier or tagger in the order of their numbers, from 0.
+
+    Where config.json names none they are as many as its `num_labels`, or two, by the names of Hugging Face. ValueError
+    says what of `id2label` or `num_labels` is something else.
+    """
+    names = config.get("id2label")
+    if names is None:
+        count = config.get("num_labels")
+        count = 2 if count is None else count
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f"config.json: num_labels: found {count!r}, allowed is a number of outputs, 1 or more")
+        return [f"LABEL_{number}" for number in range(count)]
+    if not isinstance(names, Mapping) or not names:
+        raise ValueError(f"config.json: id2label: found {names!r}, allowed are names by the numbers of the outputs")
+    numbers = [str(number) for number in range(len(names))]
+    if set(names) != set(numbers):
+        raise ValueError(
+            f"config.json: id2label: found the numbers {', '.join(map(str, names))}, allowed are 0 to "
+            f"{len(names) - 1}, each once"
+        )
+    return [str(names[number]) for number in numbers]
 
 
 def has_one_answer(problem: Problem, num_outputs: int) -> bool:

@@ -61,7 +61,7 @@ class ServedModel(PythonModel):
 def signature(folder: Path) -> ModelSignature:
     """The columns and parameters of requests to a model folder, and the columns of its answers.
 
-    ValueError names a folder that answers no requests.
+    ValueError names a folder that answers no requests, and one whose outputs nobody can tell.
     """
     text = ColSpec("string", "text")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -72,7 +72,11 @@ def signature(folder: Path) -> ModelSignature:
         case "translator":
             return ModelSignature(Schema([text]), Schema([text]))
         case "classifier":
-            if has_one_answer(problem_of(config), num_outputs(config)):
+            try:
+                is_one = has_one_answer(problem_of(config), num_outputs(config))
+            except ValueError as error:
+                raise ValueError(f"{folder}: {error}") from error
+            if is_one:
                 return ModelSignature(Schema([text]), Schema([ColSpec("string", "label"), ColSpec("double", "value")]))
             labels, values = ColSpec(Array(DataType.string), "labels"), ColSpec(Array(DataType.double), "values")
             return ModelSignature(Schema([text]), Schema([labels, values]))

@@ -41,6 +41,7 @@ from pipeline.stages.finetune_networks import (
     bilstm_encoder,
     check_length,
     gpt_encoder,
+    open_tokenizer,
     pretraining_stage,
 )
 from pipeline.stages.finetune_tags import open_tagging
@@ -49,7 +50,7 @@ from pipeline.stages.finetune_texts import Target, labelled_rows, open_texts
 from pipeline.stages.launch import launch
 from pipeline.stages.run import stage_run
 from pipeline.stages.training import fit
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ def main(path: Path) -> None:
     folder = Path(config.encoder) if config.encoder else layout.model(pretraining_stage(config.network))
     inputs = (folder, *vectors(config.network), *sources(config.task, layout))
     with stage_run(__spec__.name, path, config, seed=config.training.seed, inputs=inputs) as run:
-        tokenizer = load_tokenizer(folder)
+        tokenizer = open_tokenizer(config.network, folder)
         task = open_task(config.task, layout, tokenizer, max_length=config.max_length)
         encoder, pooler = build_network(folder, config, tokenizer)
         tokenizer.check_fits(encoder.config.vocab_size, folder)
@@ -291,6 +292,7 @@ def build_network(folder: Path, config: FinetuneConfig, tokenizer: Tokenizer) ->
         case GPTNetwork():
             gpt = gpt_encoder(
                 folder,
+                tokenizer,
                 start=config.start,
                 dropout=config.dropout,
                 attention_dropout=config.attention_dropout,

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from pipeline.artifacts import load_model
 from pipeline.config import Config
+from pipeline.data.classification import text_marks
 from pipeline.models.bilstm import BiLSTM, BiLSTMConfig, PoolingKind
 from pipeline.models.gpt import GPT
-from pipeline.models.huggingface.gpt import gpt_from_huggingface
 from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface
 from pipeline.models.text_encoders import BiLMEncoder, BiLMEncoderConfig, GPTEncoder
+from pipeline.stages.handover import read_gpt
 from pipeline.stages.word_folder import OpenedWords, open_words
-from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.tokenizer import Tokenizer, load_padded_tokenizer, load_tokenizer, with_marks
 
 _log = logging.getLogger(__name__)
 
@@ -84,14 +85,27 @@ def pretraining_stage(network: Network) -> str:
             assert_never(network)
 
 
-def gpt_encoder(folder: Path, *, start: Start, dropout: float, attention_dropout: float, max_length: int) -> GPTEncoder:
-    """The GPT of a folder, or one of its shape from random weights; ValueError names a folder that does not fit."""
-    found = load_model(folder)
+def open_tokenizer(network: Network, folder: Path) -> Tokenizer:
+    """The tokenizer of a folder as a network needs it.
+
+    That of a GPT is given padding where it has none, and the marks around a text, so that `transformers` reads texts
+    by the saved folder as they were learned.
+    """
+    if not isinstance(network, GPTNetwork):
+        return load_tokenizer(folder)
+    tokenizer = load_padded_tokenizer(folder)
+    return with_marks(tokenizer, *text_marks(tokenizer))
+
+
+def gpt_encoder(
+    folder: Path, tokenizer: Tokenizer, *, start: Start, dropout: float, attention_dropout: float, max_length: int
+) -> GPTEncoder:
+    """The GPT of a folder, or one of its shape from random weights; ValueError names a folder that does not fit.
+
+    It has a row for the padding of `tokenizer`, whether the folder has one or not.
+    """
     dropouts = {"resid_pdrop": dropout, "embd_pdrop": dropout, "attn_pdrop": attention_dropout}
-    try:
-        gpt = gpt_from_huggingface({**found.config, **dropouts}, found.state)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
+    gpt = read_gpt(folder, tokenizer, dropouts)
     check_length(max_length, gpt.config.max_length, folder)
     return GPTEncoder(GPT(gpt.config) if start == "random" else gpt)
 

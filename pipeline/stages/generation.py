@@ -124,7 +124,8 @@ def _continue(
     device = model.token_embedding.weight.device
     moved = Prompts(prompts.input_ids.to(device), prompts.mask.to(device))
     eos, pad = tokenizer.eos_id, tokenizer.pad_id
-    suppressed = sorted(tokenizer.special_ids - {eos})
+    without_token = set(range(model.config.vocab_size)) - tokenizer.ids_from(0)
+    suppressed = sorted((tokenizer.special_ids - {eos}) | without_token)
     match decoding:
         case GreedyConfig():
             return greedy(model, moved, max_new_tokens=decoding.max_new_tokens, eos=eos, pad=pad, suppressed=suppressed)

@@ -1,7 +1,9 @@
 """Opening and saving the GPT folders that the stages from pretraining to alignment hand on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import load_model, publish, save_model
 from pipeline.models.gpt import GPT
@@ -11,8 +13,10 @@ from pipeline.models.huggingface.gpt import (
     gpt_to_huggingface,
     reward_from_huggingface,
     reward_to_huggingface,
+    with_rows,
 )
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.models.huggingface.names import setting
+from pipeline.text.tokenizer import Tokenizer, load_padded_tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,30 @@ class OpenedReward:
 
 
 def open_gpt(folder: Path, *, dropout: float = 0.0) -> OpenedGPT:
-    """The GPT in a folder, ours or any GPT-2's, with `dropout` put into it and none in its attention."""
-    found = load_model(folder)
-    try:
-        model = gpt_from_huggingface({**found.config, **_dropouts(dropout)}, found.state)
-    except ValueError as error:
-        raise ValueError(f"{folder}: {error}") from error
-    tokenizer = load_tokenizer(folder)
+    """The GPT in a folder, ours or any GPT-2's, with `dropout` put into it and none in its attention.
+
+    A GPT-2 without padding of its own is given some: a token of the tokenizer and its row of the embeddings.
+    """
+    tokenizer = load_padded_tokenizer(folder)
+    model = read_gpt(folder, tokenizer, _dropouts(dropout))
     tokenizer.check_fits(model.config.vocab_size, folder)
     return OpenedGPT(model, tokenizer)
+
+
+def read_gpt(folder: Path, tokenizer: Tokenizer, changes: Mapping[str, Any]) -> GPT:
+    """The GPT in a folder with `changes` in its configuration, and with a row for the padding of `tokenizer`.
+
+    ValueError names the folder and what does not fit. Ids without a row other than that of padding stay so.
+    """
+    found = load_model(folder)
+    try:
+        config, state = {**found.config, **changes}, found.state
+        without_row = tokenizer.ids_from(setting(config, "vocab_size"))
+        if without_row and without_row == {tokenizer.pad_id}:
+            config, state = with_rows(config, state, 1 + tokenizer.pad_id)
+        return gpt_from_huggingface(config, state)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def save_gpt(folder: Path, model: GPT, tokenizer: Tokenizer) -> None:

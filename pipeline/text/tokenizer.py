@@ -7,7 +7,7 @@ asks for a role does. How each kind is trained stands in training.py.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,9 @@ _HUGGING_FACE_ROLES: tuple[Role, ...] = ("pad", "bos", "eos", "unk", "cls", "sep
 _UNNAMED: Mapping[Role, str] = dict(BERT_TOKENS.items())
 """The special tokens of a WordPiece folder that names none."""
 _BERT_TOKENIZERS = ("BertTokenizer", "BertTokenizerFast")
+_UNNAMED_GPT2: Mapping[Role, str] = {"bos": "<|endoftext|>", "eos": "<|endoftext|>"}
+"""The special tokens of a GPT-2 folder that names none, as the first ones do."""
+_GPT2_TOKENIZERS = ("GPT2Tokenizer", "GPT2TokenizerFast")
 _LENGTH = "model_max_length"
 _BIND_NOTHING = 1_000_000_000
 """A model_max_length that limits nothing: the length is the model's affair."""
@@ -92,6 +95,8 @@ class Tokenizer:
         if role not in self.special:
             where = "" if self.folder is None else f"{self.folder}: "
             places = f"{role}_token in {TOKENIZER_CONFIG} and {SPECIAL_TOKENS_MAP}"
+            if role in CHAT_ROLES:
+                places = f"{CHAT_ROLES[role]} among the added tokens of {TOKENIZER}"
             if self.is_wordpiece and role in _UNNAMED:
                 places += f", {_UNNAMED[role]} in the vocabulary"
             raise ValueError(
@@ -145,12 +150,16 @@ class Tokenizer:
         canonical = json.dumps([content, dict(self.special)], sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    def ids_from(self, first: int) -> frozenset[int]:
+        """The ids that are `first` or more."""
+        return frozenset(i for i in self.backend.get_vocab(with_added_tokens=True).values() if i >= first)
+
     def check_fits(self, vocab_size: int, folder: Path) -> None:
         """ValueError when this tokenizer has ids for which the model in `folder` has no row.
 
         More rows than ids are harmless: published models pad them to a round number, or keep some in reserve.
         """
-        num_ids = 1 + max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
+        num_ids = 1 + max(self.ids_from(0), default=-1)
         if num_ids > vocab_size:
             raise ValueError(
                 f"{folder}: the tokenizer does not fit the model: it has {num_ids} ids, "
@@ -170,6 +179,8 @@ class Tokenizer:
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             _LENGTH: max_length,
+            # BERT tells two texts apart by their types; GPT-2 would add the embeddings of the tokens 0 and 1.
+            "model_input_names": ["input_ids", *(["token_type_ids"] if self.is_wordpiece else []), "attention_mask"],
             "clean_up_tokenization_spaces": False,
             **special,
             **({"chat_template": self.chat_template} if self.chat_template else {}),
@@ -177,13 +188,15 @@ class Tokenizer:
         write_json(folder / TOKENIZER_CONFIG, settings)
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path, *, pad_may_be_eos: bool = False) -> Tokenizer:
     """Reads a folder, ours or another's, with a tokenizer.json, or with the vocab.txt of a BERT alone.
 
     What a WordPiece folder does not say is as in `BertTokenizer`: the names of the special tokens that its vocabulary
-    has, and beside a vocab.txt that it is lower-cased. Padding and truncation of a tokenizer.json are switched off.
+    has, and beside a vocab.txt that it is lower-cased; that of a GPT-2 has the begin and end of `GPT2Tokenizer`.
+    Padding and truncation of a tokenizer.json are switched off.
 
-    Raises ValueError that names the folder for a missing or damaged file, and when pad and eos are one token.
+    Raises ValueError that names the folder for a missing or damaged file, and when pad and eos are one token, unless
+    `pad_may_be_eos`: the tokenizer is then one without padding.
     """
     settings: dict[str, Any] = {}
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
@@ -207,12 +220,59 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         known = {role: token for role, token in unnamed.items() if backend.token_to_id(token) is not None}
         special |= known
         _make_special(backend, known.values())
+    elif _is_gpt2(folder, settings):
+        unnamed = {role: token for role, token in _UNNAMED_GPT2.items() if f"{role}_token" not in settings}
+        special |= {role: token for role, token in unnamed.items() if backend.token_to_id(token) is not None}
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     special |= {role: token for role, token in CHAT_ROLES.items() if token in added}
+    if pad_may_be_eos and "pad" in special and special["pad"] == special.get("eos"):
+        del special["pad"]
     try:
         return Tokenizer(backend, special, chat_template=settings.get("chat_template") or "", folder=folder)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
+
+
+def load_padded_tokenizer(folder: Path) -> Tokenizer:
+    """Reads the folder of a language model, many of which have no padding, or call the end of a text so."""
+    return with_padding(load_tokenizer(folder, pad_may_be_eos=True))
+
+
+def with_padding(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer with a special token for padding behind its other ids, if it has none."""
+    if "pad" in tokenizer.special:
+        return tokenizer
+    taken = tokenizer.backend.get_vocab(with_added_tokens=True)
+    name = next(name for name in ("<pad>", *(f"<pad-{i}>" for i in range(len(taken)))) if name not in taken)
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.add_special_tokens([tokenizers.AddedToken(name, special=True, normalized=False)])
+    if backend.token_to_id(name) in taken.values():
+        where = "" if tokenizer.folder is None else f"{tokenizer.folder}: "
+        raise ValueError(f"{where}the ids of the tokenizer have gaps, so that there is no place for a token of padding")
+    return replace(tokenizer, backend=backend, special={**tokenizer.special, "pad": name})
+
+
+def with_marks(tokenizer: Tokenizer, begin: Role, end: Role) -> Tokenizer:
+    """The same tokenizer, whose saved form makes `transformers` put these roles before the first and behind each text.
+
+    `encode` puts nothing around a text, as before.
+    """
+    marks = [
+        {"id": name, "ids": [tokenizer.id_of(role)], "tokens": [tokenizer.special[role]]}
+        for name, role in (("begin", begin), ("end", end))
+    ]
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="begin $A end", pair="begin $A end $B end", special_tokens=marks
+    )
+    return replace(tokenizer, backend=backend)
+
+
+def _is_gpt2(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether `transformers` reads the folder by `GPT2Tokenizer`: as its settings say, or else its model."""
+    named = settings.get("tokenizer_class")
+    model = read_json(folder / CONFIG) if named is None and (folder / CONFIG).is_file() else {}
+    return named in _GPT2_TOKENIZERS or model.get("model_type") == "gpt2"
 
 
 def _read_backend(path: Path) -> tokenizers.Tokenizer:

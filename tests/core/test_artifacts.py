@@ -9,8 +9,10 @@ from typing import IO, Any, cast
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.testing import assert_close
+from transformers import BertConfig, BertModel
 
 from pipeline import artifacts
 from pipeline.artifacts import disk_faults, load_model, publish, read_json, save_model, write_json, write_text
@@ -145,6 +147,71 @@ def test_weights_in_the_older_format_are_read_without_running_code(tmp_path: Pat
     torch.save({"w": Path("x")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match=r"pytorch_model.bin: damaged, or not only weights"):
         load_model(tmp_path)
+
+
+def in_shards(folder: Path, name: str) -> Path:
+    """Cuts the one file of weights into two, as `transformers` did with `pytorch_model.bin` too; returns the index."""
+    save(folder, STATE)
+    (folder / "model.safetensors").unlink()
+    stem, suffix = name.rsplit(".", 1)
+    places = {tensor: f"{stem}-0000{i}-of-00002.{suffix}" for i, tensor in enumerate(STATE, 1)}
+    for tensor, shard in places.items():
+        values = {tensor: STATE[tensor]}
+        if suffix == "bin":
+            torch.save(values, folder / shard)
+        else:
+            save_file(values, folder / shard)
+    write_json(folder / f"{name}.index.json", {"metadata": {"total_size": 28}, "weight_map": places})
+    return folder / f"{name}.index.json"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_in_shards_are_read_and_a_shard_that_is_missing_damaged_or_another_is_named(
+    tmp_path: Path, name: str
+) -> None:
+    index = in_shards(tmp_path / "bert", name)
+    assert_close(dict(load_model(tmp_path / "bert").state), STATE, rtol=0, atol=0)
+    one, two = sorted((tmp_path / "bert").glob("*-of-00002.*"))
+    kept = two.read_bytes()
+    two.write_bytes(kept[:-4])
+    with pytest.raises(ValueError, match=f"^{two}: damaged"):
+        load_model(tmp_path / "bert")
+    two.write_bytes(one.read_bytes())
+    with pytest.raises(ValueError, match=f"^{two}: has no b, which {index.name} says is in it"):
+        load_model(tmp_path / "bert")
+    two.unlink()
+    with pytest.raises(ValueError, match=f"^{two}: no such file, but the weight_map of {index.name} names it"):
+        load_model(tmp_path / "bert")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], r"expected a weight_map of tensors and their files, found '\[\]'"),
+        ({"weight_map": {}}, "expected a weight_map of tensors and their files"),
+        (
+            {"weight_map": {"w": "../a.safetensors"}},
+            "weight_map: w: found '../a.safetensors', allowed is a file beside",
+        ),
+        ({"weight_map": {"w": 3}}, "weight_map: w: found 3, allowed is a file beside"),
+    ],
+)
+def test_an_index_of_shards_that_is_none_is_named(tmp_path: Path, content: Any, message: str) -> None:
+    index = in_shards(tmp_path / "bert", "model.safetensors")
+    write_json(index, content)
+    with pytest.raises(ValueError, match=f"^{index}: {message}"):
+        load_model(tmp_path / "bert")
+
+
+def test_the_shards_of_transformers_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    theirs: Any = BertModel(BertConfig(vocab_size=40, max_position_embeddings=8, intermediate_size=32, **shape))
+    theirs.save_pretrained(tmp_path / "whole")
+    theirs.save_pretrained(tmp_path / "shards", max_shard_size="5KB")
+    assert len(list((tmp_path / "shards").glob("model-*-of-*.safetensors"))) > 2
+    found, whole = (dict(load_model(tmp_path / name).state) for name in ("shards", "whole"))
+    assert_close(found, whole, rtol=0, atol=0)
 
 
 def test_what_is_missing_or_damaged_in_a_model_folder_is_named(tmp_path: Path) -> None:

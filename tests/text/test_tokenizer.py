@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer as Backend
+from tokenizers.models import BPE
 from transformers import AutoTokenizer
 
-from pipeline.text.tokenizer import Role, Tokenizer, load_tokenizer, reading_length
+from pipeline.text.tokenizer import (
+    Role,
+    Tokenizer,
+    load_padded_tokenizer,
+    load_tokenizer,
+    reading_length,
+    with_marks,
+    with_padding,
+)
 from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
 
 Texts = tuple[str, ...]
@@ -172,6 +181,65 @@ def test_a_tokenizer_whose_padding_is_its_end_is_refused(byte_bpe: Tokenizer, tm
         load_tokenizer(tmp_path)
 
 
+def unpadded(tokenizer: Tokenizer) -> Tokenizer:
+    """The same one, without the role of padding."""
+    return Tokenizer(tokenizer.backend, {role: token for role, token in tokenizer.special.items() if role != "pad"})
+
+
+def test_padding_is_added_behind_all_ids_where_there_is_none(byte_bpe: Tokenizer, tmp_path: Path, texts: Texts) -> None:
+    assert with_padding(byte_bpe) is byte_bpe
+    # Its vocabulary has a token <pad>, which nobody calls padding.
+    padded = with_padding(unpadded(byte_bpe))
+    assert padded.special == {**byte_bpe.special, "pad": "<pad-0>"}
+    assert (padded.pad_id, padded.vocab_size, byte_bpe.vocab_size) == (400, 401, 400)
+    assert padded.encode_batch(["<pad-0>", *texts]) == byte_bpe.encode_batch(["<pad-0>", *texts])
+    padded.save(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.hash == padded.hash == with_padding(unpadded(byte_bpe)).hash
+    assert AutoTokenizer.from_pretrained(tmp_path).pad_token_id == 400
+
+
+def test_padding_that_would_take_the_id_of_another_token_is_refused(tmp_path: Path) -> None:
+    vocabulary = {"a": 0, "b": 1, "c": 3}
+    (tmp_path / "tokenizer.json").write_text(Backend(BPE(vocab=vocabulary, merges=[])).to_str())
+    with pytest.raises(ValueError, match=f"{tmp_path}: the ids of the tokenizer have gaps"):
+        with_padding(load_tokenizer(tmp_path))
+
+
+def test_a_padding_that_is_the_end_is_none_for_the_caller_who_adds_one(byte_bpe: Tokenizer, tmp_path: Path) -> None:
+    byte_bpe.save(tmp_path)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(json.dumps(settings | {"pad_token": "<eos>"}))
+    assert "pad" not in load_tokenizer(tmp_path, pad_may_be_eos=True).special
+    assert load_padded_tokenizer(tmp_path).pad_id == 400
+
+
+def test_the_marks_are_put_around_texts_by_transformers_and_not_by_us(
+    byte_bpe: Tokenizer, tmp_path: Path, texts: Texts
+) -> None:
+    marked = with_marks(byte_bpe, "bos", "eos")
+    assert marked.encode_batch(texts) == byte_bpe.encode_batch(texts)
+    marked.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    one, other = (byte_bpe.encode(text) for text in texts[:2])
+    bos, eos = byte_bpe.bos_id, byte_bpe.eos_id
+    assert theirs(texts[0])["input_ids"] == [bos, *one, eos]
+    assert theirs(*texts[:2])["input_ids"] == [bos, *one, eos, *other, eos]
+
+
+def test_transformers_is_told_the_types_of_two_texts_by_the_tokenizer_of_a_bert_alone(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    tokenizer.save(tmp_path)
+    pair = AutoTokenizer.from_pretrained(tmp_path)("the harbour", "was empty")
+    if tokenizer.is_wordpiece:
+        second = len(tokenizer.encode("was empty")) + 1
+        assert pair["token_type_ids"] == [0] * (len(pair["input_ids"]) - second) + [1] * second
+    else:
+        assert "token_type_ids" not in pair
+
+
 def test_a_tokenizer_that_does_not_fit_the_model_is_named(byte_bpe: Tokenizer) -> None:
     byte_bpe.check_fits(400, Path("models/x"))
     # Rows that no id reaches do no harm.
@@ -183,6 +251,24 @@ def test_a_tokenizer_that_does_not_fit_the_model_is_named(byte_bpe: Tokenizer) -
 def test_a_role_that_is_missing_is_named(wordpiece: Tokenizer) -> None:
     with pytest.raises(ValueError, match="no 'eos' token; it has"):
         _ = wordpiece.eos_id
+
+
+def test_a_role_of_a_conversation_that_is_missing_is_looked_for_where_it_would_be_found(
+    byte_bpe: Tokenizer, tmp_path: Path
+) -> None:
+    Tokenizer(Backend(byte_bpe.backend.model), {}).save(tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"user_token": "a"}))
+    message = (
+        r"the tokenizer has no 'user' token; it has \[\]; looked for <user> among the added tokens of tokenizer.json$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path).id_of("user")
+    file = tmp_path / "tokenizer.json"
+    added = [{"id": 400, "content": "<user>", "special": True}]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"added_tokens": [one | flags for one in added]}))
+    assert load_tokenizer(tmp_path).id_of("user") == byte_bpe.id_of("user")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1", '"x"'])

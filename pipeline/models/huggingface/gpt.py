@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from pipeline.kinds import REWARD_MARK
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.heads import RewardModel, SequenceClassifier
 from pipeline.models.huggingface.labels import from_label_settings, sequence_label_settings
@@ -26,6 +28,8 @@ from pipeline.models.huggingface.names import (
 )
 from pipeline.models.text_encoders import GPTEncoder, LastTokenPooling
 
+_TOKENS = "transformer.wte.weight"
+
 
 def gpt_to_huggingface(model: GPT, *, bos_token_id: int, eos_token_id: int, pad_token_id: int) -> Exported:
     """A `GPT2LMHeadModel`."""
@@ -40,12 +44,29 @@ def gpt_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor])
     return model
 
 
+def with_rows(config: Mapping[str, Any], state: Mapping[str, Tensor], num_rows: int) -> Exported:
+    """A GPT-2 with at least so many token embeddings: the mean of the others is appended, and these keep their bits.
+
+    ValueError when its output matrix is another, which would lack the rows.
+    """
+    cleaned = _clean(state)
+    config, table, size = dict(config), cleaned.get(_TOKENS), setting(config, "vocab_size")
+    # Weights that do not fit their configuration are named where the model is filled.
+    if num_rows > size and table is not None and len(table) == size:
+        new = table.float().mean(0, keepdim=True).to(table.dtype).expand(num_rows - size, -1)
+        config, cleaned = config | {"vocab_size": num_rows}, cleaned | {_TOKENS: torch.cat([table, new])}
+    return config, cleaned
+
+
 def reward_to_huggingface(model: RewardModel, *, bos_token_id: int, eos_token_id: int, pad_token_id: int) -> Exported:
-    """A `GPT2ForSequenceClassification` with one label, which scores the right-most token that is not <pad>."""
+    """A `GPT2ForSequenceClassification` with one label, which scores the right-most token that is not <pad>.
+
+    `REWARD_MARK` in its config tells it from a classifier.
+    """
     _check_end_is_found(pad_token_id, eos_token_id)
     ids = {"bos_token_id": bos_token_id, "eos_token_id": eos_token_id, "pad_token_id": pad_token_id}
     labels = {"id2label": {"0": "reward"}, "label2id": {"reward": 0}, "problem_type": "regression"}
-    config = _to_config(model.trunk.config, "GPT2ForSequenceClassification") | ids | labels
+    config = _to_config(model.trunk.config, "GPT2ForSequenceClassification") | ids | labels | dict(REWARD_MARK)
     return config, rename(model, _reward_names(model.trunk.config))
 
 
@@ -59,7 +80,7 @@ def reward_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tenso
 def gpt_classifier_to_huggingface(
     model: SequenceClassifier, *, token_ids: Mapping[str, int], labels: Sequence[str]
 ) -> Exported:
-    """A `GPT2ForSequenceClassification`, whose `labels` tell it from a reward model.
+    """A `GPT2ForSequenceClassification`, without the mark of a reward model.
 
     `token_ids` has pad_token_id, bos_token_id and eos_token_id.
     """
@@ -124,7 +145,7 @@ def _clean(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, tensor in prefixed.items()
         if not re.fullmatch(r"transformer\.h\.\d+\.attn\.(masked_)?bias", name)
     }
-    return without_copies(kept, {"lm_head.weight": "transformer.wte.weight"})
+    return without_copies(kept, {"lm_head.weight": _TOKENS})
 
 
 def _to_config(config: GPTConfig, architecture: str) -> dict[str, Any]:

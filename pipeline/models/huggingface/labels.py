@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.kinds import num_outputs
 from pipeline.models.huggingface.names import setting
 
 
@@ -26,11 +27,4 @@ def sequence_label_settings(labels: Sequence[str], num_outputs: int, dropout: fl
 def from_label_settings(config: Mapping[str, Any]) -> tuple[int, float]:
     """Number of outputs, and dropout before the classifier."""
     dropout = config.get("classifier_dropout")
-    num_labels = len(output_names(config))
-    return num_labels, setting(config, "hidden_dropout_prob") if dropout is None else dropout
-
-
-def output_names(config: Mapping[str, Any]) -> list[str]:
-    """Names of the outputs in the order of their numbers; two by the names of Hugging Face if config.json has none."""
-    names = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
-    return [names[str(number)] for number in range(len(names))]
+    return num_outputs(config), setting(config, "hidden_dropout_prob") if dropout is None else dropout
