@@ -148,7 +148,7 @@ def _frontier(run: RunFiles) -> list[Block]:
 
 
 def _comparison(run: RunFiles) -> list[Block]:
-    """Each method under its own start, whose answers are cut to other lengths for each, and may be to other requests."""
+    """Each method under its own start, whose answers are cut to other lengths and may be to other requests."""
     rows: list[tuple[str, ...]] = []
     for stage, name in ALIGNMENTS.items():
         if stage in run.metrics:
