@@ -112,6 +112,18 @@ def test_a_reward_model_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
         open_scorer(tmp_path / "reward", tokenizer())
 
 
+def test_a_judge_of_another_tokenizer_is_refused_before_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, other = opened(), train_byte_bpe(["other words"] * 2, vocab_size=270)
+    (tmp_path / "data").symlink_to(Path("data").resolve())
+    shape = start.model.config.model_copy(update={"vocab_size": other.vocab_size})
+    save_reward(tmp_path / "models/tiny/reward", RewardModel(GPT(shape)), other)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="its tokenizer is not that of the model"):
+        read_judged(LAYOUT, CONFIG, start)
+
+
 def test_probabilities_of_all_answers_of_one_token_sum_to_one() -> None:
     model, policy = gpt(), Policy.of(tokenizer(), temperature=0.6)
     words = range(tokenizer().vocab_size)
