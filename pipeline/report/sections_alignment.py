@@ -120,7 +120,10 @@ def _frontier(run: RunFiles) -> list[Block]:
     done = [stage for stage in ALIGNMENTS if stage in run.metrics]
     if not done:
         return []
-    points = [Point("before", 0.0, run.metrics[done[0]]["before"]["reward"], colour=3)]
+    starts = {run.metrics[stage]["before"]["reward"]: f"before {ALIGNMENTS[stage]}" for stage in done}
+    # Answers to the same requests by the same draws are one start.
+    names = ["before"] if len(starts) == 1 else list(starts.values())
+    points = [Point(name, 0.0, reward, colour=3) for name, reward in zip(names, starts, strict=True)]
     for stage in done:
         metrics = run.metrics[stage]
         error, after = metrics["kl_standard_error"], metrics["after"]["reward"]
@@ -145,15 +148,16 @@ def _frontier(run: RunFiles) -> list[Block]:
 
 
 def _comparison(run: RunFiles) -> list[Block]:
+    """Each method under its own start, whose answers are cut to other lengths and may be to other requests."""
     rows: list[tuple[str, ...]] = []
     for stage, name in ALIGNMENTS.items():
         if stage in run.metrics:
             metrics = run.metrics[stage]
-            if not rows:
-                rows.append(("before", *_side(metrics["before"]), "0.00"))
+            rows.append((f"before {name}", *_side(metrics["before"]), "0.00"))
             rows.append((name, *_side(metrics["after"]), number(metrics["kl"])))
     head = ("Model", "Judge", "Reward", "distinct-2", "Tokens", "Ended", "KL")
-    return [Table("Sampled answers to held-out requests", head, rows)] if rows else []
+    note = "distinct-2 counts as many words of each answer as the method and the model before it have both said."
+    return [Table("Sampled answers to held-out requests", head, rows, note)] if rows else []
 
 
 def _side(side: Mapping[str, Any]) -> tuple[str, ...]:

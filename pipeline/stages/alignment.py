@@ -7,18 +7,18 @@ start, over the tokens of the answers that the tuned model sampled.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
-from pydantic import PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from pipeline.config import Config
 from pipeline.data.prepared import read_conversations
 from pipeline.evaluation.preference import SentimentJudge, distinct_n, paired_difference, sequence_kl
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.stages.generation import Answer, SamplingConfig, are_shortened, generate
+from pipeline.stages.generation import Answer, SamplingConfig, are_shortened, evenly_spread, generate
 from pipeline.stages.handover import OpenedGPT, open_scorer
 from pipeline.stages.scoring import Policy, answer_log_probs, score_answers
 from pipeline.text.chat import encode_prompt
@@ -31,8 +31,9 @@ class PromptsConfig(Config):
 
     sources: tuple[str, ...]
     """Sources of prepared/conversations whose requests are used."""
-    max_length: PositiveInt
-    """Longest request in tokens; a longer one is shortened from the left, and counted."""
+    max_length: Annotated[int, Field(ge=4)]
+    """Longest request in tokens, <bos>, <user>, one of its text and <assistant> at least; a longer one is shortened
+    from the left, and counted."""
 
 
 class AlignmentConfig(Config):
@@ -71,7 +72,7 @@ class Requests:
 
     def spread(self, count: int) -> "Requests":
         """At most `count` of them, evenly spread."""
-        chosen = [i * len(self.ids) // count for i in range(count)] if count < len(self.ids) else range(len(self.ids))
+        chosen = evenly_spread(len(self.ids), count)
         return Requests(tuple(self.ids[i] for i in chosen), tuple(self.is_shortened[i] for i in chosen))
 
 
@@ -108,15 +109,18 @@ def alignment_inputs(layout: Layout) -> tuple[Path, ...]:
     return layout.model("reward"), layout.data("prepared/conversations")
 
 
-def read_prompts(layout: Layout, split: str, config: PromptsConfig, opened: OpenedGPT, max_new_tokens: int) -> Requests:
+def read_prompts(
+    layout: Layout, split: str, config: PromptsConfig, opened: OpenedGPT, max_new_tokens: int, *, key: str
+) -> Requests:
     """The requests of one split, in the order of the file.
 
-    ValueError when no source matches, and when request and answer may exceed the context.
+    ValueError, behind the `key` of `config`, when no source matches, and when request and answer may exceed the
+    context.
     """
     context = opened.model.config.max_length
     if config.max_length + max_new_tokens > context:
         raise ValueError(
-            f"prompts.max_length: requests of {config.max_length} tokens and answers of {max_new_tokens} do not fit "
+            f"{key}.max_length: requests of {config.max_length} tokens and answers of {max_new_tokens} do not fit "
             f"the model's context of {context}"
         )
     path = layout.data(f"prepared/conversations/{split}.jsonl")
@@ -124,20 +128,32 @@ def read_prompts(layout: Layout, split: str, config: PromptsConfig, opened: Open
     chosen = [one.messages[:-1] for one in conversations if one.source in config.sources]
     if not chosen:
         found = sorted({one.source for one in conversations})
-        raise ValueError(f"{path}: no conversations of {sorted(config.sources)}; the file has {found}")
+        raise ValueError(f"{key}.sources: {path}: no conversations of {sorted(config.sources)}; the file has {found}")
     ids = tuple(encode_prompt(messages, opened.tokenizer, max_length=config.max_length) for messages in chosen)
     return Requests(ids, are_shortened(chosen, ids, opened.tokenizer))
 
 
-def evaluate_alignment(layout: Layout, config: AlignmentConfig, *, tuned: GPT, start: OpenedGPT) -> Judged:
-    """Judge, reward model, KL and diversity of the answers of both models."""
+def read_judged(layout: Layout, config: AlignmentConfig, start: OpenedGPT) -> Requests:
+    """The requests that are to be judged, read before a training, which ends in vain where they cannot be.
+
+    ValueError names the setting that does not fit the data or the model, and a reward model of another tokenizer.
+    """
+    open_scorer(layout.model("reward"), start.tokenizer)
+    found = read_prompts(
+        layout, config.split, config.prompts, start, config.decoding.max_new_tokens, key="alignment.prompts"
+    )
+    return found.spread(config.num_prompts)
+
+
+def evaluate_alignment(
+    layout: Layout, config: AlignmentConfig, requests: Requests, *, tuned: GPT, start: OpenedGPT
+) -> Judged:
+    """Judge, reward model, KL and diversity of the answers of both models to the requests of `read_judged`."""
     device = next(tuned.parameters()).device
     tokenizer, pad = start.tokenizer, start.tokenizer.pad_id
     first = start.model.to(device).eval()
     reward = open_scorer(layout.model("reward"), tokenizer).to(device).eval()
     judge = SentimentJudge()
-    everything = read_prompts(layout, config.split, config.prompts, start, config.decoding.max_new_tokens)
-    requests = everything.spread(config.num_prompts)
     prompts = requests.ids
 
     def look_at(model: GPT) -> Side:
@@ -169,7 +185,6 @@ def evaluate_alignment(layout: Layout, config: AlignmentConfig, *, tuned: GPT, s
 
 def side_by_side(prompts: Sequence[str], before: Side, after: Side) -> list[dict[str, Any]]:
     """Some requests with the answers of both models."""
-    count = min(_NUM_SAMPLES, len(prompts))
     return [
         {
             "prompt": prompts[i],
@@ -178,5 +193,5 @@ def side_by_side(prompts: Sequence[str], before: Side, after: Side) -> list[dict
             "judge_before": float(before.judged[i]),
             "judge_after": float(after.judged[i]),
         }
-        for i in (number * len(prompts) // count for number in range(count))
+        for i in evenly_spread(len(prompts), _NUM_SAMPLES)
     ]

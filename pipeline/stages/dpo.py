@@ -17,7 +17,7 @@ from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
 from pipeline.objectives.preference import PairLogProbs, dpo_loss, ipo_loss
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.alignment import AlignmentConfig, alignment_inputs, evaluate_alignment
+from pipeline.stages.alignment import AlignmentConfig, alignment_inputs, evaluate_alignment, read_judged
 from pipeline.stages.base import StageModule
 from pipeline.stages.handover import open_gpt, save_gpt
 from pipeline.stages.launch import launch
@@ -105,11 +105,12 @@ def main(path: Path) -> None:
         opened = open_gpt(folder)
         splits = {split: read_split(layout, split, config.pairs, opened.tokenizer) for split in ("train", "valid")}
         train, valid = (with_reference(reference, name, splits[name], opened.tokenizer) for name in splits)
+        requests = read_judged(layout, config.alignment, opened)
         module = DirectPreferenceOptimization(opened.model, config.training, config.loss)
         fit(run, module, train=train, valid=valid)
         # Before the answers are judged, so that a fault of that, which ends the stage, does not lose what was trained.
         save_gpt(run.layout.output, module.model, opened.tokenizer)
-        judged = evaluate_alignment(layout, config.alignment, tuned=module.model, start=open_gpt(folder))
+        judged = evaluate_alignment(layout, config.alignment, requests, tuned=module.model, start=open_gpt(folder))
         run.finish({"pairs": pair_counts(splits), **judged.metrics}, history=module.history, samples=judged.samples)
 
 

@@ -79,6 +79,12 @@ def encode_prompts(
     return [encode_prompt(messages, tokenizer, max_length=room) for messages in requests]
 
 
+def evenly_spread(num_requests: int, count: int) -> list[int]:
+    """Places of at most `count` of so many requests, evenly spread from the first to nearly the last."""
+    kept = min(count, num_requests)
+    return [i * num_requests // kept for i in range(kept)]
+
+
 def are_shortened(
     requests: Sequence[Sequence[Message]], prompts: Sequence[Int[np.ndarray, "_"]], tokenizer: Tokenizer
 ) -> tuple[bool, ...]:

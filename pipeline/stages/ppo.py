@@ -33,7 +33,14 @@ from pipeline.objectives.policy import (
 )
 from pipeline.objectives.terms import LossTerms
 from pipeline.runtime import RuntimeConfig
-from pipeline.stages.alignment import AlignmentConfig, PromptsConfig, alignment_inputs, evaluate_alignment, read_prompts
+from pipeline.stages.alignment import (
+    AlignmentConfig,
+    PromptsConfig,
+    alignment_inputs,
+    evaluate_alignment,
+    read_judged,
+    read_prompts,
+)
 from pipeline.stages.base import StageModule
 from pipeline.stages.callbacks import Validation
 from pipeline.stages.handover import open_gpt, open_scorer, save_gpt
@@ -208,9 +215,10 @@ def main(path: Path) -> None:
         opened, reference = open_gpt(folder), open_gpt(folder)
         reward = open_scorer(layout.model("reward"), opened.tokenizer)
         train, valid = (
-            read_prompts(layout, split, config.prompts, opened, config.rollout.max_new_tokens)
+            read_prompts(layout, split, config.prompts, opened, config.rollout.max_new_tokens, key="prompts")
             for split in ("train", "valid")
         )
+        requests = read_judged(layout, config.alignment, opened)
         model = ActorCritic(opened.model, copy.deepcopy(reward.trunk))
         worker = RolloutWorker(
             config.rollout,
@@ -225,7 +233,7 @@ def main(path: Path) -> None:
         fit_by_rollouts(run, module, batching, duration, valid.ids)
         # Before the answers are judged, so that a fault of that, which ends the stage, does not lose what was trained.
         save_gpt(run.layout.output, module.model.policy, opened.tokenizer)
-        judged = evaluate_alignment(layout, config.alignment, tuned=module.model.policy, start=reference)
+        judged = evaluate_alignment(layout, config.alignment, requests, tuned=module.model.policy, start=reference)
         prompts = {"train": train.counts(), "valid": valid.counts()}
         run.finish({"prompts": prompts, **judged.metrics}, history=module.history, samples=judged.samples)
 

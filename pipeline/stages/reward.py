@@ -85,11 +85,17 @@ def main(path: Path) -> None:
         opened = open_gpt(inputs[0], dropout=config.dropout)
         splits = {name: read_split(layout, name, config.pairs, opened.tokenizer) for name in ("train", "valid", "test")}
         train, valid, test = (RewardExamples(split.encoded, opened.tokenizer.pad_id) for split in splits.values())
+        if not splits["test"].pairs:
+            raise ValueError(
+                f"{path}: pairs.max_length: found {config.pairs.max_length}, which is too short for each of the "
+                f"{splits['test'].report.num_dropped} pairs of {inputs[1] / 'test.jsonl'}, so that none could be scored"
+            )
         known = read_rated(layout.data("prepared/rated/train.jsonl"))
         module = RewardModelling(RewardModel(opened.model), config.training)
         fit(run, module, train=train, valid=valid)
-        rewards = rewards_of_pairs(module.model, test, tokens_per_batch=8192)
+        # Before the pairs are scored, so that a fault of that, which ends the stage, does not lose what was trained.
         save_reward(run.layout.output, module.model, opened.tokenizer)
+        rewards = rewards_of_pairs(module.model, test, tokens_per_batch=8192)
         run.finish(
             {
                 "pairs": pair_counts(splits),

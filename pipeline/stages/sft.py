@@ -1,7 +1,8 @@
 """Supervised fine-tuning: a pretrained GPT learns to answer, from conversations, by the loss on their responses.
 
-The start may be any GPT-2 folder: sizes come from its config.json. The tuned model is compared with the one it started
-from on the same held-out conversations, under the same template.
+The start is what the stage pretrain_gpt of the profile handed over: sizes come from its config.json, and its tokenizer
+has the tokens of the template, which that of a published GPT-2 has not. The tuned model is compared with the start on
+the same held-out conversations, under the same template.
 """
 
 import math
@@ -24,7 +25,14 @@ from pipeline.models.gpt import GPT
 from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.base import StageModule
-from pipeline.stages.generation import Answer, GreedyConfig, are_shortened, encode_prompts, generate
+from pipeline.stages.generation import (
+    Answer,
+    GreedyConfig,
+    are_shortened,
+    encode_prompts,
+    evenly_spread,
+    generate,
+)
 from pipeline.stages.handover import OpenedGPT, open_gpt, save_gpt
 from pipeline.stages.held_out import HeldOutLoss, held_out_loss
 from pipeline.stages.launch import launch
@@ -85,23 +93,29 @@ def main(path: Path) -> None:
     with stage_run(__spec__.name, path, config, seed=config.training.seed, inputs=(folder, conversations)) as run:
         opened = open_gpt(folder, dropout=config.dropout)
         check_context(config, opened.model)
-        records = {split: read_conversations(conversations / f"{split}.jsonl") for split in SPLITS}
+        records = {split: read_some(conversations / f"{split}.jsonl") for split in SPLITS}
         encoded = {
             split: instruction_examples(
                 records[split], opened.tokenizer, max_length=config.max_length, too_long=config.too_long
             )
             for split in SPLITS
         }
-        module = SupervisedFineTuning(opened.model, config.training)
-        fit(run, module, train=encoded["train"][0], valid=encoded["valid"][0])
-        before, after = open_gpt(folder), OpenedGPT(module.model, opened.tokenizer)
-        before.model.to(next(module.model.parameters()).device)
+        if not encoded["test"][0].conversations:
+            raise ValueError(
+                f"{conversations / 'test.jsonl'}: no response of its {len(records['test'])} conversations fits into "
+                f"max_length: {config.max_length} of {path}, so that none could be scored"
+            )
         requests = choose_requests(records["test"], config.answers.num_requests)
         prompts = prompts_of(requests, opened, config.answers.decoding)
+        module = SupervisedFineTuning(opened.model, config.training)
+        fit(run, module, train=encoded["train"][0], valid=encoded["valid"][0])
+        # Before it answers, so that a fault of that, which ends the stage, does not lose what was trained.
+        save_gpt(run.layout.output, module.model, opened.tokenizer)
+        before, after = open_gpt(folder), OpenedGPT(module.model, opened.tokenizer)
+        before.model.to(next(module.model.parameters()).device)
         answers = [generate(one.model, one.tokenizer, prompts, config.answers.decoding) for one in (before, after)]
         cut = are_shortened([one.messages[:-1] for one in requests], prompts, opened.tokenizer)
         samples = side_by_side(requests, *answers)
-        save_gpt(run.layout.output, module.model, opened.tokenizer)
         run.finish(
             {
                 "data": {split: asdict(report) for split, (_, report) in encoded.items()},
@@ -117,6 +131,17 @@ def main(path: Path) -> None:
             history=module.history,
             samples=samples[: config.answers.num_samples],
         )
+
+
+def read_some(path: Path) -> tuple[Conversation, ...]:
+    """The conversations of a split; ValueError says how a split without any gets some."""
+    if path.is_file() and not path.stat().st_size:
+        raise ValueError(
+            f"{path}: no conversations, and sft learns from train, validates on valid and is scored on test: in "
+            f"prepare.yaml, a source of conversations goes there by `into: {path.stem}`, or a part of each to every "
+            "split by `into: split`"
+        )
+    return read_conversations(path)
 
 
 def check_context(config: SFTConfig, model: GPT) -> None:
@@ -153,16 +178,18 @@ def _score(loss: HeldOutLoss) -> dict[str, float]:
 def choose_requests(records: Sequence[Conversation], count: int) -> list[Conversation]:
     """At most `count` conversations whose requests differ, spread over the records."""
     different = list({record.messages[:-1]: record for record in reversed(records)}.values())[::-1]
-    stride = max(1, len(different) // count)
-    return different[::stride][:count]
+    return [different[place] for place in evenly_spread(len(different), count)]
 
 
 def prompts_of(
     requests: Sequence[Conversation], opened: OpenedGPT, decoding: GreedyConfig
 ) -> list[Int[np.ndarray, "_"]]:
-    """The requests as the model reads them, with room for an answer."""
+    """The requests as the model reads them, with room for an answer; ValueError where there is none."""
     messages = [one.messages[:-1] for one in requests]
-    return encode_prompts(messages, opened.model, opened.tokenizer, max_new_tokens=decoding.max_new_tokens)
+    try:
+        return encode_prompts(messages, opened.model, opened.tokenizer, max_new_tokens=decoding.max_new_tokens)
+    except ValueError as error:
+        raise ValueError(f"answers.decoding.{error}") from error
 
 
 def ending(answers: Sequence[Answer]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Runtimes: which rank this is, what a file must not say, and random numbers that continue."""
 
 import ctypes
+import json
 import random
 import subprocess
 import sys
@@ -129,6 +130,46 @@ def test_the_scale_of_the_loss_undoes_every_division() -> None:
     """6 ranks x 4 micro-batches; DeepSpeed divides by the 4 twice."""
     assert gradient_scale(runtime()) == 24.0
     assert gradient_scale(runtime(strategy="deepspeed", zero_stage=2)) == 96.0
+
+
+def test_deepspeed_is_told_what_to_offload_and_to_compile_nothing_of_its_own(tmp_path: Path) -> None:
+    """In a process of its own, since its import changes the process. With offload it insists on an Adam that it
+    compiles, unless it is told otherwise, and on CPUs it compiles a sum over shared memory.
+    """
+    script = """
+import json, sys
+from pathlib import Path
+from unittest.mock import patch
+from pipeline.runtime import CpuDeepSpeedStrategy, RuntimeConfig, build_trainer
+configs = {}
+for offload in ("none", "optimizer", "all"):
+    runtime = RuntimeConfig.model_validate(json.loads(sys.argv[1]) | {"offload": offload})
+    strategy = build_trainer(runtime, clip_norm=0.0, callbacks=[], folder=Path(sys.argv[2])).strategy
+    configs[offload] = strategy.config
+import deepspeed
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = True
+with (
+    patch.object(CpuDeepSpeedStrategy, "set_world_ranks"),
+    patch.object(CpuDeepSpeedStrategy, "_init_deepspeed_distributed") as init,
+):
+    strategy.setup_distributed()
+assert init.called
+print(json.dumps([configs, deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"]]))
+"""
+    settings = SETTINGS | {"strategy": "deepspeed", "zero_stage": 3}
+    command = [sys.executable, "-c", script, json.dumps(settings), str(tmp_path)]
+    configs, compiles = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
+    moved = {
+        offload: {part: zero[part]["device"] for part in ("offload_optimizer", "offload_param") if part in zero}
+        for offload, zero in ((offload, config["zero_optimization"]) for offload, config in configs.items())
+    }
+    assert moved == {
+        "none": {},
+        "optimizer": {"offload_optimizer": "cpu"},
+        "all": {"offload_optimizer": "cpu", "offload_param": "cpu"},
+    }
+    assert [config["zero_force_ds_cpu_optimizer"] for config in configs.values()] == [False] * 3
+    assert not compiles
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ def _side(judge: float, distinct: float) -> dict[str, float]:
     return {"judge": judge, "reward": 2 * judge, "distinct_2": distinct, "length": 20.0, "ended": 0.9}
 
 
-def _alignment(low: float, distinct: float) -> dict[str, Any]:
+def _alignment(low: float, before: float, distinct: float) -> dict[str, Any]:
     return {
-        "before": _side(0.1, 0.8),
+        "before": _side(0.1, before),
         "after": _side(0.3, distinct),
         "judge_change": {"mean": 0.2, "low": low, "high": 0.35},
         "kl": 4.5,
@@ -143,8 +143,8 @@ def metrics() -> dict[str, dict[str, Any]]:
             "rewards": {"mean": 0.0, "std": 1.0},
         },
         "reference": {"pairs": {"train": _PAIRS}, "prefers_chosen": {"train": 0.5}},
-        "dpo": _alignment(low=0.05, distinct=0.7),
-        "ppo": _alignment(low=-0.02, distinct=0.35),
+        "dpo": _alignment(low=0.05, before=0.8, distinct=0.7),
+        "ppo": _alignment(low=-0.02, before=0.9, distinct=0.35),
     }
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.artifacts import write_json
+from pipeline.report.blocks import Figures
 from pipeline.report.graph import PLACES
+from pipeline.report.inputs import RunFiles
 from pipeline.report.rows import METHODS, NETWORKS
+from pipeline.report.sections_alignment import alignment_section
 from pipeline.stages.report import main
-from tests.report.fabricated import write_run
+from tests.report.fabricated import metrics, write_run
 
 CURVE = ("training", "validation", "optimizer step")
 BOTH = ("training requests", "held-out requests", "optimizer step")
@@ -85,7 +88,7 @@ PROMISES: list[tuple[str, str, tuple[str, ...]]] = [
     ("Reward model", "drawing: Calibration on test pairs", ("calibrated",)),
     # The three points and the course of PPO in one drawing.
     ("Alignment", "drawing: Reward against KL", ("before", "DPO", "PPO", "KL from the model before")),
-    ("Alignment", "table: Sampled answers to held-out requests", ("before", "DPO", "PPO", "distinct-2")),
+    ("Alignment", "table: Sampled answers to held-out requests", ("distinct-2", "as many words")),
     (
         "Alignment",
         "samples: Answers before and after alignment, not picked",
@@ -171,6 +174,24 @@ def test_what_is_promised_is_on_the_page(contents: Contents, section: str, title
 def test_start_dpo_and_ppo_are_points_of_one_drawing(contents: Contents) -> None:
     texts = {text.strip() for text in contents.found["Alignment", "drawing: Reward against KL"]}
     assert {"before", "DPO", "PPO"} <= texts
+
+
+def test_each_method_stands_under_its_own_start(contents: Contents) -> None:
+    """The answers before are cut to the lengths of the other model's for distinct-2: 0.8 beside DPO, 0.9 beside PPO."""
+    text = contents.text("Alignment", "table: Sampled answers to held-out requests")
+    before = "before DPO 0.100 0.20 0.800 20.0 90.0% 0.00 DPO 0.300 0.60 0.700 20.0 90.0% 4.50"
+    after = "before PPO 0.100 0.20 0.900 20.0 90.0% 0.00 PPO 0.300 0.60 0.350 20.0 90.0% 4.50"
+    assert f"{before} {after}" in text
+
+
+def test_the_starts_of_methods_that_are_judged_on_other_requests_are_two_points() -> None:
+    stages = metrics()
+    stages["ppo"]["before"]["reward"] = 0.7
+    run = RunFiles(profile="cpu", metrics=stages, curves={}, samples={}, costs={}, sources={})
+    frontier = alignment_section(run, num_samples=0).blocks[0]
+    assert isinstance(frontier, Figures)
+    labels = set(re.findall(r">\s*(before[^<]*?)\s*<", frontier.drawings[0]))
+    assert labels == {"before DPO", "before PPO"}
 
 
 def test_the_promises_are_complete(contents: Contents) -> None:

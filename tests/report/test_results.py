@@ -126,5 +126,5 @@ def test_the_floors_of_the_default_profile_are_those_that_were_set_at_the_beginn
         "dpo_judge": (0.0, True),
         "dpo_distinct": (0.4, False),  # half of 0.8
         "ppo_judge": (0.0, True),
-        "ppo_distinct": (0.4, False),
+        "ppo_distinct": (0.45, False),  # half of 0.9
     }

@@ -172,6 +172,20 @@ def actor_critic() -> ActorCritic:
     return model
 
 
+LATE: list[tuple[dict[str, Any], str]] = [
+    (
+        {"prompts": {"sources": ["news"], "max_length": 24}},
+        "alignment.prompts.sources: data/tiny/prepared/conversations/",
+    ),
+    (
+        {"prompts": {"sources": ["review-movie"], "max_length": 41}},
+        "alignment.prompts.max_length: requests of 41 tokens",
+    ),
+    ({"decoding": ALIGNMENT["decoding"] | {"max_new_tokens": 25}}, "and answers of 25 do not fit"),  # type: ignore[operator]
+]
+"""Settings of `alignment` that no answer can be sampled by, and what is said of them."""
+
+
 class World:
     """A workspace in which the preference stages can run."""
 

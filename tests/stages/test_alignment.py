@@ -10,8 +10,17 @@ import torch
 from torch import tensor
 
 from pipeline.layout import Layout
+from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel
-from pipeline.stages.alignment import AlignmentConfig, PromptsConfig, Requests, evaluate_alignment, read_prompts
+from pipeline.stages.alignment import (
+    AlignmentConfig,
+    Judged,
+    PromptsConfig,
+    Requests,
+    evaluate_alignment,
+    read_judged,
+    read_prompts,
+)
 from pipeline.stages.generation import generate
 from pipeline.stages.handover import OpenedGPT, open_gpt, open_scorer, save_reward
 from pipeline.stages.scoring import Policy, answer_log_probs, join, score_answers
@@ -31,8 +40,16 @@ def opened() -> OpenedGPT:
     return open_gpt(LAYOUT.model("sft"))
 
 
+def judge(config: AlignmentConfig, tuned: GPT) -> Judged:
+    return evaluate_alignment(LAYOUT, config, read_judged(LAYOUT, config, opened()), tuned=tuned, start=opened())
+
+
+def read(split: str, config: PromptsConfig, max_new_tokens: int) -> Requests:
+    return read_prompts(LAYOUT, split, config, opened(), max_new_tokens, key="prompts")
+
+
 def test_a_model_beside_itself_has_not_changed() -> None:
-    judged = evaluate_alignment(LAYOUT, CONFIG, tuned=opened().model, start=opened())
+    judged = judge(CONFIG, opened().model)
     assert judged.metrics["before"] == judged.metrics["after"]
     assert judged.metrics["judge_change"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
     assert judged.metrics["kl"] == judged.metrics["kl_standard_error"] == 0.0
@@ -40,12 +57,7 @@ def test_a_model_beside_itself_has_not_changed() -> None:
 
 
 def test_settings_are_chosen_on_other_requests_than_are_reported() -> None:
-    found = {
-        split: evaluate_alignment(
-            LAYOUT, CONFIG.model_copy(update={"split": split}), tuned=gpt(5), start=opened()
-        ).metrics
-        for split in ("valid", "test")
-    }
+    found = {split: judge(CONFIG.model_copy(update={"split": split}), gpt(5)).metrics for split in ("valid", "test")}
     assert found["valid"]["num_prompts"] == found["test"]["num_prompts"] == 12
     assert found["valid"]["kl"] != found["test"]["kl"]
     assert found["test"]["kl"] > 0
@@ -54,7 +66,7 @@ def test_settings_are_chosen_on_other_requests_than_are_reported() -> None:
 def test_requests_are_those_of_the_sources_and_spread_over_the_split() -> None:
     rows = [json.loads(line) for line in Path("data/tiny/prepared/conversations/test.jsonl").read_text().splitlines()]
     wanted = [row["messages"][0]["content"] for row in rows if row["source"] == "review-movie"]
-    found = read_prompts(LAYOUT, "test", CONFIG.prompts, opened(), 8)
+    found = read("test", CONFIG.prompts, 8)
     special = tokenizer()
     assert [special.decode(ids.tolist()) for ids in found.ids] == wanted
     numbered = Requests(tuple(np.array([i]) for i in range(10)), tuple(i % 2 == 0 for i in range(10)))
@@ -65,7 +77,7 @@ def test_requests_are_those_of_the_sources_and_spread_over_the_split() -> None:
 
 def test_a_request_that_is_too_long_loses_its_beginning_and_is_counted() -> None:
     short = PromptsConfig(sources=("review-movie",), max_length=6)
-    whole, found = (read_prompts(LAYOUT, "test", config, opened(), 8) for config in (CONFIG.prompts, short))
+    whole, found = (read("test", config, 8) for config in (CONFIG.prompts, short))
     assert not any(whole.is_shortened)
     assert found.is_shortened == tuple(len(ids) > 6 for ids in whole.ids)
     for full, cut in zip(whole.ids, found.ids, strict=True):
@@ -73,10 +85,15 @@ def test_a_request_that_is_too_long_loses_its_beginning_and_is_counted() -> None
 
 
 def test_requests_of_no_source_and_answers_beyond_the_context_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"no conversations of \['news'\]; the file has \['chatter', 'review-movie'\]"):
-        read_prompts(LAYOUT, "test", PromptsConfig(sources=("news",), max_length=24), opened(), 8)
-    with pytest.raises(ValueError, match="24 tokens and answers of 25 do not fit the model's context of 48"):
-        read_prompts(LAYOUT, "test", CONFIG.prompts, opened(), 25)
+    reason = (
+        r"prompts.sources: .*/test.jsonl: no conversations of \['news'\]; the file has \['chatter', 'review-movie'\]"
+    )
+    with pytest.raises(ValueError, match=reason):
+        read("test", PromptsConfig(sources=("news",), max_length=24), 8)
+    with pytest.raises(ValueError, match=r"prompts.max_length: requests of 24 tokens and answers of 25 do not fit"):
+        read("test", CONFIG.prompts, 25)
+    with pytest.raises(ValueError, match="max_length\n  Input should be greater than or equal to 4"):
+        PromptsConfig(sources=("review-movie",), max_length=3)
 
 
 @pytest.mark.parametrize("changes", [{"top_k": 5}, {"top_p": 0.9}])
@@ -93,6 +110,18 @@ def test_a_reward_model_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
     assert open_scorer(LAYOUT.model("reward"), tokenizer()).score.weight.shape == (1, 32)
     with pytest.raises(ValueError, match="its tokenizer is not that of the model"):
         open_scorer(tmp_path / "reward", tokenizer())
+
+
+def test_a_judge_of_another_tokenizer_is_refused_before_a_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, other = opened(), train_byte_bpe(["other words"] * 2, vocab_size=270)
+    (tmp_path / "data").symlink_to(Path("data").resolve())
+    shape = start.model.config.model_copy(update={"vocab_size": other.vocab_size})
+    save_reward(tmp_path / "models/tiny/reward", RewardModel(GPT(shape)), other)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="its tokenizer is not that of the model"):
+        read_judged(LAYOUT, CONFIG, start)
 
 
 def test_probabilities_of_all_answers_of_one_token_sum_to_one() -> None:

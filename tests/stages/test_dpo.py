@@ -13,7 +13,7 @@ from pipeline.artifacts import load_tensors
 from pipeline.layout import Layout
 from pipeline.stages.dpo import SigmoidConfig, with_reference
 from pipeline.stages.pairs import PairsConfig, read_split
-from tests.stages.opinions import DPO, PAIRS, World, gpt, tokenizer
+from tests.stages.opinions import ALIGNMENT, DPO, LATE, PAIRS, World, gpt, tokenizer
 from tests.training.harness import Workspace
 
 LAYOUT = Layout.of(Path("conf/tiny/dpo.yaml"))
@@ -91,6 +91,15 @@ def test_other_pairs_than_the_reference_saw_are_refused(world: World, changes: d
     outcome = world.stage("dpo", DPO | {"pairs": PAIRS | changes}, variant="-other").run("cpu", expect=(2,))
     assert "log-probabilities of the split train are of other pairs" in outcome.log
     assert "`pairs` has to be the same" in outcome.log and "Traceback" not in outcome.log
+
+
+@pytest.mark.parametrize(("changes", "reason"), LATE)
+def test_settings_of_the_answers_are_refused_before_training(
+    world: World, changes: dict[str, Any], reason: str
+) -> None:
+    outcome = world.stage("dpo", DPO | {"alignment": ALIGNMENT | changes}, variant="-late").run("cpu", expect=(2,))
+    assert reason in outcome.log
+    assert "padding" not in outcome.log and "steps/s" not in outcome.log and "Traceback" not in outcome.log
 
 
 def test_the_reference_goes_to_its_own_pairs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from pipeline.stages.ppo import (
 from pipeline.stages.rollout import RolloutConfig, RolloutWorker, ScoreScale
 from pipeline.stages.run import StageRun
 from pipeline.tracking import Tracker
-from tests.stages.opinions import PPO, ROLLOUT, World, actor_critic, gpt, tokenizer, worker
+from tests.stages.opinions import ALIGNMENT, LATE, PPO, ROLLOUT, World, actor_critic, gpt, tokenizer, worker
 from tests.training.harness import Workspace
 
 ALONE = Cut(rank=0, world_size=1, accumulation=1)
@@ -163,6 +163,15 @@ def test_a_refusal_is_one_line_before_anything_is_loaded(world: World) -> None:
     outcome = world.stage("ppo", config, variant="-refused").run("cpu", expect=(2,))
     assert "error: training.duration: ppo needs kind epochs, found steps" in outcome.log
     assert "Traceback" not in outcome.log
+
+
+@pytest.mark.parametrize(("changes", "reason"), LATE)
+def test_settings_of_the_answers_are_refused_before_training(
+    world: World, changes: dict[str, Any], reason: str
+) -> None:
+    outcome = world.stage("ppo", PPO | {"alignment": ALIGNMENT | changes}, variant="-late").run("cpu", expect=(2,))
+    assert reason in outcome.log
+    assert "padding" not in outcome.log and "steps/s" not in outcome.log and "Traceback" not in outcome.log
 
 
 class Bandit(RewardModel):

@@ -122,3 +122,20 @@ def test_what_becomes_of_the_bag_of_words_where_there_are_no_words_is_noted(worl
     note = "no word of two letters or more in the training texts: the same answer for every text"
     assert found["notes"] == {"bag_of_words": note} and f"bag of words: {note}" in outcome.log
     assert found["baselines"]["bag_of_words"] == 0.5
+
+
+def test_what_was_trained_is_kept_when_the_scores_fail(world: World) -> None:
+    short = TRAINING | {"duration": {"kind": "steps", "num_steps": 1}}
+    stage = world.stage("reward", REWARD | {"training": short}, variant="-broken")
+    stage.module = "tests.stages.broken_scores"
+    assert "error: the scores are broken" in stage.run("cpu", expect=(2,)).log
+    assert open_reward(stage.output).tokenizer.hash == tokenizer().hash
+
+
+def test_a_test_split_whose_pairs_are_all_too_long_is_refused_before_training(world: World, tmp_path: Path) -> None:
+    lengthy = World(tmp_path / "workspace", (world.root / "pipeline").resolve().parent)
+    path = lengthy.root / "data/tiny/prepared/rated/test.jsonl"
+    write_records(path, [replace(text, text=f"{text.text} " * 40) for text in read_rated(path)])
+    outcome = lengthy.stage("reward", REWARD).run("cpu", expect=(2,))
+    assert "error: conf/tiny/reward.yaml: pairs.max_length: found 40, which is too short for each of the" in outcome.log
+    assert "padding" not in outcome.log and "Traceback" not in outcome.log

@@ -13,13 +13,14 @@ from torch.testing import assert_close
 
 from pipeline.config import load
 from pipeline.data.instructions import instruction_examples
+from pipeline.data.records import Conversation, Message, write_records
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.stages.handover import open_gpt, save_gpt
 from pipeline.stages.sft import SFTConfig, check_context, choose_requests, response_loss, response_scores
 from tests.stages import grammar
 from tests.training.harness import ROOT, Workspace, snapshot
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "training": {
         "seed": 1,
         "batching": {"kind": "tokens", "tokens_per_step": 400},
@@ -45,17 +46,27 @@ def _model(max_length: int = 32) -> GPT:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace in which the stage ran, from random weights."""
-    code = snapshot(tmp_path_factory.mktemp("code"))
-    root = tmp_path_factory.mktemp("sft") / "workspace"
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The code that the stage runs."""
+    return snapshot(tmp_path_factory.mktemp("code"))
+
+
+def _workspace(root: Path, code: Path, config: dict[str, Any]) -> Workspace:
+    """A workspace with random weights to start from."""
     workspace = Workspace(root, code, module="pipeline.stages.sft", config="conf/tiny/sft.yaml")
     grammar.write_data(root, with_tokens=False)
     save_gpt(root / "models/tiny/pretrain_gpt", _model(), grammar.tokenizer())
     (root / "conf/tiny").mkdir()
-    (root / "conf/tiny/sft.yaml").write_text(yaml.safe_dump(CONFIG))
+    (root / "conf/tiny/sft.yaml").write_text(yaml.safe_dump(config))
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, code: Path) -> Path:
+    """The workspace in which the stage ran."""
+    workspace = _workspace(tmp_path_factory.mktemp("sft") / "workspace", code, CONFIG)
     workspace.run("cpu")
-    return root
+    return workspace.root
 
 
 def _metrics(root: Path) -> Any:
@@ -139,12 +150,58 @@ def test_conversations_longer_than_the_context_are_refused_before_training() -> 
         check_context(SFTConfig.model_validate(CONFIG), _model(max_length=16))
 
 
-def test_requests_are_different_ones_spread_over_the_records() -> None:
+@pytest.mark.parametrize("change", ["long answers", "long conversations", "no conversations"])
+def test_what_could_not_be_scored_is_refused_before_training(tmp_path: Path, code: Path, change: str) -> None:
+    decoding = {"kind": "greedy", "max_new_tokens": 29}
+    settings, reason = {
+        "long answers": (
+            {"answers": CONFIG["answers"] | {"decoding": decoding}},
+            "answers.decoding.max_new_tokens: found 29, the context of 32 tokens allows at most 28",
+        ),
+        "long conversations": (
+            {"max_length": 5},
+            "/test.jsonl: no response of its 12 conversations fits into max_length: 5 of conf/tiny/sft.yaml",
+        ),
+        "no conversations": (
+            {},
+            "/test.jsonl: no conversations, and sft learns from train, validates on valid and is scored on test: in "
+            "prepare.yaml, a source of conversations goes there by `into: test`",
+        ),
+    }[change]
+    workspace = _workspace(tmp_path / "workspace", code, CONFIG | settings)
+    if change == "no conversations":
+        write_records(workspace.root / "data/tiny/prepared/conversations/test.jsonl", [])
+    outcome = workspace.run("cpu", expect=(2,))
+    assert reason in outcome.log
+    assert "padding" not in outcome.log and "Traceback" not in outcome.log
+
+
+def test_what_was_trained_is_kept_when_the_answers_fail(tmp_path: Path, code: Path) -> None:
+    training = CONFIG["training"] | {"duration": {"kind": "steps", "num_steps": 1}}
+    workspace = _workspace(tmp_path / "workspace", code, CONFIG | {"training": training})
+    workspace.module = "tests.stages.broken_scores"
+    assert "error: the scores are broken" in workspace.run("cpu", expect=(2,)).log
+    assert open_gpt(workspace.output).tokenizer.hash == grammar.tokenizer().hash
+
+
+def test_requests_are_different_ones() -> None:
     records = [*grammar.conversations(0, 52), *grammar.conversations(0, 52)]
     chosen = choose_requests(records, 10)
     assert len({one.messages[:-1] for one in chosen}) == 10
-    assert max(records.index(one) for one in chosen) > 40
     assert len(choose_requests(records, 1000)) == 52
+
+
+@pytest.mark.parametrize(("num_records", "count"), [(511, 256), (511, 255), (52, 10), (7, 7), (7, 1)])
+def test_requests_are_spread_over_the_whole_of_the_records(num_records: int, count: int) -> None:
+    records = [
+        Conversation(f"{i}", "asked", (Message("user", f"Say {i}."), Message("assistant", f"{i}")), f"{i}")
+        for i in range(num_records)
+    ]
+    places = [int(one.id) for one in choose_requests(records, count)]
+    assert len(places) == count and places[0] == 0
+    # From each to the next it is as far as from the last one to the end, up to one.
+    steps = [end - begin for begin, end in zip(places, [*places[1:], num_records], strict=True)]
+    assert max(steps) - min(steps) <= 1
 
 
 @pytest.mark.parametrize("profile", ["tiny", "cpu", "paper"])

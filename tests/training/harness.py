@@ -156,11 +156,12 @@ class Workspace:
         runtime: str,
         *,
         kill_at: int | None = None,
+        signum: signal.Signals = signal.SIGKILL,
         largest_file: int | None = None,
         environment: Mapping[str, str] | None = None,
         expect: tuple[int, ...] | None = None,
     ) -> Outcome:
-        """Runs all ranks to their end; with `kill_at` each kills itself (-9) when so many updates are done.
+        """Runs all ranks to their end; with `kill_at` each sends itself `signum` when so many updates are done.
 
         With `largest_file` the system refuses to write beyond so many bytes of a file, as it does on a full disk.
         Fails when the exit codes are not the expected ones: without a word, 0 for each rank, or -9 where killed.
@@ -173,7 +174,7 @@ class Workspace:
         ranks = [
             _forks.Process(
                 target=_rank,
-                args=(self.root, self.module, self.config, log, kill_at, largest_file),
+                args=(self.root, self.module, self.config, log, kill_at, signum, largest_file),
                 kwargs={"environment": shared | ({"LOCAL_RANK": str(rank)} if world_size > 1 else {})},
             )
             for rank in range(world_size)
@@ -243,6 +244,7 @@ def _rank(
     config: str,
     log: Path,
     kill_at: int | None,
+    signum: signal.Signals,
     largest_file: int | None,
     *,
     environment: Mapping[str, str],
@@ -255,21 +257,21 @@ def _rank(
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     if kill_at is not None:
-        _kill_at(kill_at)
+        _kill_at(kill_at, signum)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     sys.argv = [module, config]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _kill_at(update: int) -> None:
+def _kill_at(update: int, signum: signal.Signals) -> None:
     from pipeline.stages.base import StageModule
 
     begin = StageModule.on_train_batch_start
 
     def begin_or_die(self: StageModule[Any], batch: Any, batch_idx: int) -> None:
         if batch.update == update:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signum)
         begin(self, batch, batch_idx)
 
     StageModule.on_train_batch_start = begin_or_die  # type: ignore[method-assign]

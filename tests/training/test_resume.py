@@ -1,6 +1,7 @@
 """A run that was killed and run again ends as the run that was never killed, bit by bit."""
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from functools import cache
@@ -49,6 +50,30 @@ def test_a_killed_run_continues_bit_by_bit(
     outcome = workspace.run(runtime)
     assert "continuing from" in outcome.log and "step-00000005" in outcome.log
     assert_identical(workspace, uninterrupted(runtime))
+
+
+@pytest.mark.parametrize("runtime", ["zero2_cpu", "zero3_cpu"])
+def test_a_run_that_is_stopped_under_deepspeed_saves_its_step_and_continues_bit_by_bit(
+    new_toy: NewToy, uninterrupted: Callable[[str], Workspace], runtime: str
+) -> None:
+    workspace = new_toy(dropout=0.2)
+    outcome = workspace.run(runtime, kill_at=7, signum=signal.SIGTERM, expect=(143, 0))
+    assert "SIGTERM: saving at the end of this step" in outcome.log
+    assert not workspace.output.exists()
+    assert [path.name for path in workspace.checkpoints()][-1] == "step-00000008"
+    assert "step-00000008" in workspace.run(runtime).log
+    assert_identical(workspace, uninterrupted(runtime))
+
+
+@pytest.mark.parametrize(("runtime", "offload"), [("zero2_cpu", "optimizer"), ("zero3_cpu", "all")])
+def test_what_is_offloaded_to_the_host_changes_nothing_that_is_learned(
+    new_toy: NewToy, uninterrupted: Callable[[str], Workspace], runtime: str, offload: str
+) -> None:
+    workspace = new_toy(dropout=0.2)
+    change_yaml(workspace.root / f"conf/runtime/{runtime}.yaml", {"offload": offload})
+    workspace.run(runtime)
+    assert_close(workspace.curve(), uninterrupted(runtime).curve(), rtol=1e-5, atol=1e-6)
+    assert_close(workspace.weights(), uninterrupted(runtime).weights(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["cpu", "zero3_cpu"])
