@@ -29,7 +29,7 @@ from pipeline.data.classification import SequenceExamples
 from pipeline.data.plan import plan_epoch
 from pipeline.objectives.likelihood import class_cross_entropy
 from pipeline.runtime import keep_freed_memory
-from pipeline.stages.base import build_optimizer
+from pipeline.training.base import build_optimizer
 
 LENGTHS, NUM_ROWS = (64, 128, 256, 512), (8, 16, 32)
 COUNTS = (250, 500, 1000, 2000, 3600)

@@ -29,7 +29,7 @@ from pipeline.artifacts import save_model
 from pipeline.commands.classify import classify_lines, opened
 from pipeline.data.glue import read_glue
 from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 
 LABELS = ("no", "yes")
 BATCHES = (1, 4, 8, 16, 32, 64)

@@ -45,9 +45,9 @@ from pipeline.models.flops import encoder_flops
 from pipeline.models.heads import SequenceClassifier
 from pipeline.stages.finetune import FinetuneConfig
 from pipeline.stages.finetune_texts import FineTuning
-from pipeline.stages.run import stage_run
-from pipeline.stages.training import fit
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
+from pipeline.training.fit import fit
+from pipeline.training.run import stage_run
 
 VOCABULARY, LENGTH, ROWS, WARM_UP = 30_522, 128, 32, 4
 CLASSES = ("not_equivalent", "equivalent")

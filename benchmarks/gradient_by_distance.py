@@ -26,7 +26,7 @@ from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.objectives.likelihood import token_cross_entropy
-from pipeline.text.training import train_translation_bpe
+from pipeline.text.tokenizer_training import train_translation_bpe
 
 Cell = Literal["rnn", "lstm", "gru"]
 CELLS: tuple[Cell, ...] = ("rnn", "lstm", "gru")

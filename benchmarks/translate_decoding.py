@@ -41,12 +41,12 @@ from transformers import MarianMTModel
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.sentences import TEST, generated_sentences, read_lines
 from pipeline.decoding.beam import Stop
+from pipeline.inference.translator import SearchConfig, Translator
+from pipeline.inference.translator_folder import open_translator, save_translator
 from pipeline.models.huggingface.marian import is_marian
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
-from pipeline.stages.translation import SearchConfig, Translator
-from pipeline.stages.translator_folder import open_translator, save_translator
 from pipeline.text.forms import MosesText
-from pipeline.text.training import train_translation_bpe
+from pipeline.text.tokenizer_training import train_translation_bpe
 
 BATCHES = (16, 32, 64, 128)
 RANDOM_LENGTH = 26

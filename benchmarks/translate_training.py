@@ -63,9 +63,9 @@ from pipeline.data.batches import MicroBatch, TranslationBatch
 from pipeline.data.plan import plan_epoch
 from pipeline.models.flops import model_flops
 from pipeline.models.seq2seq import Seq2Seq
-from pipeline.stages.run import stage_run
-from pipeline.stages.training import fit
 from pipeline.stages.translate import TranslateConfig, TranslationTraining, padding_share
+from pipeline.training.fit import fit
+from pipeline.training.run import stage_run
 
 AS_JOEYNMT = "ours, dropout as JoeyNMT"
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pipeline.commands.answer import AnswerWish
     from pipeline.commands.texts import Answerer
     from pipeline.commands.translate import Tally, Wish
-    from pipeline.stages.translation import Translator
+    from pipeline.inference.translator import Translator
 
 _LINES_AT_ONCE = 64
 _TRANSLATED_AT_ONCE = 1024
@@ -110,8 +110,8 @@ def _translate(options: argparse.Namespace) -> int:
     check_translate(options, is_prompt=is_prompt)
     from pipeline.commands import translate as translating
     from pipeline.commands.models import folder_of
-    from pipeline.inference_device import chosen_device
-    from pipeline.stages.translation import DrawConfig
+    from pipeline.inference.device import chosen_device
+    from pipeline.inference.translator import DrawConfig
 
     if options.attention:
         translating.check_picture(options.attention)
@@ -174,7 +174,7 @@ def _answer_questions(options: argparse.Namespace) -> int:
     from pipeline.commands import answer as answering
     from pipeline.commands.models import folder_of
     from pipeline.data.records import read_text
-    from pipeline.inference_device import chosen_device
+    from pipeline.inference.device import chosen_device
 
     wish = answering.AnswerWish(
         num_best=options.n_best,
@@ -210,7 +210,7 @@ def _classify(options: argparse.Namespace) -> int:
         raise ValueError(f"--pairs: expected two texts, each one argument, found {len(options.text)}")
     from pipeline.commands import classify as classifying
     from pipeline.commands.models import folder_of
-    from pipeline.inference_device import chosen_device
+    from pipeline.inference.device import chosen_device
 
     folder = folder_of(options.model, options.profile, MODELS["classify"])
     model = classifying.opened(folder, chosen_device(options.device))
@@ -278,7 +278,7 @@ def _tag_columns(options: argparse.Namespace) -> int:
     """Tags a column file as it comes."""
     from pipeline.commands import tag as tagging
     from pipeline.commands.models import folder_of
-    from pipeline.inference_device import chosen_device
+    from pipeline.inference.device import chosen_device
 
     given = given_or_default(options, COLUMNS)
     columns = tagging.Columns.model_validate(given | {"name": str(options.file or STANDARD_INPUT)})
@@ -294,7 +294,7 @@ def _answerer(options: argparse.Namespace) -> "Answerer":
     """The function behind a command. Imported here: help and errors of the command line need no torch."""
     from pipeline.commands import texts
     from pipeline.commands.models import folder_of
-    from pipeline.inference_device import chosen_device
+    from pipeline.inference.device import chosen_device
 
     folder = folder_of(options.model, options.profile, MODELS[options.command])
     if options.command == "similar":

@@ -18,7 +18,7 @@ class ProfileConfig(Config):
     """conf/profile.yaml."""
 
     profile: str
-    """A folder of conf: cpu, tiny or paper."""
+    """A folder of conf: cpu, tiny, paper, or one of your own."""
 
 
 def current_layout(profile: str = "") -> Layout:

@@ -9,7 +9,7 @@ from torch import nn
 from pipeline.data.batches import Batch, MicroBatch
 from pipeline.data.loaders import Cut, TrainingLoader
 from pipeline.data.plan import TrainingPlan
-from pipeline.stages.base import StageModule, build_optimizer
+from pipeline.training.base import StageModule, build_optimizer
 
 B = TypeVar("B", bound=Batch)
 

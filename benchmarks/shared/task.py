@@ -12,7 +12,7 @@ from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.stages.translate import TranslationTraining
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_translation_bpe
+from pipeline.text.tokenizer_training import train_translation_bpe
 
 TOKENS_PER_STEP = 2800
 """Padded tokens of the longer side: about 2,600 target tokens, the step of the prototype in most papers' range."""

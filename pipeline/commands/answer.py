@@ -10,9 +10,9 @@ from pipeline.artifacts import CONFIG, read_json
 from pipeline.commands.lines import in_groups
 from pipeline.commands.texts import wrong_kind
 from pipeline.data.question_records import Question
-from pipeline.inference import open_model
+from pipeline.inference.answering import Answered, Answerer, AnswererSettings
+from pipeline.inference.models import open_model
 from pipeline.kinds import kind_of
-from pipeline.stages.answering import Answered, Answerer, AnswererSettings
 
 _LINES_AT_ONCE = 64
 _LINE_ENDS = str.maketrans("\t\r\n\v\f\x85\u2028\u2029", " " * 8)

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.commands.lines import in_groups
 from pipeline.commands.texts import wrong_kind
-from pipeline.inference import Classifier, open_model
+from pipeline.inference.models import Classifier, open_model
 
 _LINES_AT_ONCE = 512
 """Lines of a stream that are read together: those of like length are then computed together."""

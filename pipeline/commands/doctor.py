@@ -41,7 +41,7 @@ from pipeline.stages.sft import SFTConfig
 from pipeline.stages.tokenize import TokenizeConfig
 from pipeline.stages.translate import TranslateConfig
 from pipeline.stages.word_vectors import WordVectorsConfig
-from pipeline.tracking import DEFAULT_URI
+from pipeline.tracking.tracker import DEFAULT_URI
 
 SCHEMAS: Mapping[str, type[Config]] = {
     "fetch": FetchConfig,

@@ -38,7 +38,6 @@ from pipeline.objectives.likelihood import token_log_probs
 from pipeline.objectives.policy import entropy_bonus, ppo_policy_loss, ppo_value_loss
 from pipeline.objectives.terms import LossTerms
 from pipeline.runtime import RuntimeConfig
-from pipeline.stages.base import StageModule
 from pipeline.stages.dpo import DirectPreferenceOptimization, SigmoidConfig
 from pipeline.stages.finetune_answers import AnswerFinding
 from pipeline.stages.finetune_tags import TagFineTuning
@@ -50,6 +49,7 @@ from pipeline.stages.reward import RewardModelling
 from pipeline.stages.sft import SupervisedFineTuning
 from pipeline.stages.translate import TranslationTraining, build_model
 from pipeline.stages.word_training import WindowTraining
+from pipeline.training.base import StageModule
 
 _V, _B, _T = 64, 2, 8
 _TRAINING = TrainingConfig(

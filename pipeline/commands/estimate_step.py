@@ -29,11 +29,11 @@ from pipeline.models.gpt import GPT
 from pipeline.models.translation import pad_id
 from pipeline.runtime import RuntimeConfig, build_trainer
 from pipeline.seeds import seed_everything
-from pipeline.stages.base import StageModule
-from pipeline.stages.callbacks import StepCallback
 from pipeline.stages.pretrain_bert import BertPretraining, PretrainBertConfig
 from pipeline.stages.pretrain_gpt import GPTPretraining, PretrainGPTConfig
 from pipeline.stages.translate import TranslateConfig, training_module
+from pipeline.training.base import StageModule
+from pipeline.training.callbacks import StepCallback
 
 B = TypeVar("B", bound=Batch)
 

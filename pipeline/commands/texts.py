@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
-from pipeline.inference import BothWaysScorer, Classifier, Generator, Scorer, Turn, open_model
-from pipeline.inference_tags import Tagger
-from pipeline.inference_words import GapFiller, Neighbours
-from pipeline.stages import answering
-from pipeline.stages.generation import GreedyConfig, SamplingConfig
-from pipeline.stages.translation import Translator
-from pipeline.stages.word_folder import open_words
+from pipeline.inference import answering
+from pipeline.inference.generation import GreedyConfig, SamplingConfig
+from pipeline.inference.models import BothWaysScorer, Classifier, Generator, Scorer, Turn, open_model
+from pipeline.inference.tagger import Tagger
+from pipeline.inference.translator import Translator
+from pipeline.inference.word_folder import open_words
+from pipeline.inference.word_models import GapFiller, Neighbours
 
 Answerer = Callable[[Sequence[str]], list[str]]
 

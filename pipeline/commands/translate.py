@@ -14,13 +14,13 @@ import torch
 from pipeline.artifacts import CONFIG, read_json
 from pipeline.commands.lines import in_groups, one_line, replacing
 from pipeline.commands.texts import wrong_kind
-from pipeline.inference import open_model, put_on
+from pipeline.inference.attention_map import attention_map, has_attention
+from pipeline.inference.models import open_model, put_on
+from pipeline.inference.translator import DrawConfig, SearchConfig, Translation, Translator
+from pipeline.inference.translator_folder import open_ensemble
 from pipeline.kinds import kind_of
 from pipeline.progress import progress
 from pipeline.report.attention_picture import FORMATS, Panel, save_attention_picture
-from pipeline.stages.source_weights import attention_map, has_attention
-from pipeline.stages.translation import DrawConfig, SearchConfig, Translation, Translator
-from pipeline.stages.translator_folder import open_ensemble
 from pipeline.text.forms import out_of_form
 from pipeline.text.unknown import unknown_characters
 

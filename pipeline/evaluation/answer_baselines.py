@@ -3,7 +3,7 @@
 from collections import Counter
 
 from pipeline.data.cleaning import words_of
-from pipeline.text.normalise import sentences
+from pipeline.text.sentences import sentences
 
 
 def nearest_sentence(question: str, passage: str) -> str:

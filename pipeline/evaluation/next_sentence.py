@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.data.records import Document
 from pipeline.evaluation.few_shot import Choice
-from pipeline.text.normalise import sentences
+from pipeline.text.sentences import sentences
 from pipeline.text.tokenizer import Tokenizer
 
 

@@ -16,11 +16,11 @@ from pydantic import Field, PositiveInt, field_validator
 from pipeline.config import Config
 from pipeline.data.prepared import read_conversations
 from pipeline.evaluation.preference import SentimentJudge, distinct_n, paired_difference, sequence_kl
+from pipeline.inference.generation import Answer, SamplingConfig, are_shortened, evenly_spread, generate
+from pipeline.inference.handover import OpenedGPT, open_scorer
+from pipeline.inference.scoring import Policy, answer_log_probs, score_answers
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.stages.generation import Answer, SamplingConfig, are_shortened, evenly_spread, generate
-from pipeline.stages.handover import OpenedGPT, open_scorer
-from pipeline.stages.scoring import Policy, answer_log_probs, score_answers
 from pipeline.text.chat import encode_prompt
 
 _NUM_SAMPLES = 20

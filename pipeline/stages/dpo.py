@@ -13,19 +13,19 @@ from pipeline.artifacts import load_tensors, read_json
 from pipeline.config import Config, TrainingConfig, load
 from pipeline.data.batches import PreferenceBatch
 from pipeline.data.preferences import PreferenceExamples, preference_examples
+from pipeline.inference.handover import open_gpt, save_gpt
+from pipeline.inference.scoring import pair_log_probs
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
 from pipeline.objectives.preference import PairLogProbs, dpo_loss, ipo_loss
 from pipeline.objectives.terms import LossTerms
 from pipeline.stages.alignment import AlignmentConfig, alignment_inputs, evaluate_alignment, read_judged
-from pipeline.stages.base import StageModule
-from pipeline.stages.handover import open_gpt, save_gpt
-from pipeline.stages.launch import launch
-from pipeline.stages.pairs import HASHES, PairsConfig, SplitPairs, pair_counts, read_split
-from pipeline.stages.run import stage_run
-from pipeline.stages.scoring import pair_log_probs
-from pipeline.stages.training import fit
+from pipeline.stages.preference_pairs import HASHES, PreferencePairsConfig, SplitPairs, pair_counts, read_split
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.base import StageModule
+from pipeline.training.fit import fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 
 class SigmoidConfig(Config):
@@ -54,7 +54,7 @@ class DPOConfig(Config):
     """How it is trained."""
     loss: Annotated[SigmoidConfig | IdentityConfig, Field(discriminator="kind")]
     """Which loss of preference pairs."""
-    pairs: PairsConfig
+    pairs: PreferencePairsConfig
     """Which pairs; those of the stage reference, or they are refused."""
     alignment: AlignmentConfig
     """How the answers are judged afterwards."""

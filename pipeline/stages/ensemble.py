@@ -13,12 +13,12 @@ from pydantic import Field, PositiveInt
 from pipeline.artifacts import read_json
 from pipeline.config import Config, load
 from pipeline.data.prepared import read_pairs
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.translation import SearchConfig
+from pipeline.inference.translator import SearchConfig
+from pipeline.inference.translator_folder import open_ensemble
 from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, refuse_empty_references
-from pipeline.stages.translator_folder import open_ensemble
 from pipeline.text.forms import load_form
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 
 class EnsembleConfig(Config):

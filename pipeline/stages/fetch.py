@@ -11,8 +11,8 @@ from pipeline.config import load
 from pipeline.data.source_package import pip_settings
 from pipeline.data.sources import CARD, FetchConfig, fetch, needs_index
 from pipeline.layout import LOCAL, Layout
-from pipeline.stages.frame import flat, stage_frame
-from pipeline.stages.launch import launch
+from pipeline.training.frame import flat, stage_frame
+from pipeline.training.launch import launch
 
 log = logging.getLogger(__name__)
 

@@ -47,10 +47,10 @@ from pipeline.stages.finetune_networks import (
 from pipeline.stages.finetune_tags import open_tagging
 from pipeline.stages.finetune_task import OpenedTask
 from pipeline.stages.finetune_texts import Target, labelled_rows, open_texts
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.training import fit
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.fit import fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 log = logging.getLogger(__name__)
 

@@ -19,15 +19,15 @@ from pipeline.data.records import SPLITS
 from pipeline.data.tasks import TASK, TaskName
 from pipeline.evaluation.answer_baselines import nearest_sentence
 from pipeline.evaluation.qa import best_threshold, no_answer_score, score_answers, score_answers_or_none
+from pipeline.inference.answering import SETTINGS, Answered, AnswererSettings, find_answers
 from pipeline.models.bert import Bert
 from pipeline.models.heads import SpanHead
 from pipeline.models.huggingface.bert import span_head_to_huggingface
 from pipeline.objectives.likelihood import span_cross_entropy
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.answering import SETTINGS, Answered, AnswererSettings, find_answers
-from pipeline.stages.base import StageModule
 from pipeline.stages.finetune_task import Answers, Evaluation, by_split
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.base import StageModule
 
 _NUM_SAMPLES = 20
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from pipeline.artifacts import load_model
 from pipeline.config import Config
 from pipeline.data.classification import text_marks
+from pipeline.inference.handover import read_gpt
+from pipeline.inference.word_folder import OpenedWords, open_words
 from pipeline.models.bilstm import BiLSTM, BiLSTMConfig, PoolingKind
 from pipeline.models.gpt import GPT
 from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface
 from pipeline.models.text_encoders import BiLMEncoder, BiLMEncoderConfig, GPTEncoder
-from pipeline.stages.handover import read_gpt
-from pipeline.stages.word_folder import OpenedWords, open_words
 from pipeline.text.tokenizer import Tokenizer, load_padded_tokenizer, load_tokenizer, with_marks
 
 _log = logging.getLogger(__name__)

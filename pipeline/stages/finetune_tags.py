@@ -17,16 +17,16 @@ from pipeline.data.tagging import TaggingExamples, tagging_examples
 from pipeline.data.tasks import TASK
 from pipeline.evaluation.frequent_tags import frequent_tags, tag_by_frequency
 from pipeline.evaluation.tagging import entities, strict_entities, tagging_score
+from pipeline.inference.tagging import best_tags, predict
 from pipeline.models.bert import Bert, Pooler
 from pipeline.models.heads import TokenClassifier
 from pipeline.models.huggingface.bert import token_classifier_to_huggingface
 from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
 from pipeline.stages.finetune_task import Answers, Evaluation, by_split
-from pipeline.stages.tagging import best_tags, predict
 from pipeline.text.tags import iob2_tags, marked
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.base import StageModule
 
 _NUM_SAMPLES = 20
 

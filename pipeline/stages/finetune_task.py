@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import Batch, Examples
-from pipeline.stages.base import StageModule
+from pipeline.training.base import StageModule
 
 A = TypeVar("A")
 B = TypeVar("B", bound=Batch)

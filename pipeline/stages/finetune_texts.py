@@ -32,16 +32,16 @@ from pipeline.data.glue import (
 from pipeline.data.plan import one_pass
 from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
+from pipeline.evaluation.held_out import in_view
 from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.text_classifiers import text_classifier_to_huggingface
 from pipeline.models.text_encoders import GPTEncoder, TextEncoder, TextPooler
 from pipeline.objectives.likelihood import class_cross_entropy, squared_error
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
 from pipeline.stages.baselines import notes_on_words
 from pipeline.stages.finetune_task import Answers, Evaluation, by_split
-from pipeline.stages.held_out import in_view
 from pipeline.text.tokenizer import Role, Tokenizer
+from pipeline.training.base import StageModule
 
 _TOKENS_PER_BATCH = 8192
 _NUM_SAMPLES = 20

@@ -20,12 +20,12 @@ from pipeline.data.batches import CausalBatch
 from pipeline.data.records import Document, read_rows
 from pipeline.data.token_arrays import TokenArrays, in_memory
 from pipeline.data.windows import EvaluationWindows
+from pipeline.evaluation.held_out import HeldOutLoss, held_out_loss
 from pipeline.evaluation.kneser_ney import KneserNey, train_kneser_ney
 from pipeline.evaluation.perplexity import language_model_score, primed_xz_bits_per_byte, unigram_entropy
 from pipeline.models.gpt import GPT
 from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.held_out import HeldOutLoss, held_out_loss
 from pipeline.text.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)

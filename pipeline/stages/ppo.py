@@ -20,6 +20,7 @@ from pipeline.config import ByExamples, Config, Epochs, TrainingConfig, load
 from pipeline.data.batches import RolloutBatch
 from pipeline.data.loaders import Cut
 from pipeline.data.rollouts import RolloutBuffer
+from pipeline.inference.handover import open_gpt, open_scorer, save_gpt
 from pipeline.layout import Layout
 from pipeline.models.heads import ActorCritic
 from pipeline.objectives.likelihood import token_log_probs
@@ -41,14 +42,13 @@ from pipeline.stages.alignment import (
     read_judged,
     read_prompts,
 )
-from pipeline.stages.base import StageModule
-from pipeline.stages.callbacks import Validation
-from pipeline.stages.handover import open_gpt, open_scorer, save_gpt
-from pipeline.stages.launch import launch
 from pipeline.stages.rollout import RolloutConfig, RolloutWorker, ScoreScale
 from pipeline.stages.rollout_loader import RolloutLoader, steps_per_iteration
-from pipeline.stages.run import StageRun, stage_run
-from pipeline.stages.training import newest_checkpoint, place_of, train_module
+from pipeline.training.base import StageModule
+from pipeline.training.callbacks import Validation
+from pipeline.training.fit import newest_checkpoint, place_of, train_module
+from pipeline.training.launch import launch
+from pipeline.training.run import StageRun, stage_run
 
 
 class FixedKLConfig(Config):

@@ -9,8 +9,8 @@ from pipeline.config import load
 from pipeline.data.corpus import PrepareConfig, prepare
 from pipeline.data.pairs import PairsConfig
 from pipeline.layout import Layout
-from pipeline.stages.frame import flat, stage_frame
-from pipeline.stages.launch import launch
+from pipeline.training.frame import flat, stage_frame
+from pipeline.training.launch import launch
 
 log = logging.getLogger(__name__)
 

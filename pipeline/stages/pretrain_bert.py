@@ -19,6 +19,7 @@ from pipeline.data.masking import MaskedExamples, vocabulary
 from pipeline.data.plan import Phase, TrainingPlan
 from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import TokenArrays, read_token_arrays
+from pipeline.evaluation.held_out import EvenlySpaced
 from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.layout import Layout
 from pipeline.models.bert import BertConfig, BertForPretraining
@@ -27,12 +28,11 @@ from pipeline.models.flops import bert_flops
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.objectives.likelihood import class_cross_entropy, token_cross_entropy
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
-from pipeline.stages.held_out import EvenlySpaced
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.training import batches_alone, fit
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.training.base import StageModule
+from pipeline.training.fit import batches_alone, fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 
 class EncoderConfig(Config):

@@ -17,18 +17,18 @@ from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.pieces import AHEAD, BACK, DocumentPieces, PieceBatch
 from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import TokenArrays, read_token_arrays
+from pipeline.evaluation.held_out import EvenlySpaced
 from pipeline.evaluation.perplexity import unigram_entropy
+from pipeline.inference.both_ways import both_ways_loss
 from pipeline.layout import Layout
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.huggingface.text_classifiers import bilm_to_huggingface
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
-from pipeline.stages.both_ways import both_ways_loss
-from pipeline.stages.held_out import EvenlySpaced
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.training import batches_alone, fit
 from pipeline.text.tokenizer import load_tokenizer
+from pipeline.training.base import StageModule
+from pipeline.training.fit import batches_alone, fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 
 class BothWaysConfig(Config):

@@ -16,23 +16,23 @@ from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import read_token_arrays
 from pipeline.data.windows import EvaluationWindows, TrainingWindows
 from pipeline.evaluation.few_shot import Choice, few_shot_score
+from pipeline.evaluation.held_out import EvenlySpaced
 from pipeline.evaluation.next_sentence import as_choices, ask, neighbours
+from pipeline.inference.handover import save_gpt
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
-from pipeline.stages.handover import save_gpt
-from pipeline.stages.held_out import EvenlySpaced
 from pipeline.stages.language_model import (
     LanguageModelEvaluation,
     causal_loss,
     evaluate_language_model,
     texts_by_source,
 )
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.training import fit
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.training.base import StageModule
+from pipeline.training.fit import fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 _log = logging.getLogger(__name__)
 _ROWS_PER_BATCH = 32

@@ -10,21 +10,21 @@ from pipeline.artifacts import publish, write_json
 from pipeline.config import ByTokens, Config, load
 from pipeline.data.plan import plan_epoch
 from pipeline.data.preferences import preference_examples
+from pipeline.evaluation.held_out import in_view
+from pipeline.inference.handover import open_gpt
+from pipeline.inference.scoring import pair_log_probs
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.stages.handover import open_gpt
-from pipeline.stages.held_out import in_view
-from pipeline.stages.launch import launch
-from pipeline.stages.pairs import HASHES, PairsConfig, SplitPairs, pair_counts, read_split
-from pipeline.stages.run import stage_run
-from pipeline.stages.scoring import pair_log_probs
+from pipeline.stages.preference_pairs import HASHES, PreferencePairsConfig, SplitPairs, pair_counts, read_split
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 
 class ReferenceConfig(Config):
     """The stage reference."""
 
-    pairs: PairsConfig
+    pairs: PreferencePairsConfig
     """Which pairs; the stage dpo refuses others."""
     tokens_per_batch: PositiveInt
     """Tokens of one side of the pairs that go through the model at once, padding included."""

@@ -17,8 +17,8 @@ from pipeline.report.page import render
 from pipeline.report.results import Floor, Result, evaluate
 from pipeline.report.rows import result_specs
 from pipeline.report.table import HEADLINE, METRICS, PAGE
-from pipeline.stages.frame import stage_frame
-from pipeline.stages.launch import launch
+from pipeline.training.frame import stage_frame
+from pipeline.training.launch import launch
 
 log = logging.getLogger(__name__)
 

@@ -17,19 +17,19 @@ from pipeline.data.preferences import RewardExamples
 from pipeline.data.prepared import read_rated
 from pipeline.data.records import Rated
 from pipeline.evaluation.bag_of_words import bag_of_words_values
+from pipeline.evaluation.held_out import in_view
 from pipeline.evaluation.preference import SentimentJudge, calibration, pair_accuracy
+from pipeline.inference.handover import open_gpt, save_reward
 from pipeline.layout import Layout
 from pipeline.models.heads import RewardModel
 from pipeline.objectives.preference import bradley_terry_loss
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
 from pipeline.stages.baselines import notes_on_words
-from pipeline.stages.handover import open_gpt, save_reward
-from pipeline.stages.held_out import in_view
-from pipeline.stages.launch import launch
-from pipeline.stages.pairs import PairsConfig, SplitPairs, pair_counts, read_split
-from pipeline.stages.run import stage_run
-from pipeline.stages.training import fit
+from pipeline.stages.preference_pairs import PreferencePairsConfig, SplitPairs, pair_counts, read_split
+from pipeline.training.base import StageModule
+from pipeline.training.fit import fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 
 class RewardConfig(Config):
@@ -39,7 +39,7 @@ class RewardConfig(Config):
     """How it is trained."""
     dropout: Fraction
     """Dropout in the trunk."""
-    pairs: PairsConfig
+    pairs: PreferencePairsConfig
     """Which pairs."""
     num_calibration_bins: PositiveInt
     """Bins of predicted probability in the calibration curve."""

@@ -20,6 +20,7 @@ from pipeline.config import Config, Probability
 from pipeline.data.loaders import Cut
 from pipeline.data.rollouts import RolloutBuffer
 from pipeline.decoding.sampling import Continuations, Prompts, left_padded, sample, uniforms
+from pipeline.inference.scoring import Policy, join
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import ActorCritic, RewardModel
 from pipeline.objectives.likelihood import token_log_probs
@@ -32,7 +33,6 @@ from pipeline.objectives.policy import (
     whiten,
 )
 from pipeline.progress import progress
-from pipeline.stages.scoring import Policy, join
 from pipeline.text.tokenizer import Tokenizer
 
 _BATCH = 64

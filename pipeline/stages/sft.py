@@ -20,12 +20,8 @@ from pipeline.data.batches import InstructionBatch
 from pipeline.data.instructions import InstructionExamples, TooLong, instruction_examples
 from pipeline.data.prepared import read_conversations
 from pipeline.data.records import SPLITS, Conversation
-from pipeline.layout import Layout
-from pipeline.models.gpt import GPT
-from pipeline.objectives.likelihood import token_cross_entropy
-from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
-from pipeline.stages.generation import (
+from pipeline.evaluation.held_out import HeldOutLoss, held_out_loss
+from pipeline.inference.generation import (
     Answer,
     GreedyConfig,
     are_shortened,
@@ -33,12 +29,16 @@ from pipeline.stages.generation import (
     evenly_spread,
     generate,
 )
-from pipeline.stages.handover import OpenedGPT, open_gpt, save_gpt
-from pipeline.stages.held_out import HeldOutLoss, held_out_loss
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.training import fit
+from pipeline.inference.handover import OpenedGPT, open_gpt, save_gpt
+from pipeline.layout import Layout
+from pipeline.models.gpt import GPT
+from pipeline.objectives.likelihood import token_cross_entropy
+from pipeline.objectives.terms import LossTerms
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.base import StageModule
+from pipeline.training.fit import fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 _TOKENS_PER_BATCH = 8192
 

@@ -23,14 +23,12 @@ from pipeline.data.records import SPLITS, Document
 from pipeline.data.token_arrays import write_token_arrays
 from pipeline.layout import Layout
 from pipeline.progress import progress
-from pipeline.stages.frame import flat, stage_frame
-from pipeline.stages.launch import launch
 from pipeline.text.bpe_dropout import BpeDropout
 from pipeline.text.forms import Side
-from pipeline.text.given import translation_tokenizer
-from pipeline.text.normalise import sentences
+from pipeline.text.given_tokenizer import translation_tokenizer
+from pipeline.text.sentences import sentences
 from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Tokenizer, load_tokenizer
-from pipeline.text.training import (
+from pipeline.text.tokenizer_training import (
     CHARACTER_COVERAGE,
     read_wordpiece,
     train_byte_bpe,
@@ -38,6 +36,8 @@ from pipeline.text.training import (
     train_wordpiece,
 )
 from pipeline.text.unknown import UnknownCounts
+from pipeline.training.frame import flat, stage_frame
+from pipeline.training.launch import launch
 
 log = logging.getLogger(__name__)
 

@@ -26,6 +26,8 @@ from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_pairs
 from pipeline.data.translation import TranslationExamples, TranslationReport, choose_examples
 from pipeline.evaluation.gradient_flow import decoder_gradients
+from pipeline.inference.translator import SearchConfig, Translator
+from pipeline.inference.translator_folder import save_translator
 from pipeline.layout import Layout
 from pipeline.models.flops import model_flops
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
@@ -33,17 +35,15 @@ from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.objectives.consistency import consistent_cross_entropy
 from pipeline.objectives.likelihood import projected_cross_entropy
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.selection import Selection, SelectionConfig
-from pipeline.stages.training import fit
-from pipeline.stages.translation import SearchConfig, Translator
 from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, refuse_empty_references
-from pipeline.stages.translator_folder import save_translator
 from pipeline.stages.validation_bleu import ValidationBleu
 from pipeline.text.forms import load_form
 from pipeline.text.tokenizer import load_tokenizer
+from pipeline.training.base import StageModule
+from pipeline.training.fit import fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
+from pipeline.training.selection import Selection, SelectionConfig
 
 _log = logging.getLogger(__name__)
 

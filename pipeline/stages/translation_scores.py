@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.config import Config
 from pipeline.data.records import Pair
 from pipeline.evaluation.bleu import CorpusScore, bleu, chrf, moses_bleu, paired_bootstrap, tokenised_bleu
-from pipeline.stages.source_weights import attention_map
-from pipeline.stages.translation import Translation, Translator
+from pipeline.inference.attention_map import attention_map
+from pipeline.inference.translator import Translation, Translator
 from pipeline.text.forms import MosesText, PlainText, has_no_case, out_of_form
 from pipeline.text.moses import Language
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.data.records import Pair
 from pipeline.evaluation.bleu import bleu
-from pipeline.stages.translation import Translator
+from pipeline.inference.translator import Translator
 from pipeline.stages.translation_scores import as_plain
 from pipeline.text.forms import has_no_case
 

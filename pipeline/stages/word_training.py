@@ -16,18 +16,15 @@ from scipy import sparse
 
 from pipeline.config import TrainingConfig
 from pipeline.data.cooccurrence import CellBatch, cell_examples, count_cooccurrences, hold_out
-from pipeline.data.passages import Passages, encode_passages
 from pipeline.data.prepared import stream_documents
+from pipeline.data.word_numbers import Passages, encode_passages
 from pipeline.data.word_pairs import WindowBatch, WindowExamples, keep_probabilities, negative_probabilities
+from pipeline.inference.word_folder import Composer
 from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors
 from pipeline.models.word_vectors import ContinuousBagOfWords, GloVe, SkipGram, SubwordEmbedding, skip_gram
 from pipeline.objectives.terms import LossTerms
 from pipeline.objectives.word_vectors import glove_loss, negative_sampling_loss
 from pipeline.progress import progress
-from pipeline.stages.base import StageModule
-from pipeline.stages.run import StageRun
-from pipeline.stages.training import fit
-from pipeline.stages.word_folder import Composer
 from pipeline.stages.word_methods import (
     AnyMethod,
     CbowConfig,
@@ -40,6 +37,9 @@ from pipeline.stages.word_methods import (
 )
 from pipeline.text.subwords import Subwords, pieces_of
 from pipeline.text.words import Vocabulary, build_vocabulary, passages_of
+from pipeline.training.base import StageModule
+from pipeline.training.fit import fit
+from pipeline.training.run import StageRun
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from pipeline.evaluation.word_similarity import (
     analogy_total,
     similarity_score,
 )
+from pipeline.inference.word_folder import Composer, save_words
 from pipeline.layout import Layout
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.word_folder import Composer, save_words
 from pipeline.stages.word_methods import Method, seed_of
 from pipeline.stages.word_training import make_vectors, read_training_text
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
 
 _JUDGEMENTS = {"wordsim353": "wordsim353.tsv", "simlex999": "simlex999.txt"}
 

@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.inference.handover import save_gpt, save_reward
+from pipeline.inference.translator import SearchConfig, Translator
+from pipeline.inference.translator_folder import save_translator
+from pipeline.inference.word_folder import save_words
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.bilstm import AttentionPooling, BiLSTM, BiLSTMConfig, MaxPooling
@@ -28,13 +32,9 @@ from pipeline.models.text_encoders import (
     TextEncoder,
     TextPooler,
 )
-from pipeline.stages.handover import save_gpt, save_reward
-from pipeline.stages.translation import SearchConfig, Translator
-from pipeline.stages.translator_folder import save_translator
-from pipeline.stages.word_folder import save_words
 from pipeline.text.forms import PLAIN, MosesText, PlainText
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
+from pipeline.text.tokenizer_training import train_byte_bpe, train_translation_bpe, train_wordpiece
 from pipeline.text.words import Vocabulary
 from tests.folders import save_folder
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline.artifacts import write_json
 from pipeline.commands.answer import AnswerWish, answer_lines
 from pipeline.data.question_records import Question
-from pipeline.stages.answering import SETTINGS, Answerer, open_answerer
+from pipeline.inference.answering import SETTINGS, Answerer, open_answerer
 from tests.cli.test_cli import piped, run
 
 PASSAGE = "The cat sat, on the Mat. A dog ran\tafter the cat."

@@ -10,13 +10,13 @@ import torch
 from transformers import pipeline as their_pipeline
 
 from pipeline.artifacts import load_model, read_json, save_model, write_json
-from pipeline.inference import Classifier, open_model
+from pipeline.inference.mlflow_model import signature
+from pipeline.inference.models import Classifier, open_model
+from pipeline.inference.requests import answer
 from pipeline.models.bert import Bert, BertConfig, Pooler
 from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
-from pipeline.served import answer
-from pipeline.serving import signature
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.cli.conftest import TEXTS as WORDS
 from tests.cli.test_cli import run
 from tests.folders import save_folder

@@ -12,11 +12,11 @@ import torch
 from pipeline.artifacts import write_json
 from pipeline.cli import main
 from pipeline.commands.options import MODELS
-from pipeline.inference import Classifier, Generator, Scorer, Turn, open_model
-from pipeline.inference_words import GapFiller
+from pipeline.inference.generation import GreedyConfig, SamplingConfig
+from pipeline.inference.models import Classifier, Generator, Scorer, Turn, open_model
+from pipeline.inference.translator import Translator
+from pipeline.inference.word_models import GapFiller
 from pipeline.report.table import BEGIN, END
-from pipeline.stages.generation import GreedyConfig, SamplingConfig
-from pipeline.stages.translation import Translator
 from tests.cli.conftest import ROOT
 
 GREEDY = ["--temperature", "0", "--max-new-tokens", "5"]

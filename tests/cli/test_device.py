@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pipeline.data.question_records import Question
-from pipeline.inference import (
+from pipeline.inference.answering import Answerer
+from pipeline.inference.device import CPU, chosen_device
+from pipeline.inference.generation import GreedyConfig
+from pipeline.inference.models import (
     BothWaysScorer,
     Classifier,
     Generator,
@@ -19,13 +22,10 @@ from pipeline.inference import (
     open_model,
     put_on,
 )
-from pipeline.inference_device import CPU, chosen_device
-from pipeline.inference_tags import Tagger
-from pipeline.inference_words import GapFiller
-from pipeline.stages.answering import Answerer
-from pipeline.stages.generation import GreedyConfig
-from pipeline.stages.translation import Translator
-from pipeline.stages.translator_folder import open_ensemble
+from pipeline.inference.tagger import Tagger
+from pipeline.inference.translator import Translator
+from pipeline.inference.translator_folder import open_ensemble
+from pipeline.inference.word_models import GapFiller
 from tests.cli.test_cli import GREEDY, run
 
 COMMANDS = {

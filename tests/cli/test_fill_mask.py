@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertPreTrainedModel
 
-from pipeline.inference import open_model
-from pipeline.inference_words import GapFiller
-from pipeline.text.training import train_wordpiece
+from pipeline.inference.models import open_model
+from pipeline.inference.word_models import GapFiller
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.cli.conftest import TEXTS
 from tests.cli.test_cli import run
 from tests.parity.hf import spread

@@ -9,13 +9,13 @@ import torch
 from transformers import BertForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
 from pipeline.artifacts import load_model, read_json, write_json
-from pipeline.inference import Classifier, Scorer, open_model
+from pipeline.inference.mlflow_model import signature
+from pipeline.inference.models import Classifier, Scorer, open_model
 from pipeline.kinds import kind_of, num_outputs, output_names
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.heads import RewardModel, SequenceClassifier
 from pipeline.models.huggingface.gpt import gpt_classifier_to_huggingface, reward_to_huggingface
 from pipeline.models.text_encoders import GPTEncoder, LastTokenPooling
-from pipeline.serving import signature
 from tests.cli.test_classify import LABELS, TEXTS, classifier, refused, theirs
 from tests.parity.hf import save_theirs
 

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.inference import open_model
-from pipeline.inference_words import GapFiller
-from pipeline.served import answer
-from pipeline.serving import signature
+from pipeline.inference.mlflow_model import signature
+from pipeline.inference.models import open_model
+from pipeline.inference.requests import answer
+from pipeline.inference.word_models import GapFiller
 from tests.cli.conftest import ROOT
 
 STAGES = [
@@ -127,7 +127,7 @@ def test_a_model_opens_where_nothing_to_train_with_is_installed() -> None:
         "        if name.partition('.')[0] in ('lightning', 'deepspeed', 'transformers', 'gensim'):\n"
         "            raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Missing())\n"
-        "import pipeline.inference, pipeline.served, pipeline.serving\n"
+        "import pipeline.inference.models, pipeline.inference.requests, pipeline.inference.mlflow_model\n"
     )
     ended = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr

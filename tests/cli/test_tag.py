@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from pipeline.artifacts import load_model, publish, read_json, save_model, write_json
-from pipeline.inference import open_model
-from pipeline.inference_tags import Tagger
+from pipeline.inference.models import open_model
+from pipeline.inference.tagger import Tagger
 from pipeline.text.tags import Entity, read_tags, write_tags
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.cli.conftest import TAGS, TEXTS
 from tests.cli.test_cli import piped, run
 

@@ -17,9 +17,9 @@ from sacremoses import MosesDetokenizer
 from pipeline.cli import main
 from pipeline.commands import translate as translating
 from pipeline.commands.translate import Tally, Wish, translate_lines
-from pipeline.inference_device import CPU
-from pipeline.stages.translation import DrawConfig, Translator
-from pipeline.stages.translator_folder import open_ensemble, open_translator
+from pipeline.inference.device import CPU
+from pipeline.inference.translator import DrawConfig, Translator
+from pipeline.inference.translator_folder import open_ensemble, open_translator
 from pipeline.text.tokenizer import Tokenizer
 from tests.cli.conftest import ROOT, typing
 

@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.cli import main
 from pipeline.commands import translate as translating
+from pipeline.inference.attention_map import attention_map
+from pipeline.inference.translator import Translation, Translator
+from pipeline.inference.translator_folder import open_translator, save_translator
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.models.source_attention import AttentionKind
-from pipeline.stages.source_weights import attention_map
-from pipeline.stages.translation import Translation, Translator
-from pipeline.stages.translator_folder import open_translator, save_translator
 from tests.cli.test_cli import piped, run
 
 FOLDER = "models/tiny/translate"

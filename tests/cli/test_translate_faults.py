@@ -9,9 +9,9 @@ from transformers import AutoTokenizer, MarianMTModel
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.cli import main
-from pipeline.stages.translator_folder import open_translator, save_translator
+from pipeline.inference.translator_folder import open_translator, save_translator
 from pipeline.text.tokenizer import load_tokenizer
-from pipeline.text.training import train_translation_bpe
+from pipeline.text.tokenizer_training import train_translation_bpe
 from tests.cli.conftest import TEXTS
 
 FOLDER = "models/tiny/translate"

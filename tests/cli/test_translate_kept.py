@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.commands import translate as translating
 from pipeline.commands.lines import in_groups, written
-from pipeline.stages.translator_folder import open_translator
+from pipeline.inference.translator_folder import open_translator
 from tests.cli.test_cli import piped, run
 
 LINES = ["the cat", "", "a dog", "the mat", "the door", "the cat " * 40, "cat"]

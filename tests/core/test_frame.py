@@ -18,8 +18,8 @@ import sys, time
 time.sleep(0.5)
 from pathlib import Path
 from pipeline.config import Config
-from pipeline.stages.frame import stage_frame
-from pipeline.stages.launch import launch
+from pipeline.training.frame import stage_frame
+from pipeline.training.launch import launch
 
 def main(path):
     with stage_frame("pipeline.stages.prepare", path, Config(), inputs=()):

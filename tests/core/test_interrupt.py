@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipeline.stages import interrupt
-from pipeline.stages.interrupt import Interrupt
+from pipeline.training import interrupt
+from pipeline.training.interrupt import Interrupt
 
 
 def exit_code_of(body: Callable[[Interrupt], None], *, stop_seconds: float = 60.0) -> int:

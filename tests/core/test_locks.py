@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import tracking_helper
 from pipeline.locks import locked
+from pipeline.tracking import helper as tracking_helper
 
 
 def test_a_second_run_is_refused_and_names_the_first_until_that_has_ended(tmp_path: Path) -> None:

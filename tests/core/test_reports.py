@@ -8,9 +8,9 @@ import torch
 from torch import tensor
 
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.frame import flat
-from pipeline.stages.reports import History, Sums
-from pipeline.stages.run import curve_csv
+from pipeline.training.frame import flat
+from pipeline.training.history import History, Sums
+from pipeline.training.run import curve_csv
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.config import ScheduleConfig
-from pipeline.stages.schedule import learning_rate_factor
+from pipeline.training.schedule import learning_rate_factor
 
 
 def factors(schedule: ScheduleConfig, num_steps: int) -> list[float]:

@@ -8,7 +8,7 @@ import yaml
 from pipeline.config import Config, TrainingConfig
 from pipeline.layout import Layout
 from pipeline.locks import locked
-from pipeline.stages.run import stage_run
+from pipeline.training.run import stage_run
 from tests.core.launchers import BATCH, SLURM, TORCHRUN, launched_by
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +36,9 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     STAGE.parent.mkdir(parents=True)
     STAGE.write_text("")
     monkeypatch.setenv("PIPELINE_TRACKING", "local")
-    monkeypatch.setattr("pipeline.stages.run.prepare_process", lambda runtime, seed: None)
+    monkeypatch.setattr("pipeline.training.run.prepare_process", lambda runtime, seed: None)
     for name in ("install", "watch_parent"):
-        monkeypatch.setattr(f"pipeline.stages.run.Interrupt.{name}", lambda self: None)
+        monkeypatch.setattr(f"pipeline.training.run.Interrupt.{name}", lambda self: None)
 
 
 def run(config: Config, *, runtime: str) -> bool:

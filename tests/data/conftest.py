@@ -2,7 +2,7 @@ import pytest
 from hypothesis import settings
 
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
+from pipeline.text.tokenizer_training import train_byte_bpe, train_translation_bpe, train_wordpiece
 
 # The machine that runs the tests may be busy: a slow example is not a fault, and a failure must come back.
 settings.register_profile("steady", deadline=None, derandomize=True)

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.data.classification import LabelledText, classification_examples, regression_examples
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_byte_bpe
+from pipeline.text.tokenizer_training import train_byte_bpe
 
 TEXTS = [
     LabelledText("the old man", None, "good", "a.tsv:1"),

@@ -18,7 +18,7 @@ from pipeline.data.questions import (
     window_starts,
 )
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 
 WORDS = [f"{a}{b}" for a in "bdfg" for b in "aeiou"]
 """Every word is one token of `plain`."""

@@ -71,7 +71,7 @@ from pipeline.data.masking import MaskedExamples, vocabulary
 from pipeline.data.source_hub import HubSource
 from pipeline.data.sources import fetch
 from pipeline.stages import tokenize
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 
 tokenize._CHARACTERS_AT_ONCE = overlap._CHARACTERS_AT_ONCE = 100_000
 token_arrays._TOKENS_AT_ONCE, masking._ROWS_AT_ONCE = 20_000, 1000

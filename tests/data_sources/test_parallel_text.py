@@ -10,7 +10,7 @@ from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, PairRows
 from pipeline.data.records import Pair
 from pipeline.stages.translation_scores import as_plain
 from pipeline.text.forms import PLAIN, MosesText
-from pipeline.text.training import train_translation_bpe
+from pipeline.text.tokenizer_training import train_translation_bpe
 
 MOSES = MosesText(kind="moses", src="en", tgt="de", lowercase=True)
 

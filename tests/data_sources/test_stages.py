@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import HfApi
 
-from pipeline.stages import fetch, launch, prepare
+from pipeline.stages import fetch, prepare
+from pipeline.training import launch
 
 ROOT = Path(__file__).parents[2]
 TOY = """

@@ -5,7 +5,7 @@ import pytest
 from pipeline.data.records import Document
 from pipeline.evaluation.next_sentence import as_choices, ask, neighbours
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_byte_bpe
+from pipeline.text.tokenizer_training import train_byte_bpe
 
 TEXTS = (
     "One cat sat here today. Two dogs ran over there.\nThree birds flew away quickly. No.",

@@ -83,7 +83,7 @@ def _train_all(
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    training: Any = importlib.import_module("pipeline.stages.training")
+    training: Any = importlib.import_module("pipeline.training.fit")
     run_training, found = training.train_module, dict[str, dict[str, Any]]()
 
     def train_and_stop(run: Any, module: Any, loader: Any, resumed: Any, callbacks: Sequence[Any]) -> None:

@@ -11,14 +11,14 @@ from pipeline.data.plan import TrainingPlan
 from pipeline.data.records import Pair
 from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.evaluation.bleu import tokenised_bleu
+from pipeline.inference.translator import SearchConfig, Translator
 from pipeline.models.recurrent import RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
-from pipeline.stages.base import build_optimizer
-from pipeline.stages.schedule import learning_rate_factor
 from pipeline.stages.translate import TranslationTraining, build_model
-from pipeline.stages.translation import SearchConfig, Translator
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_translation_bpe
+from pipeline.text.tokenizer_training import train_translation_bpe
+from pipeline.training.base import build_optimizer
+from pipeline.training.schedule import learning_rate_factor
 
 WORDS = "abcdefghijklmnop"
 LONGEST = 9

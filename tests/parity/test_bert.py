@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers import BertConfig as TheirConfig
 
-from pipeline.inference import Classifier, open_model
+from pipeline.inference.models import Classifier, open_model
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.huggingface.bert import (
@@ -38,7 +38,7 @@ from pipeline.models.huggingface.bert import (
     token_classifier_to_huggingface,
 )
 from pipeline.objectives.likelihood import token_cross_entropy
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.parity.hf import assert_same, mean_loss, open_theirs, save_theirs, spread, text_terms
 
 CONFIG = BertConfig(vocab_size=37, d_model=24, num_layers=2, num_heads=3, d_ff=40, max_length=16)

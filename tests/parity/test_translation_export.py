@@ -16,9 +16,9 @@ from transformers import AutoTokenizer, MarianMTModel
 from pipeline.data.plan import one_pass
 from pipeline.data.records import Pair
 from pipeline.data.translation import translation_examples
+from pipeline.inference.translator import Translation, Translator
+from pipeline.inference.translator_folder import save_translator
 from pipeline.models.seq2seq import Seq2Seq
-from pipeline.stages.translation import Translation, Translator
-from pipeline.stages.translator_folder import save_translator
 from tests.stages import grammar
 from tests.stages.test_translate import tokenizer, translator
 

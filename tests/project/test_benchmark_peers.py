@@ -21,11 +21,11 @@ from pipeline.data.classification import LabelledText, SequenceExamples
 from pipeline.data.glue import TASKS, GlueName
 from pipeline.data.records import Labelled, write_records
 from pipeline.data.translation import TokenRows, TranslationExamples
+from pipeline.inference.translator import Translator
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.stages.finetune import FinetuneConfig
-from pipeline.stages.translation import Translator
-from pipeline.text.training import train_translation_bpe, train_wordpiece
+from pipeline.text.tokenizer_training import train_translation_bpe, train_wordpiece
 
 pytest.importorskip("transformers", reason="the peer of these benchmarks, of the extra dev")
 

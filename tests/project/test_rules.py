@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from pipeline.config import load
 from pipeline.runtime import RuntimeConfig, prepare_process
-from pipeline.stages.base import StageModule
+from pipeline.training.base import StageModule
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "pipeline").rglob("*.py"))

@@ -103,7 +103,11 @@ def configs() -> Iterator[type[Config]]:
     """Every configuration class of the package."""
     for module in pkgutil.walk_packages(pipeline.__path__, "pipeline."):
         # A module of its own process, and one that only a model server imports.
-        if module.name not in ("pipeline.tracking_helper", "pipeline.serving", "pipeline.tracking_mlflow"):
+        if module.name not in (
+            "pipeline.tracking.helper",
+            "pipeline.inference.mlflow_model",
+            "pipeline.tracking.mlflow_runs",
+        ):
             importlib.import_module(module.name)
     waiting = [Config]
     while waiting:

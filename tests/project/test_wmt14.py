@@ -14,10 +14,10 @@ from pipeline.data.plan import plan_epoch
 from pipeline.data.sources import FetchConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.numbers.number import NumberConfig
-from pipeline.stages.base import build_optimizer
-from pipeline.stages.schedule import learning_rate_factor
 from pipeline.stages.tokenize import TokenizeConfig
 from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model
+from pipeline.training.base import build_optimizer
+from pipeline.training.schedule import learning_rate_factor
 
 CONF = Path(__file__).parents[2] / "conf"
 NUMBERS = sorted(CONF.glob("numbers/wmt14-*"))

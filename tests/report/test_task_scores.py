@@ -11,13 +11,13 @@ from pipeline.artifacts import write_json
 from pipeline.data.classification import LabelledText, SequenceExamples
 from pipeline.data.question_records import Answer, Question
 from pipeline.data.records import Tagged
+from pipeline.inference.answering import SETTINGS, Answered, AnswererSettings, FoundAnswer
 from pipeline.layout import Layout
 from pipeline.report.blocks import Table
 from pipeline.report.inputs import RunFiles, read_run
 from pipeline.report.results import evaluate
 from pipeline.report.rows import result_specs
 from pipeline.report.sections_models import bert_section
-from pipeline.stages.answering import SETTINGS, Answered, AnswererSettings, FoundAnswer
 from pipeline.stages.finetune_answers import AnswerTask
 from pipeline.stages.finetune_tags import TaggingTask
 from pipeline.stages.finetune_task import Answers

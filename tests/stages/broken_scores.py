@@ -5,7 +5,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from pipeline.stages import reward, sft
-from pipeline.stages.launch import launch
+from pipeline.training.launch import launch
 
 if __name__ == "__main__":
     stage, scores = {"sft": (sft, "generate"), "reward": (reward, "rewards_of_pairs")}[

@@ -9,7 +9,7 @@ from pipeline.artifacts import publish
 from pipeline.data.records import Conversation, Document, Message, write_records
 from pipeline.data.token_arrays import write_token_arrays
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_byte_bpe
+from pipeline.text.tokenizer_training import train_byte_bpe
 
 WORDS = [
     "amber",

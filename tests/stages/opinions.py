@@ -12,12 +12,12 @@ import torch
 import yaml
 
 from pipeline.data.records import Conversation, Message, Rated, write_records
+from pipeline.inference.handover import save_gpt
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.heads import ActorCritic, RewardModel
-from pipeline.stages.handover import save_gpt
 from pipeline.stages.rollout import RolloutConfig, RolloutWorker
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_byte_bpe
+from pipeline.text.tokenizer_training import train_byte_bpe
 from tests.training.harness import Workspace
 
 GOOD = ("good", "great", "lovely", "superb", "happy", "best")

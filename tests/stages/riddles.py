@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 
 KINDS = {
     "colour": (("Dark", "pale"), ("red", "Blue", "gréen")),

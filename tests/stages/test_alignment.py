@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import tensor
 
+from pipeline.inference.generation import generate
+from pipeline.inference.handover import OpenedGPT, open_gpt, open_scorer, save_reward
+from pipeline.inference.scoring import Policy, answer_log_probs, join, score_answers
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel
@@ -21,10 +24,7 @@ from pipeline.stages.alignment import (
     read_judged,
     read_prompts,
 )
-from pipeline.stages.generation import generate
-from pipeline.stages.handover import OpenedGPT, open_gpt, open_scorer, save_reward
-from pipeline.stages.scoring import Policy, answer_log_probs, join, score_answers
-from pipeline.text.training import train_byte_bpe
+from pipeline.text.tokenizer_training import train_byte_bpe
 from tests.stages.opinions import ALIGNMENT, World, gpt, prompts, tokenizer
 
 LAYOUT = Layout.of(Path("conf/tiny/dpo.yaml"))

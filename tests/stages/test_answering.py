@@ -10,12 +10,12 @@ import torch
 from pipeline.artifacts import read_json, write_json
 from pipeline.data.question_records import Question
 from pipeline.data.questions import question_examples
+from pipeline.inference.answering import SETTINGS, Answerer, AnswererSettings, open_answerer
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining
 from pipeline.models.heads import SpanHead
 from pipeline.models.huggingface.bert import bert_to_huggingface, span_head_to_huggingface
-from pipeline.stages.answering import SETTINGS, Answerer, AnswererSettings, open_answerer
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.folders import save_folder
 from tests.parity.hf import spread
 from tests.stages.riddles import tokenizer

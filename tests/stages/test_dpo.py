@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pipeline.artifacts import load_tensors
 from pipeline.layout import Layout
 from pipeline.stages.dpo import SigmoidConfig, with_reference
-from pipeline.stages.pairs import PairsConfig, read_split
+from pipeline.stages.preference_pairs import PreferencePairsConfig, read_split
 from tests.stages.opinions import ALIGNMENT, DPO, LATE, PAIRS, World, gpt, tokenizer
 from tests.training.harness import Workspace
 
@@ -73,7 +73,7 @@ def test_the_reference_is_the_sum_over_the_response_of_each_pair_alone(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(world.root)
-    split = read_split(LAYOUT, "valid", PairsConfig.model_validate(PAIRS), tokenizer())
+    split = read_split(LAYOUT, "valid", PreferencePairsConfig.model_validate(PAIRS), tokenizer())
     tensors, model = load_tensors(LAYOUT.model("reference") / "valid.safetensors"), gpt()
     assert len(split.encoded) > 20
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_settings_of_the_answers_are_refused_before_training(
 
 def test_the_reference_goes_to_its_own_pairs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.root)
-    split = read_split(LAYOUT, "train", PairsConfig.model_validate(PAIRS), tokenizer())
+    split = read_split(LAYOUT, "train", PreferencePairsConfig.model_validate(PAIRS), tokenizer())
     examples = with_reference(LAYOUT.model("reference"), "train", split, tokenizer())
     tensors = load_tensors(LAYOUT.model("reference") / "train.safetensors")
     assert examples.reference_chosen.tolist() == tensors["chosen"].tolist()
@@ -115,6 +115,6 @@ def test_no_text_is_in_the_pairs_of_two_splits(world: World, monkeypatch: pytest
     monkeypatch.chdir(world.root)
     seen: dict[str, set[str]] = {}
     for name in ("train", "valid", "test"):
-        split = read_split(LAYOUT, name, PairsConfig.model_validate(PAIRS), tokenizer())
+        split = read_split(LAYOUT, name, PreferencePairsConfig.model_validate(PAIRS), tokenizer())
         seen[name] = {text for pair in split.pairs for text in (pair.chosen_id, pair.rejected_id)}
         assert seen[name] and all(text.startswith(f"{name}-") for text in seen[name])

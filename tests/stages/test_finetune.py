@@ -27,7 +27,7 @@ from pipeline.models.huggingface.bert import (
 from pipeline.stages.finetune import POLARITIES, FinetuneConfig, PolarityTask, build_encoder, rated_texts
 from pipeline.stages.finetune_texts import Target, TextTask, open_texts, predict
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.folders import save_folder
 from tests.foundations.chain import Run
 from tests.parity.hf import spread

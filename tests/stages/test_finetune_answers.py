@@ -16,9 +16,9 @@ from pipeline.config import TrainingConfig
 from pipeline.data.question_records import Question, read_questions, write_questions
 from pipeline.data.squad import SquadSource
 from pipeline.data.tasks import prepare_tasks
+from pipeline.inference.answering import SETTINGS, open_answerer
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface
-from pipeline.stages.answering import SETTINGS, open_answerer
 from pipeline.stages.finetune_answers import AnswerTask, QuestionsTask, open_questions
 from tests.folders import save_folder
 from tests.foundations.chain import Run

@@ -13,14 +13,14 @@ from transformers import pipeline as their_pipeline
 
 from pipeline.artifacts import load_model, save_model, write_json
 from pipeline.data.classification import LabelledText, unlabelled_examples
-from pipeline.inference import Classifier, Generator, open_model
+from pipeline.inference.generation import GreedyConfig
+from pipeline.inference.handover import open_gpt
+from pipeline.inference.models import Classifier, Generator, open_model
 from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.gpt import gpt_classifier_to_huggingface
 from pipeline.models.text_encoders import GPTEncoder
 from pipeline.stages.finetune import FinetuneConfig, build_network
 from pipeline.stages.finetune_networks import open_tokenizer
-from pipeline.stages.generation import GreedyConfig
-from pipeline.stages.handover import open_gpt
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from tests.foundations.chain import Run
 from tests.parity.hf import spread

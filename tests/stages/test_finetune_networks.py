@@ -15,7 +15,9 @@ from pipeline.artifacts import load_model
 from pipeline.config import load
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.data.records import Rated, read_rows, write_records
-from pipeline.inference import Classifier, open_model
+from pipeline.inference.handover import save_gpt
+from pipeline.inference.models import Classifier, open_model
+from pipeline.inference.word_folder import save_words
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.bilstm import AttentionPooling, BiLSTM, EndsPooling
 from pipeline.models.gpt import GPT, GPTConfig
@@ -23,10 +25,8 @@ from pipeline.models.huggingface.text_classifiers import bilm_to_huggingface, te
 from pipeline.models.text_encoders import BiLMEncoder, GPTEncoder, TextEncoder
 from pipeline.stages.finetune import POLARITIES, FinetuneConfig, build_network
 from pipeline.stages.finetune_networks import start_from_vectors
-from pipeline.stages.handover import save_gpt
-from pipeline.stages.word_folder import save_words
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
-from pipeline.text.training import train_byte_bpe
+from pipeline.text.tokenizer_training import train_byte_bpe
 from pipeline.text.words import Vocabulary
 from tests.folders import save_folder
 from tests.foundations.chain import Run

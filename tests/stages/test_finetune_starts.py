@@ -13,7 +13,7 @@ from transformers import BertConfig as TheirConfig
 from transformers import BertForMaskedLM
 
 from pipeline.artifacts import load_model, read_json
-from pipeline.inference import Classifier, open_model
+from pipeline.inference.models import Classifier, open_model
 from pipeline.models.bert import Bert, Pooler
 from pipeline.stages.finetune import FinetuneConfig, build_encoder
 from pipeline.text.tokenizer import VOCABULARY, load_tokenizer

@@ -20,15 +20,15 @@ from pipeline.data.records import Tagged, write_records
 from pipeline.data.tagging import tagging_examples, untagged_examples
 from pipeline.data.tasks import prepare_tasks
 from pipeline.evaluation.tagging import entities, tagging_score
-from pipeline.inference import open_model
-from pipeline.inference_tags import Tagger
+from pipeline.inference.models import open_model
+from pipeline.inference.tagger import Tagger
+from pipeline.inference.tagging import best_tags, predict
 from pipeline.models.bert import Bert, BertConfig
 from pipeline.models.heads import TokenClassifier
 from pipeline.models.huggingface.bert import token_classifier_from_huggingface
 from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.stages.finetune_tags import TaggingTask, conll_rows, open_tagging
 from pipeline.stages.finetune_task import OpenedTask
-from pipeline.stages.tagging import best_tags, predict
 from pipeline.text.tags import iob2_tags, read_tags, write_tags
 from tests.evaluation.slow_conlleval import counts
 from tests.foundations.chain import Run

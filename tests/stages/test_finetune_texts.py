@@ -17,11 +17,11 @@ from pipeline.data.records import Labelled, write_records
 from pipeline.data.tasks import TASK
 from pipeline.evaluation.bag_of_words import bag_of_words_classes
 from pipeline.evaluation.glue import classification_score, regression_score
-from pipeline.inference import Classifier, open_model
+from pipeline.inference.models import Classifier, open_model
 from pipeline.stages.finetune import FinetuneConfig, glue_texts
 from pipeline.stages.finetune_task import Answers
 from pipeline.stages.finetune_texts import Target, glue_figure, open_texts
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.foundations.chain import Run
 from tests.stages.grammar import WORDS
 from tests.stages.test_finetune import CONFIG, pretrained, tokenizer, write_start

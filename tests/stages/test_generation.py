@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from pipeline.data.records import Message
+from pipeline.inference.generation import GreedyConfig, SamplingConfig, are_shortened, encode_prompts, generate
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.stages.generation import GreedyConfig, SamplingConfig, are_shortened, encode_prompts, generate
 from tests.stages import grammar
 
 TOKENIZER = grammar.tokenizer()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.stages.translator_folder import open_translator
+from pipeline.inference.translator_folder import open_translator
 from pipeline.text.tokenizer import load_tokenizer
 from tests.training.harness import ROOT, Outcome, Workspace, change_yaml, snapshot
 

@@ -20,7 +20,6 @@ from pipeline.layout import Layout
 from pipeline.models.heads import ActorCritic, RewardModel
 from pipeline.objectives.policy import AdaptiveKL
 from pipeline.runtime import RuntimeConfig
-from pipeline.stages.interrupt import Interrupt
 from pipeline.stages.ppo import (
     PolicyConfig,
     PPOConfig,
@@ -29,8 +28,9 @@ from pipeline.stages.ppo import (
     fit_by_rollouts,
 )
 from pipeline.stages.rollout import RolloutConfig, RolloutWorker, ScoreScale
-from pipeline.stages.run import StageRun
-from pipeline.tracking import Tracker
+from pipeline.tracking.tracker import Tracker
+from pipeline.training.interrupt import Interrupt
+from pipeline.training.run import StageRun
 from tests.stages.opinions import ALIGNMENT, LATE, PPO, ROLLOUT, World, actor_critic, gpt, tokenizer, worker
 from tests.training.harness import Workspace
 

@@ -34,7 +34,7 @@ from pipeline.stages.pretrain_bert import (
     start_from_counts,
 )
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.stages.grammar import WORDS
 from tests.training.harness import ROOT, Workspace, change_yaml, snapshot
 

@@ -17,10 +17,10 @@ from pipeline.config import load
 from pipeline.data.pieces import DocumentPieces
 from pipeline.data.token_arrays import in_memory
 from pipeline.evaluation.perplexity import unigram_entropy
-from pipeline.inference import BothWaysScorer, open_model
+from pipeline.inference.both_ways import both_ways_loss
+from pipeline.inference.models import BothWaysScorer, open_model
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface
-from pipeline.stages.both_ways import both_ways_loss
 from pipeline.stages.pretrain_bilm import PretrainBiLMConfig, predicted_tokens
 from tests.stages import grammar
 from tests.training.harness import ROOT, Workspace, snapshot

@@ -15,9 +15,9 @@ from pipeline.config import load
 from pipeline.data.records import Document, write_records
 from pipeline.data.token_arrays import in_memory
 from pipeline.data.windows import EvaluationWindows, TrainingWindows
+from pipeline.evaluation.held_out import EvenlySpaced, held_out_loss
+from pipeline.inference.handover import open_gpt
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.stages.handover import open_gpt
-from pipeline.stages.held_out import EvenlySpaced, held_out_loss
 from pipeline.stages.language_model import HeldOutText, causal_loss, last_bytes, model_loss, texts_by_source
 from pipeline.stages.pretrain_gpt import PretrainGPTConfig
 from tests.stages import grammar

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from pipeline.inference.attention_map import attention_map
+from pipeline.inference.translator import Translator
+from pipeline.inference.translator_folder import open_translator, save_translator
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
-from pipeline.stages.source_weights import attention_map
-from pipeline.stages.translation import Translator
-from pipeline.stages.translator_folder import open_translator, save_translator
 from tests.stages.test_translate import pairs, translator
 
 WHOLE = {"num_layers": 2, "dropout": {"embedding": 0.3, "memory": 0.5, "readout": 0.5}, "truncate_steps": 4}

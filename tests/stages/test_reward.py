@@ -16,10 +16,10 @@ from pipeline.data.batches import RewardBatch
 from pipeline.data.preferences import RewardExamples
 from pipeline.data.prepared import read_rated
 from pipeline.data.records import write_records
+from pipeline.inference.handover import open_reward
 from pipeline.layout import Layout
 from pipeline.models.heads import RewardModel
-from pipeline.stages.handover import open_reward
-from pipeline.stages.pairs import PairsConfig, read_split
+from pipeline.stages.preference_pairs import PreferencePairsConfig, read_split
 from pipeline.stages.reward import RewardModelling, baseline_accuracies, rewards_of_pairs
 from tests.stages.opinions import BAD, GOOD, PAIRS, REQUESTS, REWARD, TRAINING, World, gpt, tokenizer
 
@@ -92,7 +92,7 @@ def test_rewards_come_in_the_order_of_the_pairs_whatever_the_batches(
     monkeypatch.chdir(world.root)
     torch.manual_seed(0)
     model = RewardModel(gpt()).eval()
-    split = read_split(LAYOUT, "test", PairsConfig.model_validate(PAIRS), tokenizer())
+    split = read_split(LAYOUT, "test", PreferencePairsConfig.model_validate(PAIRS), tokenizer())
     examples = RewardExamples(split.encoded, tokenizer().pad_id)
     chosen, rejected = rewards_of_pairs(model, examples, tokens_per_batch=70)
     for i, pair in enumerate(split.encoded):
@@ -103,7 +103,7 @@ def test_rewards_come_in_the_order_of_the_pairs_whatever_the_batches(
 
 def test_the_bag_of_words_learns_from_the_training_texts_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.root)
-    split = read_split(LAYOUT, "test", PairsConfig.model_validate(PAIRS), tokenizer())
+    split = read_split(LAYOUT, "test", PreferencePairsConfig.model_validate(PAIRS), tokenizer())
     known = read_rated(LAYOUT.data("prepared/rated/train.jsonl"))
     before = baseline_accuracies(known, split)
     after = baseline_accuracies([replace(text, mean=-text.mean) for text in known], split)

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from pipeline.checkpoints import CheckpointFolder
 from pipeline.config import load
 from pipeline.runtime import RuntimeConfig
-from pipeline.stages.reports import History
-from pipeline.stages.selection import Select, Selection, SelectionConfig, Weights
+from pipeline.training.history import History
+from pipeline.training.selection import Select, Selection, SelectionConfig, Weights
 from tests.training.conftest import TOY
 from tests.training.harness import ROOT
 from tests.training.toy_stage import Toy, ToyConfig

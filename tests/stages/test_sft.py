@@ -14,8 +14,8 @@ from torch.testing import assert_close
 from pipeline.config import load
 from pipeline.data.instructions import instruction_examples
 from pipeline.data.records import Conversation, Message, write_records
+from pipeline.inference.handover import open_gpt, save_gpt
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.stages.handover import open_gpt, save_gpt
 from pipeline.stages.sft import SFTConfig, check_context, choose_requests, response_loss, response_scores
 from tests.stages import grammar
 from tests.training.harness import ROOT, Workspace, snapshot

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from pipeline.inference.attention_map import attention_map
 from pipeline.models.attention import CrossAttention
 from pipeline.models.seq2seq import Seq2Seq
 from pipeline.models.source_attention import SourceAttention
-from pipeline.stages.source_weights import attention_map
 from tests.stages.test_translate import translator
 
 

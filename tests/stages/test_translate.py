@@ -19,13 +19,13 @@ from pipeline.data.records import Pair, write_records
 from pipeline.data.translation import TokenRows, TranslationExamples, translation_examples
 from pipeline.evaluation.bleu import bleu, chrf
 from pipeline.evaluation.gradient_flow import decoder_gradients
+from pipeline.inference.translator import DrawConfig, SearchConfig, Translator
+from pipeline.inference.translator_folder import open_translator, save_translator
 from pipeline.models.recurrent import Recurrent
 from pipeline.stages.tokenize import encode_pairs
 from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model, padding_share
-from pipeline.stages.translation import DrawConfig, SearchConfig, Translator
-from pipeline.stages.translator_folder import open_translator, save_translator
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_translation_bpe
+from pipeline.text.tokenizer_training import train_translation_bpe
 from tests.stages import grammar
 from tests.training.harness import ROOT, Workspace, snapshot
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.artifacts import read_json
-from pipeline.stages.translator_folder import open_translator
+from pipeline.inference.translator_folder import open_translator
 from tests.stages.test_translate import settings, workspace
 from tests.training.harness import Outcome, Workspace, snapshot
 

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.data.records import Pair
 from pipeline.evaluation.bleu import bleu, tokenised_bleu
-from pipeline.stages.translation import Translation
+from pipeline.inference.translator import Translation
 from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, scored, scores
 from pipeline.text.forms import PLAIN, MosesText, PlainText
 from tests.stages.test_translate import pairs as circle

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from pipeline.data.records import Pair
-from pipeline.stages.translation import Translation, Translator
+from pipeline.inference.translator import Translation, Translator
 from pipeline.stages.validation_bleu import ValidationBleu
 from tests.foundations.chain import with_dropout
 from tests.stages.test_translate import pairs, settings, translator, workspace

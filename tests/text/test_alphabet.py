@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_translation_bpe, train_wordpiece
+from pipeline.text.tokenizer_training import train_translation_bpe, train_wordpiece
 
 HAN = [chr(0x4E00 + i) for i in range(3000)]
 

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Role, Tokenizer, load_tokenizer
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 
 ROLES: tuple[Role, ...] = ("pad", "unk", "cls", "sep", "mask")
 MORE = ("ÉCOLE über Straße, don't! 12%\u00a0中文 \u200bx", "a [MASK] and a [CLS] that are text")

@@ -9,7 +9,7 @@ import tokenizers
 
 from pipeline.text.bpe_dropout import BpeDropout
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.training import train_translation_bpe, train_wordpiece
+from pipeline.text.tokenizer_training import train_translation_bpe, train_wordpiece
 
 TEXTS = ["two young men are walking down the street .", "zwei junge männer gehen die straße entlang ."] * 8
 

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.text.normalise import sentences
+from pipeline.text.sentences import sentences
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pipeline.data.token_arrays import read_token_arrays
 from pipeline.stages import tokenize
 from pipeline.stages.tokenize import main
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
-from pipeline.text.training import train_wordpiece
+from pipeline.text.tokenizer_training import train_wordpiece
 
 CONFIG = Path("conf/own/tokenize.yaml")
 ALL = """

@@ -18,7 +18,7 @@ from pipeline.text.tokenizer import (
     with_marks,
     with_padding,
 )
-from pipeline.text.training import train_byte_bpe, train_translation_bpe, train_wordpiece
+from pipeline.text.tokenizer_training import train_byte_bpe, train_translation_bpe, train_wordpiece
 
 Texts = tuple[str, ...]
 KINDS = ["byte_bpe", "wordpiece", "translation_bpe"]

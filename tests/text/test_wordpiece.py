@@ -7,7 +7,7 @@ import pytest
 from transformers import BertTokenizer
 
 from pipeline.text.tokenizer import VOCABULARY, Tokenizer
-from pipeline.text.training import read_wordpiece, train_wordpiece
+from pipeline.text.tokenizer_training import read_wordpiece, train_wordpiece
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 
 from pipeline.config import Config
 from pipeline.layout import Layout
-from pipeline.tracking import FileTracker, track
+from pipeline.tracking.tracker import FileTracker, track
 
 
 class Inner(Config):
@@ -85,7 +85,7 @@ def helpers(work: Path) -> list[int]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            is_helper = b"pipeline.tracking_helper" in (process / "cmdline").read_bytes()
+            is_helper = b"pipeline.tracking.helper" in (process / "cmdline").read_bytes()
             if is_helper and (process / "cwd").readlink() == work:
                 found.append(int(process.name))
         except OSError:

@@ -15,16 +15,16 @@ import torch
 
 from pipeline.artifacts import load_tensors, publish, write_json
 from pipeline.config import load
+from pipeline.inference.handover import save_gpt
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.runtime import RuntimeConfig
-from pipeline.stages.handover import save_gpt
-from pipeline.stages.interrupt import Interrupt
-from pipeline.stages.run import StageRun
-from pipeline.text.training import train_byte_bpe
-from pipeline.tracking import FileTracker, track
-from pipeline.tracking_files import EVENTS, EXPORT, FAULT
-from pipeline.tracking_mlflow import Sender
+from pipeline.text.tokenizer_training import train_byte_bpe
+from pipeline.tracking.files import EVENTS, EXPORT, FAULT
+from pipeline.tracking.mlflow_runs import Sender
+from pipeline.tracking.tracker import FileTracker, track
+from pipeline.training.interrupt import Interrupt
+from pipeline.training.run import StageRun
 from tests.tracking.conftest import Settings, helpers, run_stage, runs, store, track_stage, until
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ class NoHelper:
 @pytest.fixture
 def no_helper(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a stage tells stays in its files."""
-    monkeypatch.setattr("pipeline.tracking._start_helper", lambda _: NoHelper())
+    monkeypatch.setattr("pipeline.tracking.tracker._start_helper", lambda _: NoHelper())
 
 
 def versions(name: str) -> list[str]:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipeline.inference import Generator, Scorer, Turn, open_model
+from pipeline.inference.generation import GreedyConfig
+from pipeline.inference.handover import save_gpt, save_reward
+from pipeline.inference.models import Generator, Scorer, Turn, open_model
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.heads import RewardModel
-from pipeline.stages.generation import GreedyConfig
-from pipeline.stages.handover import save_gpt, save_reward
-from pipeline.text.training import train_byte_bpe
+from pipeline.text.tokenizer_training import train_byte_bpe
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["the cat sat on the mat", "a dog ran after the cat"] * 4
@@ -84,7 +84,7 @@ REGISTER = """
 import sys
 from pathlib import Path
 from mlflow import MlflowClient
-from pipeline.serving import register
+from pipeline.inference.mlflow_model import register
 uri = "sqlite:///mlflow.db"
 client = MlflowClient(tracking_uri=uri)
 experiment = client.create_experiment("e", artifact_location=Path("mlartifacts").absolute().as_uri())

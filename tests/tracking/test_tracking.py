@@ -17,12 +17,12 @@ from pipeline.config import load
 from pipeline.layout import Layout
 from pipeline.runtime import RuntimeConfig
 from pipeline.stages import tokenize
-from pipeline.stages.interrupt import Interrupt
-from pipeline.stages.run import StageRun
 from pipeline.text.tokenizer import load_tokenizer
-from pipeline.text.training import train_byte_bpe
-from pipeline.tracking import FileTracker, track
-from pipeline.tracking_files import FAULT
+from pipeline.text.tokenizer_training import train_byte_bpe
+from pipeline.tracking.files import FAULT
+from pipeline.tracking.tracker import FileTracker, track
+from pipeline.training.interrupt import Interrupt
+from pipeline.training.run import StageRun
 from tests.tracking.conftest import Settings, helpers, run_stage, runs, store, track_stage, until
 
 SINGLE = load(Path(__file__).parents[2] / "conf/runtime/cpu.yaml", RuntimeConfig)

@@ -34,7 +34,7 @@ _MARKER = "PIPELINE_TEST_MARKER"
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
-    ["pipeline.stages.training", "pipeline.stages.launch", "deepspeed.runtime.zero.stage3", "deepspeed.runtime.engine"]
+    ["pipeline.training.fit", "pipeline.training.launch", "deepspeed.runtime.zero.stage3", "deepspeed.runtime.engine"]
 )
 
 
@@ -265,7 +265,7 @@ def _rank(
 
 
 def _kill_at(update: int, signum: signal.Signals) -> None:
-    from pipeline.stages.base import StageModule
+    from pipeline.training.base import StageModule
 
     begin = StageModule.on_train_batch_start
 

@@ -9,10 +9,10 @@ import pytest
 from pipeline.config import load
 from pipeline.layout import Layout
 from pipeline.runtime import RuntimeConfig
-from pipeline.stages import training
-from pipeline.stages.interrupt import Interrupt
-from pipeline.stages.run import StageRun
-from pipeline.tracking import Tracker
+from pipeline.tracking.tracker import Tracker
+from pipeline.training import fit as training
+from pipeline.training.interrupt import Interrupt
+from pipeline.training.run import StageRun
 from tests.training.conftest import TOY
 from tests.training.harness import ROOT
 from tests.training.toy_stage import Toy, ToyConfig

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from pipeline.config import OptimizerConfig, TrainingConfig
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.gpt import GPT, GPTConfig
-from pipeline.stages.base import build_optimizer
+from pipeline.training.base import build_optimizer
 from tests.parity.hf import spread
 from tests.training.conftest import TOY
 from tests.training.toy_stage import Toy, ToyConfig

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 from pipeline.artifacts import read_json
 from pipeline.locks import locked
-from pipeline.stages.reports import OTHER_KEY
+from pipeline.training.history import OTHER_KEY
 from tests.training.conftest import TOY, NewToy
 from tests.training.harness import Workspace, change_yaml
 

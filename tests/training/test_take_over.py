@@ -10,12 +10,12 @@ from pipeline.checkpoints import Checkpoint, CheckpointFolder, Writer
 from pipeline.config import load
 from pipeline.layout import Layout
 from pipeline.runtime import RuntimeConfig
-from pipeline.stages import training
-from pipeline.stages.callbacks import STATE, OwnSettings
-from pipeline.stages.interrupt import Interrupt
-from pipeline.stages.run import StageRun
-from pipeline.stages.selection import Weights
-from pipeline.tracking import Tracker
+from pipeline.tracking.tracker import Tracker
+from pipeline.training import fit as training
+from pipeline.training.callbacks import STATE, OwnSettings
+from pipeline.training.interrupt import Interrupt
+from pipeline.training.run import StageRun
+from pipeline.training.selection import Weights
 from tests.training.conftest import TOY
 from tests.training.harness import ROOT
 from tests.training.toy_stage import Toy, ToyConfig

@@ -19,11 +19,11 @@ from pipeline.artifacts import publish
 from pipeline.config import Config, TrainingConfig, load
 from pipeline.data.batches import InstructionBatch, Sizes
 from pipeline.objectives.terms import LossTerms
-from pipeline.stages.base import StageModule
-from pipeline.stages.launch import launch
-from pipeline.stages.run import stage_run
-from pipeline.stages.selection import Selection, SelectionConfig
-from pipeline.stages.training import fit
+from pipeline.training.base import StageModule
+from pipeline.training.fit import fit
+from pipeline.training.launch import launch
+from pipeline.training.run import stage_run
+from pipeline.training.selection import Selection, SelectionConfig
 
 
 class ToyConfig(Config):

@@ -14,8 +14,8 @@ from pipeline.data.cooccurrence import (
     count_in_passages,
     hold_out,
 )
-from pipeline.data.passages import Passages
 from pipeline.data.token_arrays import in_memory
+from pipeline.data.word_numbers import Passages
 from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors, topic_vectors
 from pipeline.stages.word_training import explained_shares
 

@@ -13,17 +13,17 @@ from torch.testing import assert_close
 from pipeline.config import ByExamples, Epochs, OptimizerConfig, ScheduleConfig, TrainingConfig
 from pipeline.data.batches import Batch, Examples
 from pipeline.data.cooccurrence import cell_examples, count_cooccurrences
-from pipeline.data.passages import encode_passages
 from pipeline.data.plan import TrainingPlan
+from pipeline.data.word_numbers import encode_passages
 from pipeline.data.word_pairs import WindowExamples, keep_probabilities, negative_probabilities
 from pipeline.evaluation.word_similarity import WordVectors
+from pipeline.inference.word_folder import Composer
 from pipeline.models.count_vectors import positive_pmi, svd_vectors
 from pipeline.models.word_vectors import ContinuousBagOfWords, GloVe, SkipGram, SubwordEmbedding, skip_gram
-from pipeline.stages.base import StageModule, build_optimizer
-from pipeline.stages.word_folder import Composer
 from pipeline.stages.word_training import CellTraining, WindowTraining
 from pipeline.text.subwords import Subwords, pieces_of
 from pipeline.text.words import Vocabulary, build_vocabulary
+from pipeline.training.base import StageModule, build_optimizer
 
 B = TypeVar("B", bound=Batch)
 

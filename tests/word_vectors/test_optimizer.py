@@ -8,7 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from pipeline.config import Config, OptimizerConfig, load
-from pipeline.stages.base import build_optimizer
+from pipeline.training.base import build_optimizer
 
 
 class Wrapper(Config):

@@ -15,7 +15,7 @@ from pipeline.config import load
 from pipeline.data.records import Document, write_records
 from pipeline.data.source_generated import TOPICS, GeneratedSource, generate
 from pipeline.evaluation.word_similarity import WordVectors
-from pipeline.stages.word_folder import Composer, open_words
+from pipeline.inference.word_folder import Composer, open_words
 from pipeline.stages.word_vectors import WordVectorsConfig, composable
 from pipeline.text.subwords import Subwords
 from tests.training.harness import ROOT, Workspace, change_yaml, snapshot

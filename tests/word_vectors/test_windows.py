@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.data.draws import draw_below, draw_uniform
-from pipeline.data.passages import Passages, encode_passages
+from pipeline.data.word_numbers import Passages, encode_passages
 from pipeline.data.word_pairs import WindowExamples, keep_probabilities, negative_probabilities
 from pipeline.text.words import build_vocabulary
 

@@ -10,7 +10,7 @@ from gensim.models import KeyedVectors
 from pipeline.data.word2vec import read_vectors, write_counts, write_vectors
 from pipeline.evaluation.word_map import cluster_words, map_words
 from pipeline.evaluation.word_similarity import WordVectors
-from pipeline.stages.word_folder import Composer, open_words, save_words
+from pipeline.inference.word_folder import Composer, open_words, save_words
 from pipeline.text.subwords import Subwords
 from pipeline.text.words import Vocabulary
 

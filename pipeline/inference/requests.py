@@ -9,12 +9,12 @@ from typing import Any, assert_never
 import pandas as pd
 
 from pipeline.data.question_records import Question
-from pipeline.inference import BothWaysScorer, Classifier, Generator, Model, Scorer, Turn
-from pipeline.inference_tags import Tagger
-from pipeline.inference_words import GapFiller, Neighbours
-from pipeline.stages.answering import Answerer
-from pipeline.stages.generation import GreedyConfig, SamplingConfig
-from pipeline.stages.translation import Translator
+from pipeline.inference.answering import Answerer
+from pipeline.inference.generation import GreedyConfig, SamplingConfig
+from pipeline.inference.models import BothWaysScorer, Classifier, Generator, Model, Scorer, Turn
+from pipeline.inference.tagger import Tagger
+from pipeline.inference.translator import Translator
+from pipeline.inference.word_models import GapFiller, Neighbours
 
 
 def answer(model: Model, request: pd.DataFrame, params: Mapping[str, Any]) -> pd.DataFrame:

@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from pipeline.inference.translator import Translation, Translator
 from pipeline.models.attention import CrossAttention, KeyValueCache
 from pipeline.models.recurrent import Recurrent
 from pipeline.models.seq2seq import Seq2Seq
 from pipeline.models.source_attention import Memory, SourceAttention
-from pipeline.stages.translation import Translation, Translator
 
 
 @dataclass(frozen=True)

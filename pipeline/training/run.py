@@ -21,11 +21,11 @@ from pipeline.layout import Layout
 from pipeline.locks import locked
 from pipeline.provenance import run_key
 from pipeline.runtime import RuntimeConfig, current_runtime, global_rank, prepare_process, stop_seconds
-from pipeline.stages.frame import check_inputs, end_all_but_first, flat, tracked
-from pipeline.stages.interrupt import Interrupt
-from pipeline.stages.reports import OTHER_KEY
 from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
-from pipeline.tracking import Tracker
+from pipeline.tracking.tracker import Tracker
+from pipeline.training.frame import check_inputs, end_all_but_first, flat, tracked
+from pipeline.training.history import OTHER_KEY
+from pipeline.training.interrupt import Interrupt
 
 _log = logging.getLogger(__name__)
 

@@ -26,8 +26,8 @@ from pipeline.runtime import (
     resume_mode,
     saved_weights,
 )
-from pipeline.stages.base import StageModule
-from pipeline.stages.callbacks import (
+from pipeline.training.base import StageModule
+from pipeline.training.callbacks import (
     PROGRESS,
     RANDOM,
     STATE,
@@ -41,9 +41,9 @@ from pipeline.stages.callbacks import (
     TrainedWeights,
     Validation,
 )
-from pipeline.stages.reports import OTHER_KEY, History
-from pipeline.stages.run import StageRun
-from pipeline.stages.selection import Select, Selection, Weights
+from pipeline.training.history import OTHER_KEY, History
+from pipeline.training.run import StageRun
+from pipeline.training.selection import Select, Selection, Weights
 
 _log = logging.getLogger(__name__)
 

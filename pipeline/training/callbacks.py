@@ -17,8 +17,8 @@ from pipeline.checkpoints import CheckpointFolder, Writer
 from pipeline.data.batches import MicroBatch
 from pipeline.runtime import RuntimeConfig, full_state
 from pipeline.seeds import random_state, restore_random_state, seed_everything
-from pipeline.stages.base import StageModule
-from pipeline.stages.interrupt import Interrupt
+from pipeline.training.base import StageModule
+from pipeline.training.interrupt import Interrupt
 
 _log = logging.getLogger(__name__)
 

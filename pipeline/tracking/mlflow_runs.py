@@ -1,7 +1,7 @@
 """Sends the events of a run folder to MLflow, from where the last sender of that folder stopped.
 
 All stages of one pipeline run are children of one MLflow parent, whose id stands in .pipeline/run.json until the last
-stage closes it. With `pipeline.serving`, which a model server runs, the only importer of mlflow.
+stage closes it. With `pipeline.inference.mlflow_model`, which a model server runs, the only importer of mlflow.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Before mlflow reads them: it shall report to nobody, and fail fast, for retrying is done in tracking_helper.
+# Before mlflow reads them: it shall report to nobody, and fail fast, for retrying is done in helper.py.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.provenance import content_hash
-from pipeline.tracking_files import EVENTS, PARENTS, SENT, START, read, write
+from pipeline.tracking.files import EVENTS, PARENTS, SENT, START, read, write
 
 _log = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class Sender:
         if not folder.is_dir():
             _log.warning("%s: gone before it was registered", folder)
             return
-        from pipeline.serving import register
+        from pipeline.inference.mlflow_model import register
 
         try:
             version = register(folder, name, uri=self.facts["uri"], run_id=self.run_id)

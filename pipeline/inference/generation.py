@@ -49,9 +49,6 @@ class SamplingConfig(Config):
     """Seed of the draws."""
 
 
-AnyDecoding = Annotated[GreedyConfig | SamplingConfig, Field(discriminator="kind")]
-
-
 @dataclass(frozen=True)
 class Answer:
     """What was generated after one prompt."""

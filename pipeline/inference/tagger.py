@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from pipeline.data.tagging import untagged_examples
 from pipeline.evaluation.tagging import entities
+from pipeline.inference.tagging import best_tags, predict
 from pipeline.models.heads import TokenClassifier
-from pipeline.stages.tagging import best_tags, predict
 from pipeline.text.split_words import word_spans
 from pipeline.text.tags import OUTSIDE, Entity, parse_tag
 from pipeline.text.tokenizer import Tokenizer

@@ -2,7 +2,7 @@
 
 Training never talks to MLflow. It appends to `tracking/RUN/events.jsonl` in the stage's local folder, which is the
 local record, the spool while a server is away and what a resumed stage continues, all in one. The helper process
-(`pipeline.tracking_helper`) imports mlflow, retries, measures the machine and sends on after the stage has ended or
+(`pipeline.tracking.helper`) imports mlflow, retries, measures the machine and sends on after the stage has ended or
 was killed. So a tracking fault costs training nothing but one warning.
 
 PIPELINE_TRACKING=local writes the file and starts no helper. MLFLOW_TRACKING_URI names a server.
@@ -24,7 +24,7 @@ from typing import Any, Literal, TextIO
 from pipeline.config import Config
 from pipeline.layout import Layout
 from pipeline.provenance import git_commit
-from pipeline.tracking_files import DONE, EVENTS, EXPORT, FAULT, LOG, START, write
+from pipeline.tracking.files import DONE, EVENTS, EXPORT, FAULT, LOG, START, write
 
 _log = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ def _link(folder: Path, target: Path) -> None:
 
 
 def _start_helper(folder: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "pipeline.tracking_helper", str(folder), str(os.getpid())]
+    command = [sys.executable, "-m", "pipeline.tracking.helper", str(folder), str(os.getpid())]
     # Its own log: a helper that outlives the stage must not hold the stage's output open. Its own session: what a
     # terminal or a launcher signals to the whole group is for the stage, also while the helper still starts.
     with (folder / LOG).open("ab") as log:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.artifacts import CONFIG, load_model, publish, read_json, save_model, write_json
+from pipeline.inference.translator import SearchConfig, Translator
 from pipeline.models.huggingface.marian import (
     GNMT_PENALTY,
     is_marian,
@@ -15,7 +16,6 @@ from pipeline.models.huggingface.marian import (
     translation_from_huggingface,
     translation_to_huggingface,
 )
-from pipeline.stages.translation import SearchConfig, Translator
 from pipeline.text.forms import load_form, save_form
 from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
 

@@ -19,8 +19,8 @@ from pipeline.data.batches import Batch, MicroBatch
 from pipeline.data.loaders import ValidationBatch
 from pipeline.objectives.terms import LossTerms
 from pipeline.runtime import clip_gradients, gradient_norm
-from pipeline.stages.reports import History, Sums
-from pipeline.stages.schedule import learning_rate_factor
+from pipeline.training.history import History, Sums
+from pipeline.training.schedule import learning_rate_factor
 
 B = TypeVar("B", bound=Batch)
 
@@ -55,7 +55,7 @@ class StageModule(LightningModule, Generic[B]):
         """The losses of a micro-batch, as sums."""
 
     def training_step(self, micro: MicroBatch[B], batch_idx: int) -> Tensor:
-        """The part of the step's loss that this micro-batch contributes (requirement: one place divides)."""
+        """The part of the step's loss that this micro-batch contributes: its sums, over the targets of the whole step."""
         terms = self.objective(micro.batch)
         loss = torch.zeros((), device=self.device)
         for term in terms:

@@ -1,7 +1,7 @@
 """Trained model folders at work: texts in, answers out. For the command line and for the model server.
 
 `open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Tagger`,
-`Scorer`, `GapFiller`, `BothWaysScorer` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
+`Answerer`, `Scorer`, `GapFiller`, `BothWaysScorer` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,22 +19,22 @@ from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.data.pieces import PieceBatch
 from pipeline.data.plan import Step, one_pass
-from pipeline.inference_device import CPU
-from pipeline.inference_tags import Tagger
-from pipeline.inference_words import GapFiller, Neighbours
+from pipeline.inference.answering import Answerer, open_answerer
+from pipeline.inference.both_ways import both_ways_loss
+from pipeline.inference.device import CPU
+from pipeline.inference.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
+from pipeline.inference.handover import open_gpt, open_reward
+from pipeline.inference.tagger import Tagger
+from pipeline.inference.translator import Translator
+from pipeline.inference.translator_folder import open_translator
+from pipeline.inference.word_folder import open_words
+from pipeline.inference.word_models import GapFiller, Neighbours
 from pipeline.kinds import Problem, has_one_answer, kind_of, output_names, problem_of
 from pipeline.models.bilm import BidirectionalLM
 from pipeline.models.gpt import GPT
 from pipeline.models.heads import RewardModel, SequenceClassifier
 from pipeline.models.huggingface.bert import masked_words_from_huggingface, token_classifier_from_huggingface
 from pipeline.models.huggingface.text_classifiers import bilm_from_huggingface, text_classifier_from_huggingface
-from pipeline.stages.answering import Answerer, open_answerer
-from pipeline.stages.both_ways import both_ways_loss
-from pipeline.stages.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
-from pipeline.stages.handover import open_gpt, open_reward
-from pipeline.stages.translation import Translator
-from pipeline.stages.translator_folder import open_translator
-from pipeline.stages.word_folder import open_words
 from pipeline.text.chat import ChatRole, encode_conversation, encode_turn
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer, reading_length
 from pipeline.workers import side_by_side

@@ -17,7 +17,7 @@ HASHES = "pairs.json"
 """What the stage reference writes beside its log-probabilities: the hash of the pairs of each split."""
 
 
-class PairsConfig(Config):
+class PreferencePairsConfig(Config):
     """How rated texts become pairs."""
 
     prompts: dict[str, str]
@@ -50,7 +50,7 @@ class SplitPairs:
         return total.hexdigest()
 
 
-def read_split(layout: Layout, split: str, config: PairsConfig, tokenizer: Tokenizer) -> SplitPairs:
+def read_split(layout: Layout, split: str, config: PreferencePairsConfig, tokenizer: Tokenizer) -> SplitPairs:
     """The pairs of one split of data/<profile>/prepared/rated."""
     texts = read_rated(layout.data(f"prepared/rated/{split}.jsonl"))
     pairs = pairs_from_ratings(

@@ -18,8 +18,8 @@ from pipeline.layout import Layout
 from pipeline.locks import locked
 from pipeline.processes import is_first_process
 from pipeline.provenance import run_key
-from pipeline.stages.interrupt import Interrupt
-from pipeline.tracking import Tracker, track
+from pipeline.tracking.tracker import Tracker, track
+from pipeline.training.interrupt import Interrupt
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import torch
 
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.evaluation.word_similarity import WordVectors
+from pipeline.inference.word_folder import OpenedWords
 from pipeline.models.bert import BertForMaskedWords
-from pipeline.stages.word_folder import OpenedWords
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.wordpiece import CONTINUES
 

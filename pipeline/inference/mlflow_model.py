@@ -22,7 +22,7 @@ from mlflow.types.schema import Array, Object, Property
 from pipeline.kinds import has_one_answer, kind_of, num_outputs, problem_of
 
 _ARTIFACT = "folder"
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _CONTENT = "content"
 """The tag of a version that stands for the bytes of its model and of its code."""
 _DECODING = ParamSchema(
@@ -44,8 +44,8 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Opens the folder, once, on a GPU where there is one."""
-        from pipeline.inference import open_model
-        from pipeline.inference_device import chosen_device
+        from pipeline.inference.device import chosen_device
+        from pipeline.inference.models import open_model
 
         self.model = open_model(Path(context.artifacts[_ARTIFACT]), chosen_device("auto"))
 
@@ -53,7 +53,7 @@ class ServedModel(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """One row of answers for each row of the request; see `signature` for the columns."""
-        from pipeline.served import answer
+        from pipeline.inference.requests import answer
 
         return answer(self.model, model_input, params or {})
 

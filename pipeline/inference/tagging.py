@@ -11,8 +11,8 @@ from jaxtyping import Float
 
 from pipeline.data.plan import one_pass
 from pipeline.data.tagging import TaggingExamples
+from pipeline.evaluation.held_out import in_view
 from pipeline.models.heads import TokenClassifier
-from pipeline.stages.held_out import in_view
 
 _TOKENS_PER_BATCH = 8192
 

@@ -22,9 +22,9 @@ from pipeline.artifacts import disk_faults, fsync
 from pipeline.checkpoints import Checkpoint, CheckpointFolder
 from pipeline.config import Config, TrainingConfig
 from pipeline.runtime import RuntimeConfig, full_state
-from pipeline.stages.base import StageModule, refuse_non_finite
-from pipeline.stages.callbacks import StepCallback
-from pipeline.stages.reports import History
+from pipeline.training.base import StageModule, refuse_non_finite
+from pipeline.training.callbacks import StepCallback
+from pipeline.training.history import History
 
 
 class SelectionConfig(Config):

@@ -17,10 +17,10 @@ from pipeline.artifacts import load_model, read_json
 from pipeline.data.plan import one_pass
 from pipeline.data.question_records import Question
 from pipeline.data.questions import QuestionExamples, WindowsConfig, check_tokens, question_examples
+from pipeline.evaluation.held_out import in_view
 from pipeline.evaluation.spans import Spans, top_spans
 from pipeline.models.heads import SpanHead
 from pipeline.models.huggingface.bert import span_head_from_huggingface
-from pipeline.stages.held_out import in_view
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 
 SETTINGS = "question_answering.json"

@@ -1,6 +1,6 @@
 """The process beside a stage that sends its events to MLflow and measures the machine meanwhile.
 
-`python -m pipeline.tracking_helper FOLDER PID`, started by `pipeline.tracking`. It ends soon after the process PID:
+`python -m pipeline.tracking.helper FOLDER PID`, started by `tracker.py`. It ends soon after the process PID:
 when everything is sent, or when the server does not answer; what is left is then sent by the helper of a later stage.
 """
 
@@ -19,8 +19,8 @@ from pathlib import Path
 from pipeline.layout import LOCAL
 from pipeline.locks import NO_LOCKS
 from pipeline.machine import MachineMonitor
-from pipeline.tracking_files import EVENTS, FAULT, LOCK, START
-from pipeline.tracking_mlflow import FAULTS, Sender
+from pipeline.tracking.files import EVENTS, FAULT, LOCK, START
+from pipeline.tracking.mlflow_runs import FAULTS, Sender
 
 _log = logging.getLogger(__name__)
 
