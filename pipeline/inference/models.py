@@ -1,7 +1,8 @@
 """Trained model folders at work: texts in, answers out. For the command line and for the model server.
 
 `open_model` reads config.json and returns what the folder is: a `Generator`, `Translator`, `Classifier`, `Tagger`,
-`Answerer`, `Scorer`, `GapFiller`, `BothWaysScorer` or `Neighbours`. Each takes many texts at once and needs nothing but the folder.
+`Answerer`, `Scorer`, `GapFiller`, `BothWaysScorer` or `Neighbours`. Each takes many texts at once and needs nothing but
+the folder.
 """
 
 from collections.abc import Iterator, Sequence

@@ -55,7 +55,7 @@ class StageModule(LightningModule, Generic[B]):
         """The losses of a micro-batch, as sums."""
 
     def training_step(self, micro: MicroBatch[B], batch_idx: int) -> Tensor:
-        """The part of the step's loss that this micro-batch contributes: its sums, over the targets of the whole step."""
+        """What this micro-batch contributes to the step's loss: its sums, over the targets of the whole step."""
         terms = self.objective(micro.batch)
         loss = torch.zeros((), device=self.device)
         for term in terms:
