@@ -87,9 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 130
         raise
     except ValidationError as error:
+        from pipeline.config import first_problem
+
         noted: BaseException = error
-        problem = error.errors()[0]
-        message = f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}, found {problem['input']!r}"
+        message = first_problem(error)
     except (ValueError, FloatingPointError) as error:
         noted, message = error, str(error)
     except OSError as error:

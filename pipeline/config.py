@@ -64,6 +64,13 @@ def load(path: Path, schema: type[C]) -> C:
         raise ValueError(f"{path}: {error.error_count()} bad key(s)\n{problems}") from error
 
 
+def first_problem(error: ValidationError, names: Mapping[str, str] | None = None) -> str:
+    """The first fault of values that come from no YAML file, in one line; `names` are other names of their keys."""
+    problem = error.errors()[0]
+    key = ".".join((names or {}).get(str(part), str(part)) for part in problem["loc"])
+    return f"{key + ': ' if key else ''}{problem['msg']}, found {problem['input']!r}"
+
+
 def _explain(problem: Any, values: Any, schema: type[Config]) -> str:
     """One line for one pydantic problem: the key, what was found, what is allowed."""
     place = _place(problem["loc"], values)

@@ -16,7 +16,17 @@ from pydantic import Field, PositiveInt
 from pipeline.config import Config, Fraction
 from pipeline.data.cleaning import clean, key_of, order_of
 from pipeline.data.parallel import Into
-from pipeline.data.records import SPLITS, Conversation, Message, Rated, Role, read_rows, read_text, read_value
+from pipeline.data.records import (
+    SPLITS,
+    Conversation,
+    Message,
+    Rated,
+    Role,
+    files_below,
+    read_rows,
+    read_text,
+    read_value,
+)
 from pipeline.data.wording import wording_of
 from pipeline.progress import progress
 
@@ -171,12 +181,12 @@ def read_conversations(source: Instructions | Dialogues | Chats, raw: Path) -> I
     folder = raw / source.source
     match source:
         case Instructions():
-            for path in _files(folder, source.file):
+            for path in files_below(folder, source.file):
                 for number, row in enumerate(_json_list(path), start=1):
                     request = "\n".join(part for part in (row["instruction"], row.get("input")) if part)
                     yield _conversation(source.source, f"{number}", [request, row["output"]])
         case Dialogues():
-            for path in _files(folder, source.files):
+            for path in files_below(folder, source.files):
                 for number, turns in enumerate(_yaml_list(path), start=1):
                     texts = [str(turn or "") for turn in turns]
                     # The last word is the assistant's: a trailing request has no answer.
@@ -185,7 +195,7 @@ def read_conversations(source: Instructions | Dialogues | Chats, raw: Path) -> I
                         name = f"{path.stem}-{number}"
                         yield _conversation(source.source, name, texts)
         case Chats():
-            for path in _files(folder, source.file):
+            for path in files_below(folder, source.file):
                 for number, row in enumerate(read_rows(path), start=1):
                     messages = _messages(row, f"{path}:{number}")
                     group = key_of(_first_request(messages)).hex()
@@ -225,14 +235,6 @@ def _messages(row: Mapping[str, Any], where: str) -> tuple[Message, ...]:
     if len(messages) > 1 and messages[-2].role == "assistant":
         raise ValueError(f"{where}: the last two messages are the assistant's, nothing asks for the last one")
     return tuple(messages)
-
-
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """The files that fit a pattern; ValueError when none does."""
-    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
-    if not files:
-        raise ValueError(f"{folder}: no file fits {pattern}")
-    return files
 
 
 def _json_list(path: Path) -> list[dict[str, str]]:

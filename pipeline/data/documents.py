@@ -18,7 +18,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from pipeline.config import Config
 from pipeline.data.cleaning import clean, key_of, words_of
 from pipeline.data.parallel import Into
-from pipeline.data.records import Document, read_rows, read_text
+from pipeline.data.records import Document, files_below, read_rows, read_text
 from pipeline.data.repeats import KeyFile
 from pipeline.data.wikitext import articles, tokenised_articles
 from pipeline.progress import progress
@@ -185,17 +185,17 @@ def read_documents(source: AnyText, raw: Path, counts: DocumentCounts) -> Iterat
         raise ValueError(f"{folder}: no such source; fetch.yaml has to name it")
     match source:
         case TextFiles():
-            for path in _files(folder, source.files):
+            for path in files_below(folder, source.files):
                 title = path.relative_to(folder).with_suffix("").as_posix()
                 paragraphs = re.split(r"\n\s*\n", read_text(path))
                 text = "\n".join(clean(paragraph).replace("\n", " ") for paragraph in paragraphs)
                 yield Document(f"{source.source}/{title}", path.stem, source.source, clean(text))
         case WikipediaDump():
-            for path in _files(folder, source.files):
+            for path in files_below(folder, source.files):
                 for title, text in articles(path):
                     yield Document(f"{source.source}/{title}", title, source.source, text)
         case WikiTextFiles():
-            for path in _files(folder, source.files):
+            for path in files_below(folder, source.files):
                 for title, text in tokenised_articles(path):
                     yield Document(f"{source.source}/{title}", title, source.source, text)
         case TextRows():
@@ -222,11 +222,3 @@ def _of_rows(source: TextRows, path: Path, counts: DocumentCounts) -> Iterator[D
         counts.dropped["short_paragraphs"] += len(lines) - len(kept)
         title = str(row.get("title", first)) if source.rows_per_document == 1 else str(first)
         yield Document(f"{source.source}/{first}", title, source.source, "\n".join(kept))
-
-
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """The files that fit a pattern; ValueError when none does."""
-    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
-    if not files:
-        raise ValueError(f"{folder}: no file fits {pattern}")
-    return files

@@ -14,7 +14,7 @@ from pipeline.data.batches import PreferenceBatch, RewardBatch, Sizes
 from pipeline.data.instructions import TooLong
 from pipeline.data.padding import pad_ids, pad_mask
 from pipeline.data.rating_pairs import PreferencePair
-from pipeline.text.chat import encode_prompt, encode_response
+from pipeline.text.chat import SHORTEST_PROMPT, encode_prompt, encode_response
 from pipeline.text.tokenizer import Tokenizer
 
 
@@ -122,7 +122,7 @@ def encode_pairs(
     for i, pair in enumerate(pairs):
         responses = [encode_response(text, tokenizer) for text in (pair.chosen, pair.rejected)]
         room = max_length - max(len(response) for response in responses)
-        if room < _SHORTEST_PROMPT:
+        if room < SHORTEST_PROMPT:
             if too_long == "raise":
                 raise ValueError(
                     f"pair {pair.chosen_id} / {pair.rejected_id}: a response does not fit into {max_length} tokens"
@@ -145,8 +145,6 @@ def preference_examples(pairs: tuple[EncodedPair, ...], tokenizer: Tokenizer) ->
     return PreferenceExamples(pairs, reference_chosen=nothing, reference_rejected=nothing, pad_id=tokenizer.pad_id)
 
 
-_SHORTEST_PROMPT = 4
-"""<bos>, a role, one token, <assistant>."""
 _NO_LIMIT = 1 << 40
 
 

@@ -182,6 +182,14 @@ def check_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> 
         raise ValueError(f"{path}:1: no column {', '.join(map(repr, missing))}; the columns are {', '.join(columns)}")
 
 
+def files_below(folder: Path, pattern: str) -> list[Path]:
+    """The files in a folder and below it that fit a pattern, sorted; ValueError when none does."""
+    files = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    if not files:
+        raise ValueError(f"{folder}: no file fits {pattern}")
+    return files
+
+
 def read_text(path: Path) -> str:
     """The whole of a UTF-8 file; ValueError names the line that is not UTF-8, or the file when it is empty."""
     text = "\n".join(line for _, line in read_lines(path))

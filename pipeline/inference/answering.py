@@ -14,6 +14,7 @@ import torch
 from pydantic import PositiveInt, ValidationError
 
 from pipeline.artifacts import load_model, read_json
+from pipeline.config import first_problem
 from pipeline.data.plan import one_pass
 from pipeline.data.question_records import Question
 from pipeline.data.questions import QuestionExamples, WindowsConfig, check_tokens, question_examples
@@ -217,6 +218,4 @@ def _settings(path: Path, positions: int) -> AnswererSettings:
     try:
         return AnswererSettings.model_validate(read_json(path), strict=True)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{path}: {key + ': ' if key else ''}{problem['msg']}, found {problem['input']!r}") from error
+        raise ValueError(f"{path}: {first_problem(error)}") from error

@@ -16,13 +16,11 @@ from pipeline.config import Config
 from pipeline.decoding.sampling import Continuations, Prompts, greedy, left_padded, sample, uniforms
 from pipeline.models.gpt import GPT
 from pipeline.progress import progress
-from pipeline.text.chat import Message, encode_prompt
+from pipeline.text.chat import SHORTEST_PROMPT, Message, encode_prompt
 from pipeline.text.tokenizer import Tokenizer
 
 _BATCH = 64
 _ANY_LENGTH = 10**9
-_SHORTEST_PROMPT = 4
-"""<bos>, a role, one token, <assistant>."""
 
 
 class GreedyConfig(Config):
@@ -68,10 +66,10 @@ def encode_prompts(
     Each request is a conversation that ends with a turn of the user.
     """
     room = model.config.max_length - max_new_tokens
-    if room < _SHORTEST_PROMPT:
+    if room < SHORTEST_PROMPT:
         raise ValueError(
             f"max_new_tokens: found {max_new_tokens}, the context of {model.config.max_length} tokens allows at most "
-            f"{model.config.max_length - _SHORTEST_PROMPT}"
+            f"{model.config.max_length - SHORTEST_PROMPT}"
         )
     return [encode_prompt(messages, tokenizer, max_length=room) for messages in requests]
 

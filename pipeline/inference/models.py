@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
+from pipeline.config import first_problem
 from pipeline.data.classification import LabelledText, unlabelled_examples
 from pipeline.data.pieces import PieceBatch
 from pipeline.data.plan import Step, one_pass
@@ -279,9 +280,7 @@ def _named(folder: Path) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{folder}: config.json: {key}: {problem['msg']}, found {problem['input']!r}") from error
+        raise ValueError(f"{folder}: config.json: {first_problem(error)}") from error
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.artifacts import CONFIG, load_model, publish, read_json, save_model, write_json
+from pipeline.config import first_problem
 from pipeline.inference.translator import SearchConfig, Translator
 from pipeline.models.huggingface.marian import (
     GNMT_PENALTY,
@@ -94,9 +95,8 @@ def _recommended(folder: Path) -> SearchConfig:
     try:
         return SearchConfig.model_validate({name: settings.get(key, value) for name, (key, value) in keys.items()})
     except ValidationError as error:
-        first = error.errors()[0]
-        key, _ = keys[str(first["loc"][0])]
-        raise ValueError(f"{folder / GENERATION}: {key}: {first['msg']}, found {first['input']!r}") from error
+        names = {name: key for name, (key, _) in keys.items()}
+        raise ValueError(f"{folder / GENERATION}: {first_problem(error, names)}") from error
 
 
 def open_ensemble(folders: Sequence[Path]) -> Translator:

@@ -21,7 +21,7 @@ from pipeline.inference.handover import OpenedGPT, open_scorer
 from pipeline.inference.scoring import Policy, answer_log_probs, score_answers
 from pipeline.layout import Layout
 from pipeline.models.gpt import GPT
-from pipeline.text.chat import encode_prompt
+from pipeline.text.chat import SHORTEST_PROMPT, encode_prompt
 
 _NUM_SAMPLES = 20
 
@@ -31,7 +31,7 @@ class PromptsConfig(Config):
 
     sources: tuple[str, ...]
     """Sources of prepared/conversations whose requests are used."""
-    max_length: Annotated[int, Field(ge=4)]
+    max_length: Annotated[int, Field(ge=SHORTEST_PROMPT)]
     """Longest request in tokens, <bos>, <user>, one of its text and <assistant> at least; a longer one is shortened
     from the left, and counted."""
 

@@ -15,6 +15,8 @@ from pipeline.text.tokenizer import Tokenizer
 
 ChatRole = Literal["system", "user", "assistant"]
 
+SHORTEST_PROMPT = 4
+"""Tokens of the shortest one: <bos>, a role, one token, <assistant>."""
 CHAT_TEMPLATE = (
     "{{ '<bos>' }}{% for message in messages %}{{ '<' + message['role'] + '>' + (message['content'] | trim) }}"
     "{% if message['role'] == 'assistant' %}{{ '<eos>' }}{% endif %}{% endfor %}"
