@@ -33,7 +33,8 @@ from pipeline.layout import Layout
 from pipeline.numbers.made import machine, versions
 from pipeline.numbers.number import open_number
 from pipeline.numbers.tasks import task_of
-from pipeline.stages.finetune import FinetuneConfig, GlueTaskConfig, glue_texts, sources
+from pipeline.stages.finetune import FinetuneConfig
+from pipeline.stages.finetune_sources import GlueTaskConfig, glue_texts, sources
 from pipeline.stages.finetune_texts import glue_figure
 
 

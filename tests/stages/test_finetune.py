@@ -24,7 +24,8 @@ from pipeline.models.huggingface.bert import (
     bert_to_huggingface,
     sequence_classifier_from_huggingface,
 )
-from pipeline.stages.finetune import POLARITIES, FinetuneConfig, PolarityTask, build_encoder, rated_texts
+from pipeline.stages.finetune import FinetuneConfig, build_encoder
+from pipeline.stages.finetune_sources import POLARITIES, PolarityTask, rated_texts
 from pipeline.stages.finetune_texts import Target, TextTask, open_texts, predict
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import train_wordpiece

@@ -23,8 +23,9 @@ from pipeline.models.bilstm import AttentionPooling, BiLSTM, EndsPooling
 from pipeline.models.gpt import GPT, GPTConfig
 from pipeline.models.huggingface.text_classifiers import bilm_to_huggingface, text_classifier_from_huggingface
 from pipeline.models.text_encoders import BiLMEncoder, GPTEncoder, TextEncoder
-from pipeline.stages.finetune import POLARITIES, FinetuneConfig, build_network
+from pipeline.stages.finetune import FinetuneConfig, build_network
 from pipeline.stages.finetune_networks import start_from_vectors
+from pipeline.stages.finetune_sources import POLARITIES
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.text.tokenizer_training import train_byte_bpe
 from pipeline.text.words import Vocabulary

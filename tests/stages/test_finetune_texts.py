@@ -18,7 +18,8 @@ from pipeline.data.tasks import TASK
 from pipeline.evaluation.bag_of_words import bag_of_words_classes
 from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.inference.models import Classifier, open_model
-from pipeline.stages.finetune import FinetuneConfig, glue_texts
+from pipeline.stages.finetune import FinetuneConfig
+from pipeline.stages.finetune_sources import glue_texts
 from pipeline.stages.finetune_task import Answers
 from pipeline.stages.finetune_texts import Target, glue_figure, open_texts
 from pipeline.text.tokenizer_training import train_wordpiece
