@@ -8,7 +8,7 @@ beam itself.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 import torch
@@ -98,67 +98,120 @@ def beam_search(
         raise ValueError(f"length_penalty must be 0 or more, found {length_penalty}: longer is never worse normalised")
     if int(max_lengths.min()) < 1:
         raise ValueError(f"max_lengths must be 1 or more, found {int(max_lengths.min())}")
-    device = max_lengths.device
-    num_rows, longest = len(max_lengths), int(max_lengths.max())
-    found: list[list[Hypothesis]] = [[] for _ in range(num_rows)]
-
-    never = torch.tensor(list(suppressed), dtype=torch.long, device=device)
-    rows = torch.arange(num_rows, device=device)
-    last_tokens = torch.full((num_rows,), bos, device=device)
-    # One hypothesis to begin with, from the second token on K.
-    open_log_probs = torch.zeros(num_rows, 1, device=device)
-    open_tokens = torch.full((num_rows, 1, longest), eos, device=device)
-    num_kept = beam_size if stop == "settled" else num_best
-    best = _Finished.none(num_rows, num_kept, longest, eos=eos, device=device)
-    num_finished = torch.zeros_like(max_lengths)
-    final_penalty = _penalty(max_lengths, normalisation, length_penalty)  # (M,)
-
-    for length in range(1, longest + 1):
+    found: list[list[Hypothesis]] = [[] for _ in max_lengths]
+    never = torch.tensor(list(suppressed), dtype=torch.long, device=max_lengths.device)
+    beam = _Beam.begun(
+        max_lengths,
+        num_kept=beam_size if stop == "settled" else num_best,
+        final_penalty=_penalty(max_lengths, normalisation, length_penalty),
+        eos=eos,
+    )
+    last_tokens = torch.full_like(max_lengths, bos)
+    for length in range(1, int(max_lengths.max()) + 1):
         logits, state = model.step(last_tokens, state)
-        width = open_log_probs.shape[1]
         candidates = _candidates(
-            logits, open_log_probs, num_best=2 * beam_size, must_end=max_lengths == length, eos=eos, never=never
+            logits, beam.log_probs, num_best=2 * beam_size, must_end=beam.max_lengths == length, eos=eos, never=never
         )
-        is_eos = candidates.tokens == eos  # (M, C)
+        penalty = _penalty(torch.tensor(float(length), device=max_lengths.device), normalisation, length_penalty)
+        beam, parents = beam.extended(candidates, length=length, beam_size=beam_size, penalty=penalty, eos=eos)
+        is_done = beam.is_done(stop, num_best=num_best, beam_size=beam_size, penalty=penalty)
+        kept = ~is_done
+        if bool(is_done.any()):
+            done = beam.select(is_done)
+            for row, hypotheses in zip(done.rows.tolist(), done.best.hypotheses(eos), strict=True):
+                found[row] = hypotheses[:num_best]
+            beam = beam.select(kept)
+        if len(beam.rows) == 0:
+            break
+        last_tokens = beam.tokens[:, :, length - 1].flatten()
+        num_before = len(logits)
+        origins = (torch.arange(len(kept), device=kept.device)[:, None] * (num_before // len(kept)) + parents)[kept]
+        if not torch.equal(origins.flatten(), torch.arange(num_before, device=kept.device)):
+            state = state.select(origins.flatten())
+    return found
 
-        penalty = _penalty(torch.tensor(float(length), device=device), normalisation, length_penalty)
-        ending = is_eos[:, :beam_size]
+
+@dataclass(frozen=True)
+class _Beam:
+    """The rows that are still searched: their open hypotheses, one to begin with and K from the first token on."""
+
+    rows: Int[Tensor, "M"]
+    """Their places among the N."""
+    max_lengths: Int[Tensor, "M"]
+    final_penalty: Float[Tensor, "M"]
+    """What a hypothesis of the longest length is divided by."""
+    log_probs: Float[Tensor, "M K"]
+    """Of the open hypotheses, best first."""
+    tokens: Int[Tensor, "M K L"]
+    """Padded with EOS."""
+    best: "_Finished"
+    num_finished: Int[Tensor, "M"]
+    """How many hypotheses have ended, whether they are kept or not."""
+
+    @staticmethod
+    def begun(max_lengths: Int[Tensor, "N"], *, num_kept: int, final_penalty: Float[Tensor, "N"], eos: int) -> "_Beam":
+        num_rows, longest, device = len(max_lengths), int(max_lengths.max()), max_lengths.device
+        return _Beam(
+            rows=torch.arange(num_rows, device=device),
+            max_lengths=max_lengths,
+            final_penalty=final_penalty,
+            log_probs=torch.zeros(num_rows, 1, device=device),
+            tokens=torch.full((num_rows, 1, longest), eos, device=device),
+            best=_Finished.none(num_rows, num_kept, longest, eos=eos, device=device),
+            num_finished=torch.zeros_like(max_lengths),
+        )
+
+    def extended(
+        self, candidates: "_Candidates", *, length: int, beam_size: int, penalty: Float[Tensor, ""], eos: int
+    ) -> "tuple[_Beam, Int[Tensor, 'M K']]":
+        """The beam with one token more, and which hypothesis each open one continues.
+
+        Of the K best candidates those that end are finished; the best that do not fill the beam.
+        """
+        is_eos = candidates.tokens == eos  # (M, C)
+        ending, best = is_eos[:, :beam_size], self.best
         if bool(ending.any()):
             best = best.merged(
                 log_probs=candidates.log_probs[:, :beam_size].masked_fill(~ending, -torch.inf),
                 penalty=penalty,
-                tokens=_take(open_tokens, candidates.parents[:, :beam_size]),
+                tokens=_take(self.tokens, candidates.parents[:, :beam_size]),
             )
+        log_probs, chosen = candidates.log_probs.masked_fill(is_eos, -torch.inf).topk(beam_size, dim=1)
+        parents = candidates.parents.gather(1, chosen)
+        tokens = _take(self.tokens, parents)
+        tokens[:, :, length - 1] = candidates.tokens.gather(1, chosen)
+        num_ended = (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
+        extended = replace(
+            self, log_probs=log_probs, tokens=tokens, best=best, num_finished=self.num_finished + num_ended
+        )
+        return extended, parents
 
-        open_log_probs, chosen = candidates.log_probs.masked_fill(is_eos, -torch.inf).topk(beam_size, dim=1)
-        parents, next_tokens = candidates.parents.gather(1, chosen), candidates.tokens.gather(1, chosen)
-        open_tokens = _take(open_tokens, parents)
-        open_tokens[:, :, length - 1] = next_tokens
-
+    def is_done(self, stop: Stop, *, num_best: int, beam_size: int, penalty: Float[Tensor, ""]) -> Bool[Tensor, "M"]:
+        """Which rows are at their end, by `stop`."""
+        best_open = self.log_probs[:, 0]
         # Log-probabilities only fall and penalties only grow: at its longest an open hypothesis cannot be above this.
-        is_done = best.scores[:, num_best - 1] >= open_log_probs[:, 0] / final_penalty
-        if stop in ("settled", "likely"):
-            is_done |= best.scores[:, -1] >= open_log_probs[:, 0] / penalty
-        if stop == "filled":
-            num_finished += (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
-            is_done |= num_finished >= beam_size
-        offsets = torch.arange(len(rows), device=device)[:, None] * width
-        origins = (offsets + parents).flatten()
-        last_tokens = next_tokens.flatten()
-        if bool(is_done.any()):
-            for row, hypotheses in zip(rows[is_done].tolist(), best.select(is_done).hypotheses(eos), strict=True):
-                found[row] = hypotheses[:num_best]
-            kept = ~is_done
-            rows, max_lengths, final_penalty = rows[kept], max_lengths[kept], final_penalty[kept]
-            num_finished = num_finished[kept]
-            open_log_probs, open_tokens, best = open_log_probs[kept], open_tokens[kept], best.select(kept)
-            kept_beams = kept.repeat_interleave(beam_size)
-            origins, last_tokens = origins[kept_beams], last_tokens[kept_beams]
-        if len(rows) == 0:
-            break
-        if not torch.equal(origins, torch.arange(len(is_done) * width, device=device)):
-            state = state.select(origins)
-    return found
+        is_proven = self.best.scores[:, num_best - 1] >= best_open / self.final_penalty
+        match stop:
+            case "proven":
+                return is_proven
+            case "settled" | "likely":
+                return is_proven | (self.best.scores[:, -1] >= best_open / penalty)
+            case "filled":
+                return is_proven | (self.num_finished >= beam_size)
+            case _:
+                assert_never(stop)
+
+    def select(self, kept: Bool[Tensor, "M"]) -> "_Beam":
+        """The beams of some rows."""
+        return _Beam(
+            rows=self.rows[kept],
+            max_lengths=self.max_lengths[kept],
+            final_penalty=self.final_penalty[kept],
+            log_probs=self.log_probs[kept],
+            tokens=self.tokens[kept],
+            best=self.best.select(kept),
+            num_finished=self.num_finished[kept],
+        )
 
 
 @dataclass(frozen=True)
