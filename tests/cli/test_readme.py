@@ -1,15 +1,17 @@
-"""What the README tells people to write is what the program reads."""
+"""What the README and the files of docs/ tell people to write is what the program reads."""
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+import yaml
 
 from pipeline.commands.options import parser
 from pipeline.config import Config, OptimizerConfig, load
 from pipeline.data.corpus import PrepareConfig
 from pipeline.data.sources import FetchConfig
+from pipeline.data.tasks import TaskSource
 from pipeline.layout import Layout
 from pipeline.models.recurrent import DropoutRates, RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
@@ -20,39 +22,77 @@ from pipeline.stages.tokenize import TokenizeConfig
 from pipeline.stages.translate import TranslateConfig
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+README = PAGES["README.md"]
+ALL = "\n".join(PAGES.values())
 SCHEMAS: dict[str, type[Config]] = {
     "fetch": FetchConfig,
     "prepare": PrepareConfig,
     "finetune/reviews": FinetuneConfig,
 }
+PART = re.compile(r"```yaml\n# part of conf/mine/(\w+)(?:/\w+)?\.yaml\n(.*?)```", re.DOTALL)
+"""A block with keys that take the place of those of the complete example: its stage and its text."""
+
+
+def whole(stage: str) -> str:
+    """The complete example of a stage."""
+    (block,) = re.findall(rf"```yaml\n# conf/mine/{stage}\.yaml\n(.*?)```", README, re.DOTALL)
+    return str(block)
 
 
 @pytest.mark.parametrize("stage", sorted(SCHEMAS))
 def test_the_examples_of_own_data_are_valid(stage: str, tmp_path: Path) -> None:
-    (block,) = re.findall(rf"```yaml\n# conf/mine/{stage}\.yaml\n(.*?)```", README, re.DOTALL)
     path = tmp_path / f"{Path(stage).name}.yaml"
-    path.write_text(block)
+    path.write_text(whole(stage))
     load(path, SCHEMAS[stage])
 
 
+def test_the_parts_of_examples_are_valid_in_their_files(tmp_path: Path) -> None:
+    parts = PART.findall(PAGES["own-data.md"])
+    # All that is shown as YAML is read here or above.
+    assert len(parts) + len(SCHEMAS) == ALL.count("```yaml")
+    examples = {stage.partition("/")[0]: stage for stage in SCHEMAS}
+    read: dict[str, list[Any]] = {stage: [] for stage in examples}
+    for stage, block in parts:
+        example = examples[stage]
+        path = tmp_path / f"{stage}.yaml"
+        path.write_text(yaml.safe_dump(yaml.safe_load(whole(example)) | yaml.safe_load(block)))
+        read[stage].append(load(path, SCHEMAS[example]))
+    tasks = {task.kind for config in read["prepare"] for task in config.tasks.values()}
+    assert tasks == kinds(TaskSource)
+    pairs = {source.kind for config in read["prepare"] for source in config.translation.sources}
+    assert {"two_files", "table", "rows"} <= pairs
+    assert {"glue", "tagging", "questions"} <= {config.task.kind for config in read["finetune"]}
+    assert {source.kind for config in read["fetch"] for source in config.sources.values()} == {"hub", "hub_model"}
+
+
+def kinds(union: Any) -> set[str]:
+    """The tags of a union of configurations that differ in `kind`."""
+    return {get_args(one.model_fields["kind"].annotation)[0] for one in get_args(get_args(union)[0])}
+
+
 def test_the_commands_for_people_exist() -> None:
-    commands = re.findall(r"^(?:.*\| )?pipeline ([\w-]+)", README, re.MULTILINE)
-    assert {"translate", "classify", "generate", "chat", "similar", "score"} <= set(commands)
-    for command in commands:
+    commands = re.findall(r"^(?:.*\| )?pipeline ([\w-]+)", ALL, re.MULTILINE)
+    assert {"translate", "classify", "generate", "chat", "similar", "score", "bleu"} <= set(commands)
+    commands += re.findall(r"`pipeline ([\w-]+)", ALL)
+    for command in set(commands) - {"COMMAND"}:
         with pytest.raises(SystemExit) as ended:
             parser().parse_args([command, "--help"])
         assert ended.value.code == 0
 
 
 def test_runtimes_and_paths_that_are_named_exist() -> None:
-    for runtime in re.findall(r"PIPELINE_RUNTIME=(\w+)", README):
+    runtimes = set(re.findall(r"PIPELINE_RUNTIME=(\w+)", ALL))
+    assert {"zero2", "ddp_two_nodes", "gpu_fp16", "cpu_bf16"} <= runtimes
+    for runtime in runtimes:
         assert (ROOT / "conf/runtime" / f"{runtime}.yaml").is_file()
-    named = set(re.findall(r"\b(?:conf|pipeline|docker|benchmarks|tests)/[\w/.*-]*[\w*/]", README))
+    named = set(re.findall(r"\b(?:conf|pipeline|docker|benchmarks|tests)/[\w/.*-]*[\w*/]", ALL))
     assert {
         "conf/numbers/glue-bert-base",
         "conf/cpu/finetune/polarity-*.yaml",
         "conf/paper/translate/big.yaml",
+        "conf/tiny/translate/gru.yaml",
+        "tests/objectives/",
     } <= named
     for path in named:
         # The reader's own files, and names that stand for others.
@@ -60,7 +100,7 @@ def test_runtimes_and_paths_that_are_named_exist() -> None:
             assert any(ROOT.glob(path.rstrip("/"))), path
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/details.md"])
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{name}" for name in sorted(PAGES) if name != "README.md")])
 def test_a_link_leads_to_a_file_that_is_handed_on_and_to_a_heading_of_it(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
@@ -73,8 +113,22 @@ def test_a_link_leads_to_a_file_that_is_handed_on_and_to_a_heading_of_it(name: s
         )
 
 
+def test_the_readme_leads_to_every_file_of_docs() -> None:
+    linked = {link.partition("#")[0] for link in re.findall(r"\]\((docs/[^)]+)\)", README)}
+    assert linked == {f"docs/{name}" for name in PAGES} - {"docs/README.md"} and len(linked) >= 7
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_a_line_that_people_read_is_short(name: str) -> None:
+    text = re.sub(
+        r"^ *```.*?^ *```$|^<!-- (\w+):.*?^<!-- end of \1 -->$", "", PAGES[name], flags=re.DOTALL | re.MULTILINE
+    )
+    assert [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
 def test_a_registered_model_that_is_named_is_that_of_a_stage() -> None:
-    names = {name for line in README.splitlines() for name in re.findall(r"[`/](cpu-[\w-]+)", line)}
+    page = PAGES["runs-and-serving.md"]
+    names = {name for line in page.splitlines() for name in re.findall(r"[`/](cpu-[\w-]+)", line)}
     known = {Layout.of(path).model_name for path in (ROOT / "conf/cpu").rglob("*.yaml")}
     assert len(names) >= 5 and names <= known
 
@@ -82,15 +136,17 @@ def test_a_registered_model_that_is_named_is_that_of_a_stage() -> None:
 def test_a_swept_key_exists() -> None:
     from omegaconf import OmegaConf
 
-    swept = re.findall(r"-S '([^':]+):([\w.]+)=", README)
-    assert len(swept) == len(re.findall(r"-S ", README))
+    swept = re.findall(r"-S '([^':]+):([\w.]+)=", ALL)
+    assert len(swept) == len(re.findall(r"-S ", ALL))
     assert {"conf/cpu/dpo.yaml", "conf/cpu/finetune/polarity.yaml"} <= {file for file, _ in swept}
     for file, key in swept:
         assert OmegaConf.select(OmegaConf.load(ROOT / file), key) is not None, f"{file}:{key}"
 
 
 def test_the_options_of_translation_models_are_those_of_their_configurations() -> None:
-    (section,) = re.findall(r"^## Translation models\n(.*?)^\|", README, re.DOTALL | re.MULTILINE)
+    (section,) = re.findall(
+        r"^# Translation models\n(.*?)^\|", PAGES["translation-models.md"], re.DOTALL | re.MULTILINE
+    )
     configs = (RecurrentConfig, TransformerConfig, TranslateConfig, DropoutRates, OptimizerConfig)
     fields = {name: field for one in configs for name, field in one.model_fields.items()}
     choices = {choice for field in fields.values() for choice in get_args(field.annotation) if isinstance(choice, str)}
@@ -104,28 +160,50 @@ def test_the_options_of_translation_models_are_those_of_their_configurations() -
 
 
 def test_the_keys_that_published_numbers_speak_of_are_those_of_their_files() -> None:
+    page = PAGES["published-numbers.md"]
     (section,) = re.findall(r"^## Published numbers\n(.*?)^<!--", README, re.DOTALL | re.MULTILINE)
-    named = set(re.findall(r"`([a-z_]+)(?:: \w+)?`", section))
+    assert re.findall(r"`([a-z_]+)(?:: \w+)?`", section) == []
+    # Another program is no key.
+    named = set(re.findall(r"`([a-z_]+)(?:: \w+)?`", page)) - {"transformers"}
     of_tasks = {"beside_tasks", "pretraining"}
     assert named == {"reads_test", "above", "byte_bpe", *of_tasks}
-    assert "`reads_test: false` of `translate/*.yaml` keeps the test set closed" in " ".join(section.split())
+    assert "`reads_test: false` of `translate/*.yaml` keeps the test set closed" in " ".join(page.split())
     assert TranslateConfig.model_fields["reads_test"].annotation is bool
     assert "above" in NumberConfig.model_fields and of_tasks <= TaskFigures.model_fields.keys()
     assert "byte_bpe" in TokenizeConfig.model_fields
 
 
 def test_the_options_of_an_estimate_exist() -> None:
-    (paragraph,) = re.findall(r"^`pipeline estimate CONFIG.*?\n\n", README, re.DOTALL | re.MULTILINE)
-    options = set(re.findall(r"--(\w+)", paragraph))
+    found = re.findall(r"^(?:- )?`pipeline estimate CONFIG.*?\n\n", ALL, re.DOTALL | re.MULTILINE)
+    assert len(found) == ALL.count("`pipeline estimate CONFIG")
+    options = set(re.findall(r"--(\w+)", "".join(found)))
     assert {"gpus", "step"} <= options
     assert options <= vars(parser().parse_args(["estimate", "conf/tiny/pretrain_gpt.yaml"])).keys()
 
 
 def test_every_benchmark_and_picture_that_is_named_exists() -> None:
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    table = README.partition("<!-- speed")[2].partition("<!-- end of speed")[0]
+    table = PAGES["benchmarks.md"].partition("<!-- speed")[2].partition("<!-- end of speed")[0]
     named = set(re.findall(r"`(\w+)` \|$", table, re.MULTILINE))
     assert {"translate_training", "translate_decoding"} <= named
-    assert named | set(re.findall(r"python -m benchmarks\.(\w+)", README)) <= scripts
-    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / picture).stat().st_size < 60_000, picture
+    assert named | set(re.findall(r"python -m benchmarks\.(\w+)(?![\w.])", ALL)) <= scripts
+    assert all(
+        (ROOT / "benchmarks/references" / f"{name}.py").is_file()
+        for name in re.findall(r"python -m benchmarks\.references\.(\w+)", ALL)
+    )
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", PAGES["translation-models.md"])
+    assert pictures and ALL.count("![") == len(pictures)
+    for picture in pictures:
+        assert (ROOT / "docs" / picture).stat().st_size < 60_000, picture
+
+
+def test_the_environment_variables_are_those_that_the_program_reads() -> None:
+    table = README.partition("\n## Environment variables\n")[2].partition("\n## ")[0]
+    named = [name for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE) for name in re.findall(r"\w+", row)]
+    read = {path: path.read_text() for path in (ROOT / "pipeline").rglob("*.py")}
+    ours = {name for text in read.values() for name in re.findall(r"\bPIPELINE_[A-Z_]+\b", text)}
+    assert {name for name in named if name.startswith("PIPELINE_")} == ours
+    others = [*read.values(), (ROOT / "Makefile").read_text(), (ROOT / "docker/compose.yaml").read_text()]
+    others += [path.read_text() for path in (ROOT / "tests/foundations").glob("*.py")]
+    assert len(set(named)) == len(named) >= 12
+    assert [name for name in named if not any(re.search(rf"\b{name}\b", text) for text in others)] == []

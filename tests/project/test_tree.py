@@ -67,14 +67,16 @@ def test_the_lock_is_complete_hashed_and_leaves_torch_to_its_own_line() -> None:
 
 def test_the_version_of_torch_is_the_same_wherever_it_stands() -> None:
     (wanted,) = (one for one in PROJECT["project"]["dependencies"] if one.startswith("torch=="))
-    for path in [ROOT / "Makefile", ROOT / "README.md", *tracked("docker")]:
+    for path in [ROOT / "Makefile", ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *tracked("docker")]:
         assert set(re.findall(r"\btorch==[\w.+]+", path.read_text())) <= {wanted}, path
 
 
-def test_every_command_of_the_readme_is_a_target_of_make() -> None:
+def test_every_command_of_the_documentation_is_a_target_of_make() -> None:
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z]\w*)", "\n".join(_code((ROOT / "README.md").read_text()))))
-    assert {"repro", "test"} <= named <= targets
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    code = "\n".join(part for page in pages for part in _code(page.read_text()))
+    named = set(re.findall(r"\bmake ([a-z]\w*)", code))
+    assert {"repro", "test", "deps", "check", "bench"} <= named <= targets
 
 
 def _code(markdown: str) -> list[str]:
