@@ -49,6 +49,9 @@ _log = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Batch)
 
+_LOST = ("closed by peer", "closed by remote peer", "connection reset", "connection closed", "broken pipe")
+"""What gloo and NCCL say when the process at the other end has gone, in small letters."""
+
 
 def fit(
     run: StageRun,
@@ -227,15 +230,22 @@ def _take_over(run: StageRun, module: StageModule[Any], found: Checkpoint) -> No
 
 @contextmanager
 def _lost_ranks(rank: int) -> Iterator[None]:
-    """Turns what a collective operation says when another rank has died into one line: that rank says why."""
+    """Turns what a collective operation says when another rank has died into one line: that rank says why.
+
+    So are faults of the meeting of the ranks, as of a port that is in use. Everything else stays what it is.
+    """
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED, f"rank {rank} lost the connection to another rank"
-            ) from error
-        raise
+        lines = str(error).splitlines() or [""]
+        if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
+            reason = f"rank {rank} does not reach the other ranks: {lines[0]}"
+            raise ConnectionAbortedError(errno.ECONNABORTED, reason) from error
+        lost = next((line for line in lines if any(text in line.lower() for text in _LOST)), None)
+        if lost is None:
+            raise
+        reason = f"rank {rank} lost the connection to another rank: {lost}"
+        raise ConnectionAbortedError(errno.ECONNABORTED, reason) from error
 
 
 def train_module(

@@ -1,7 +1,10 @@
 """What goes wrong inside a training ends it with one clear message, and nothing wrong is saved."""
 
 import pytest
+import torch
+import torch.distributed as dist
 
+from pipeline.stages.training import _lost_ranks
 from tests.training.conftest import NewToy
 
 
@@ -58,3 +61,50 @@ def test_too_small_steps_are_refused_before_the_training_starts(new_toy: NewToy)
     )
     outcome = workspace.run("cpu_accumulate", expect=(2,))
     assert "cannot be cut into 1 rank(s) x 2 micro-batch(es)" in outcome.log
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [10.0.0.2]:4711"),
+            "rank 3 lost the connection to another rank: [gloo/transport/tcp/pair.cc:547] Connection closed by peer",
+        ),
+        (
+            dist.DistBackendError(
+                "NCCL error in: x.cpp:94, remote error\nLast error:\nConnection closed by remote peer"
+            ),
+            "rank 3 lost the connection to another rank: Connection closed by remote peer",
+        ),
+        (
+            dist.DistNetworkError("The server socket cannot listen: EADDRINUSE, address already in use\nfrom frame 0"),
+            "rank 3 does not reach the other ranks: The server socket cannot listen: EADDRINUSE, address already in use",
+        ),
+        (
+            dist.DistStoreError("Timed out after 1801 seconds waiting for clients. 1/16 clients joined."),
+            "rank 3 does not reach the other ranks: Timed out after 1801 seconds waiting for clients. 1/16 clients joined.",
+        ),
+    ],
+    ids=["gloo", "nccl", "port", "clients"],
+)
+def test_a_rank_that_lost_another_or_never_met_it_says_in_one_line_what_was_reported(
+    error: RuntimeError, line: str
+) -> None:
+    with pytest.raises(ConnectionAbortedError) as found, _lost_ranks(3):
+        raise error
+    assert str(found.value.strerror).startswith(line) and "\n" not in str(found.value.strerror)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        dist.DistBackendError("NCCL error, invalid usage\nDuplicate GPU detected: rank 1 and rank 0 both on 1000"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[gloo] unsupported data type"),
+    ],
+    ids=["duplicate", "memory", "gloo"],
+)
+def test_what_is_wrong_with_this_rank_alone_is_not_taken_for_the_loss_of_another(error: RuntimeError) -> None:
+    with pytest.raises(type(error)) as found, _lost_ranks(3):
+        raise error
+    assert found.value is error
