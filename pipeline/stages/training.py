@@ -106,9 +106,16 @@ def fit(
     if selection:
         callbacks.append(Select(selection, weights, run.runtime))
     train_module(run, module, loader, found, callbacks)
-    if selection is None or selection.config.is_end:
-        return {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
-    chosen = selection.chosen(module.history)
+    chosen = [] if selection is None or selection.config.is_end else selection.chosen(module.history)
+    if selection is None or not chosen:
+        values = {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
+        if not values:
+            # It went on at its last step, from a checkpoint of a configuration that did not validate there.
+            values = dict(module.validate(validation_batches(valid, config.batching, _alone(place))))
+            reports = {f"valid/{name}": value for name, value in values.items()}
+            module.history.add_to_last(reports)
+            run.tracker.metrics(reports, module.update)
+        return values
     _log.info("%s: the model is the mean of the weights after the steps %s", run.layout.stage, chosen)
     if len(chosen) < selection.config.num_averaged:
         _log.warning("%d weights were to be averaged: the training ended sooner", selection.config.num_averaged)
@@ -297,8 +304,14 @@ def train_module(
     if runtime.accelerator == "cpu":
         keep_freed_memory()
     run.interrupt.is_training = True
-    with _lost_ranks(global_rank(runtime)):
-        trainer.fit(module, loader, ckpt_path=resumed, weights_only=True)
+    try:
+        with _lost_ranks(global_rank(runtime)):
+            trainer.fit(module, loader, ckpt_path=resumed, weights_only=True)
+    except SystemExit as end:
+        # A signal in the moment between Lightning's handlers and ours: Lightning ends without an exit code.
+        if run.interrupt.signum and not end.code and trainer.is_global_zero:
+            raise SystemExit(run.interrupt.exit_code) from end
+        raise
     run.interrupt.is_training = False
     if dist.is_available() and dist.is_initialized():
         # Rank 0 goes on alone: nothing that it evaluates may wait for the others.
