@@ -77,12 +77,12 @@ def test_too_small_steps_are_refused_before_the_training_starts(new_toy: NewToy)
             "rank 3 lost the connection to another rank: Connection closed by remote peer",
         ),
         (
-            dist.DistNetworkError("The server socket cannot listen: EADDRINUSE, address already in use\nfrom frame 0"),
-            "rank 3 does not reach the other ranks: The server socket cannot listen: EADDRINUSE, address already in use",
+            dist.DistNetworkError("The server socket cannot listen: EADDRINUSE\nfrom frame 0"),
+            "rank 3 does not reach the other ranks: The server socket cannot listen: EADDRINUSE",
         ),
         (
-            dist.DistStoreError("Timed out after 1801 seconds waiting for clients. 1/16 clients joined."),
-            "rank 3 does not reach the other ranks: Timed out after 1801 seconds waiting for clients. 1/16 clients joined.",
+            dist.DistStoreError("Timed out waiting for clients. 1/16 clients joined."),
+            "rank 3 does not reach the other ranks: Timed out waiting for clients. 1/16 clients joined.",
         ),
     ],
     ids=["gloo", "nccl", "port", "clients"],
