@@ -208,6 +208,8 @@ class Workspace:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                # Tests that run under `nohup` test what is not.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
         return Job(process, marker, log, self.local / "tracking")
 
