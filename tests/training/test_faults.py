@@ -3,9 +3,14 @@
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import MixedPrecision
 
+from pipeline.data.loaders import Cut, TrainingLoader
+from pipeline.data.plan import TrainingPlan
 from pipeline.stages.training import _lost_ranks
-from tests.training.conftest import NewToy
+from tests.training.conftest import TOY, NewToy
+from tests.training.toy_stage import Toy, ToyConfig, Walks
 
 
 @pytest.mark.parametrize("runtime", ["cpu_accumulate", "zero2_cpu"])
@@ -25,6 +30,41 @@ def test_a_number_that_is_none_ends_the_run_and_names_step_rate_and_examples(
     # Step 10 would have been saved.
     assert [path.name for path in workspace.checkpoints()] == ["step-00000005"]
     assert not workspace.output.exists()
+
+
+def fit_in_float16() -> Toy:
+    """Trains in float16, whose scale is 65536 at first and halves at every step that overflows."""
+    config = ToyConfig.model_validate(TOY)
+    module, training = Toy(config), config.training
+    plan = TrainingPlan(Walks(203, seed=1), training.batching, training.duration, seed=training.seed)
+    module.num_steps = plan.num_steps
+    trainer = Trainer(
+        accelerator="cpu",
+        plugins=[MixedPrecision("16-mixed", "cpu")],
+        max_epochs=1,
+        gradient_clip_val=2.5,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, TrainingLoader(plan, Cut(rank=0, world_size=1, accumulation=1), start=0, prefetch=0))
+    return module
+
+
+def test_gradients_that_overflow_in_float16_at_every_step_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(1, 22):
+        monkeypatch.setenv(f"TOY_AT_{step}", "nan gradient")
+    message = "precision 16-mixed: the loss scale fell to 0.5 at optimizer step 17, where the gradient norm is nan"
+    with pytest.raises(FloatingPointError, match=message):
+        fit_in_float16()
+
+
+def test_gradients_that_overflow_in_float16_now_and_then_cost_their_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(1, 17):
+        monkeypatch.setenv(f"TOY_AT_{step}", "nan gradient")
+    module = fit_in_float16()
+    assert module.update == module.num_steps > 17
 
 
 def test_a_validation_loss_that_is_no_number_ends_the_run_and_names_the_step(new_toy: NewToy) -> None:
