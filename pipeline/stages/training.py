@@ -269,7 +269,7 @@ def train_module(
     config, runtime = module.training_config, run.runtime
     module.loss_scale = gradient_scale(runtime)
     random, seed, resumed = {}, config.seed, None
-    trained = TrainedWeights(runtime)
+    trained, checkpoints = TrainedWeights(runtime), CheckpointFolder(run.layout.local, run.key)
     if found:
         module.load_progress(progress_of(found))
         if found.is_foreign:
@@ -287,12 +287,10 @@ def train_module(
         runtime,
         clip_norm=config.optimizer.clip_norm,
         callbacks=[
-            SameStart(module.update),
+            SameStart(module.update, checkpoints),
             StopAtStep(run.interrupt),
             *callbacks,
-            SaveCheckpoint(
-                CheckpointFolder(run.layout.local, run.key), _writer(runtime), every=config.checkpoint_every
-            ),
+            SaveCheckpoint(checkpoints, _writer(runtime), every=config.checkpoint_every),
             RandomState(random, seed=seed),
             *([OwnSettings()] if found and found.is_foreign else []),
             Progress(run.layout.stage),

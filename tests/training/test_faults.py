@@ -87,6 +87,17 @@ def test_a_disk_that_refuses_a_checkpoint_ends_the_run_in_one_line_and_keeps_not
     assert not workspace.output.exists()
 
 
+def test_nodes_without_a_shared_folder_are_told_so_before_the_first_step(new_toy: NewToy) -> None:
+    workspace, elsewhere = new_toy(), new_toy()
+    outcome = workspace.run("ddp_cpu", others=elsewhere, expect=(2, 2))
+    lines = [line for line in outcome.log.splitlines() if line.startswith("error:")]
+    assert len(lines) == 2 and "Traceback" not in outcome.log
+    for line, root in zip(sorted(lines), sorted((workspace.root, elsewhere.root)), strict=True):
+        assert line.startswith(f"error: {root}/.pipeline/") and "the ranks [1] do not find there" in line
+        assert "one shared checkpoint folder" in line
+    assert not list(workspace.local.glob("checkpoints/*/.*")) and "toy 1/" not in outcome.log
+
+
 def test_too_small_steps_are_refused_before_the_training_starts(new_toy: NewToy) -> None:
     workspace = new_toy(
         training={
