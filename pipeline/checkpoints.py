@@ -10,8 +10,9 @@ import errno
 import hashlib
 import logging
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _PREFIX = "step-"
 _KEEP = 2
+_LATE_SECONDS = 10.0
+"""How late a network file system may show one node what another has written."""
 
 Resume = Literal["exact", "weights", "any"]
 """From what a run goes on.
@@ -122,6 +125,34 @@ class CheckpointFolder:
 
     def _temporary(self, update: int) -> Path:
         return self.folder / f".{_PREFIX}{update:08d}.partial"
+
+    @contextmanager
+    def marked(self, number: int, *, is_main: bool) -> Iterator[None]:
+        """Within it a mark of rank 0 is in the folder, for the other ranks to look for."""
+        mark = self._mark(number)
+        if is_main:
+            mark.mkdir(parents=True)
+        try:
+            yield
+        finally:
+            if is_main:
+                shutil.rmtree(mark, ignore_errors=True)
+
+    def has_mark(self, number: int) -> bool:
+        """Whether this rank finds the mark that rank 0 has made, be it a little later."""
+        mark, deadline = self._mark(number), time.monotonic() + _LATE_SECONDS
+        while not mark.is_dir():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+            with suppress(OSError):
+                # Listing the folders has NFS ask the server, which it does not for a name that was missing before.
+                for folder in (self.folder.parent.parent, self.folder.parent, self.folder):
+                    next(folder.iterdir(), None)
+        return True
+
+    def _mark(self, number: int) -> Path:
+        return self.folder / f".mark-{number}"
 
     def updates(self) -> list[int]:
         """The optimizer steps of the published checkpoints, damaged ones among them."""

@@ -60,12 +60,13 @@ def run(folder: Path, pid: int) -> None:
             if not is_running:
                 with _locked(_STORE_LOCK):
                     sender.close()
+                _tell(folder, "MLflow stores no artifacts", sender.fault)
                 break
-            (folder / FAULT).unlink(missing_ok=True)
+            _tell(folder, "MLflow stores no artifacts", sender.fault)
             pause = _POLL_SECONDS
         except FAULTS as error:
             _log.warning("%s", error)
-            (folder / FAULT).write_text(f"{error}".partition("\n")[0][:160], encoding="utf-8")
+            _tell(folder, "MLflow is out of reach", str(error) or type(error).__name__)
             if time.monotonic() > give_up:
                 return
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -75,6 +76,15 @@ def run(folder: Path, pid: int) -> None:
             if is_running and not _is_running(folder, pid):
                 break
     _send_leftovers(folder)
+
+
+def _tell(folder: Path, what: str, error: str) -> None:
+    """Leaves word for the stage of what fails, on one line; without an error takes it back."""
+    fault, line = folder / FAULT, f"{what}: {error}".partition("\n")[0][:160]
+    if not error:
+        fault.unlink(missing_ok=True)
+    elif not fault.exists() or fault.read_text(encoding="utf-8") != line:
+        fault.write_text(line, encoding="utf-8")
 
 
 def _is_running(folder: Path, pid: int) -> bool:
@@ -100,10 +110,12 @@ def _send_leftovers(own: Path) -> None:
                         sender.connect()
                     sender.send()
                     sender.close()
+                elif sender.unstored:
+                    sender.store_later()
             except FAULTS as error:
                 _log.warning("%s: left for later: %s", folder, error)
                 continue
-            if folder != max(folder.parent.glob(f"*/{START}")).parent:
+            if not sender.unstored and folder != max(folder.parent.glob(f"*/{START}")).parent:
                 shutil.rmtree(folder)
 
 

@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +39,10 @@ _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """A fact that the server will never take: repeating it is of no use."""
 _MOST_TRIES = 2
 """A process may be killed with its container while it sends; a fact that ends two of them is to blame itself."""
+_STORED = ("text", "artifact", "register")
+"""Events whose content goes into the store of artifacts: it may fail while the server takes everything else."""
+_CONFIG = -1
+"""Stands among the places of events for the configuration, which is no event."""
 _METRICS_PER_BATCH = 900
 _PARAMS_PER_BATCH = 90
 _LONGEST_VALUE = 5_900
@@ -58,19 +63,34 @@ class Sender:
         self.status: str = state.get("status", "KILLED")
         """How the run ended as far as the events say; KILLED until they say anything."""
         self.closed: bool = state.get("closed", False)
+        self.is_described: bool = state.get("is_described", False)
+        """Whether the run has its parameters."""
+        self.unstored: list[int] = state.get("unstored", [])
+        """Where in the events file those begin that the store of artifacts did not take, in their order."""
+        self.fault = ""
+        """What the store of artifacts said last when it took nothing."""
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """The client of the server that the stage named."""
+        return MlflowClient(tracking_uri=self.facts["uri"])
 
     def connect(self) -> None:
         """Opens the parent and this run, or finds them again and says that they are running."""
-        self.client = MlflowClient(tracking_uri=self.facts["uri"])
         self._experiment = self._open_experiment()
         self._parent_id = self._open_parent()
         if self.run_id and self._exists(self.run_id):
             self.client.update_run(self.run_id, status="RUNNING")
         else:
             self.run_id = self._create()
-            self.sent = 0
+            self.sent, self.is_described, self.unstored = 0, False, [_CONFIG]
         self.closed = False
+        # Whatever fails from here on, this run is the one that the next attempt goes on with.
         self._save()
+        if not self.is_described:
+            self._add_params(self.run_id, self.facts["config"])
+            self.is_described = True
+        self.store_rest()
 
     def _open_experiment(self) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -104,10 +124,7 @@ class Sender:
             "key": self.facts["key"],
         }
         tags |= {f"input/{path.as_posix()}": content_hash([path]) for path in inputs if path.exists()}
-        run_id = str(self.client.create_run(self._experiment, run_name=stage, tags=tags).info.run_id)
-        self._add_params(run_id, self.facts["config"])
-        self.client.log_text(run_id, json.dumps(self.facts["config"], indent=2) + "\n", "config.json")
-        return run_id
+        return str(self.client.create_run(self._experiment, run_name=stage, tags=tags).info.run_id)
 
     def _exists(self, run_id: str) -> bool:
         try:
@@ -126,17 +143,17 @@ class Sender:
             for line in file:
                 if not line.endswith(b"\n"):
                     break  # still being written
-                place += len(line)
+                begin, place = place, place + len(line)
                 fact = _parse(line)
                 if fact.get("event") == "metrics":
                     pending += _metrics(fact["values"], fact["step"], fact["time"])
                     if len(pending) < _METRICS_PER_BATCH:
                         continue
-                self._deliver(fact, pending, place)
-        self._deliver({}, pending, place)
+                self._deliver(fact, pending, begin, place)
+        self._deliver({}, pending, place, place)
 
-    def _deliver(self, fact: Mapping[str, Any], pending: list[Metric], place: int) -> None:
-        """Sends the pending metrics, then one other fact."""
+    def _deliver(self, fact: Mapping[str, Any], pending: list[Metric], begin: int, end: int) -> None:
+        """Sends the pending metrics, then one other fact, whose line goes from `begin` to `end`."""
         for start in range(0, len(pending), _METRICS_PER_BATCH):
             self.client.log_batch(self.run_id, metrics=pending[start : start + _METRICS_PER_BATCH])
         pending.clear()
@@ -145,16 +162,65 @@ class Sender:
         elif fact:
             self.tries += 1
             self._save()
+            # Behind what was not stored the others wait: a newer text must not be replaced by an older one.
+            waits = bool(self.unstored) and fact.get("event") in _STORED
             try:
-                self._send(fact)
-            except FAULTS as error:
-                if not isinstance(error, MlflowException) or error.error_code not in _REFUSALS:
-                    self.tries = 0
-                    self._save()
-                    raise
-                _log.warning("refused: %s: %s", fact, error)
-        self.sent, self.tries = place, 0
+                if waits or not self._is_taken(fact):
+                    self.unstored.append(begin)
+            except FAULTS:
+                self.tries = 0
+                self._save()
+                raise
+        self.sent, self.tries = end, 0
         self._save()
+
+    def _is_taken(self, fact: Mapping[str, Any]) -> bool:
+        """Sends a fact; False where the store of artifacts alone fails.
+
+        What is refused counts as taken. A server that is away is an error.
+        """
+        try:
+            self._send(fact)
+        except FAULTS as error:
+            if isinstance(error, MlflowException) and error.error_code in _REFUSALS:
+                _log.warning("refused: %s: %s", fact, error)
+                return True
+            if fact.get("event") not in _STORED:
+                raise
+            self.client.get_run(self.run_id)
+            if not self.fault:
+                _log.warning("artifacts are not stored, and kept for later: %s", error)
+            self.fault = str(error) or type(error).__name__
+            return False
+        return True
+
+    def store_rest(self) -> None:
+        """Tries once more what the store of artifacts did not take."""
+        for place in tuple(self.unstored):
+            if self._is_taken(self._fact_at(place)):
+                self.unstored.remove(place)
+                self._save()
+        if not self.unstored:
+            self.fault = ""
+
+    def store_later(self) -> None:
+        """`store_rest` for a run that has ended, which stays as it ended."""
+        if not self._exists(self.run_id):
+            self.unstored = []
+            self._save()
+            return
+        ended = self.client.get_run(self.run_id).info.end_time
+        self.store_rest()
+        # What registers a model has opened the run again.
+        self.client.set_terminated(self.run_id, self.status, ended)
+
+    def _fact_at(self, place: int) -> Mapping[str, Any]:
+        if place == _CONFIG:
+            content = json.dumps(self.facts["config"], indent=2) + "\n"
+            return {"event": "text", "name": "config.json", "content": content}
+        with (self.folder / EVENTS).open("rb") as file:
+            file.seek(place)
+            return _parse(file.readline())
 
     def _send(self, fact: Mapping[str, Any]) -> None:
         match fact.get("event"):
@@ -211,6 +277,7 @@ class Sender:
 
     def close(self) -> None:
         """Ends the run as its events say; the last stage also closes the parent and links what was cached."""
+        self.store_rest()
         self.client.set_terminated(self.run_id, self.status)
         self.closed = True
         self._save()
@@ -232,6 +299,8 @@ class Sender:
             "tries": self.tries,
             "status": self.status,
             "closed": self.closed,
+            "is_described": self.is_described,
+            "unstored": self.unstored,
         }
         write(self.folder / SENT, state)
 

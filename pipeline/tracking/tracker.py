@@ -72,6 +72,8 @@ class FileTracker(Tracker):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write(self.folder / START, facts)
+            # What an earlier process was told is not known to be so any more.
+            (self.folder / FAULT).unlink(missing_ok=True)
             # Line buffered: a line that was written survives kill -9.
             self._file = (self.folder / EVENTS).open("a", buffering=1, encoding="utf-8")
             if self._file.tell():
@@ -146,12 +148,12 @@ class FileTracker(Tracker):
     def _check(self) -> None:
         reason = self._fault()
         if reason is not None:
-            self._warn(f"MLflow is out of reach, its data stays in {self.folder} and is sent by a later run: {reason}")
+            self._warn(f"{reason}; what it did not take stays in {self.folder} and is sent by a later run")
         elif self._helper is not None and self._helper.poll():
             self._warn(f"the tracking helper ended with {self._helper.returncode}, see {self.folder / LOG}")
 
     def _fault(self) -> str | None:
-        """What the helper says of a server that it cannot reach; it takes that back as soon as it can."""
+        """What the helper says of a server that does not take what it is sent; it takes that back as soon as it can."""
         try:
             return (self.folder / FAULT).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:

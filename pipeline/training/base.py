@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from pipeline.config import OptimizerConfig, TrainingConfig
@@ -23,6 +24,10 @@ from pipeline.training.history import History, Sums
 from pipeline.training.schedule import learning_rate_factor
 
 B = TypeVar("B", bound=Batch)
+
+_LOWEST_SCALE = 1.0
+"""Of a loss in float16. A scale is there to lift gradients (Micikevicius et al. 2018, section 3.2); those that overflow
+without one are no numbers, or too large for float16. From 65536 on, 17 skipped steps lead below it."""
 
 
 class StageModule(LightningModule, Generic[B]):
@@ -107,7 +112,21 @@ class StageModule(LightningModule, Generic[B]):
             # In float16 the loss scale is lowered, and the step skipped, when gradients overflow.
             if self.trainer.precision != "16-mixed":
                 self._refuse_non_finite("gradient norm", norm)
+            elif not math.isfinite(norm):
+                self._refuse_low_scale(norm)
             self._losses.clear()
+
+    def _refuse_low_scale(self, norm: float) -> None:
+        """FloatingPointError where so many steps in a row were skipped that no scale can be what they overflow by."""
+        precision = self.trainer.precision_plugin
+        assert isinstance(precision, MixedPrecision) and precision.scaler is not None
+        scale = precision.scaler.get_scale()
+        if scale < _LOWEST_SCALE:
+            raise FloatingPointError(
+                f"precision 16-mixed: the loss scale fell to {scale:g} at optimizer step {self.update}, where the "
+                f"gradient norm is {norm}, and nothing is trained below {_LOWEST_SCALE:g}: set `precision: bf16-mixed` "
+                "or `32-true` in the file of PIPELINE_RUNTIME, or lower the learning rate"
+            )
 
     def _refuse_non_finite(self, name: str, value: float) -> None:
         if math.isfinite(value):

@@ -1,6 +1,7 @@
 """What happens at the end of an optimizer step, one small callback for each: validate, save, stop, show, track."""
 
 import logging
+import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -138,25 +139,43 @@ class TrainedWeights(Callback):
 
 
 class SameStart(Callback):
-    """Refuses ranks that would start at different steps, as when nodes do not share the checkpoint folder."""
+    """Refuses ranks that would start at different steps, and nodes that do not share the checkpoint folder."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, checkpoints: CheckpointFolder) -> None:
         self.start = start
+        self.checkpoints = checkpoints
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """As soon as the ranks can talk to each other, before anything is restored."""
         assert isinstance(pl_module, StageModule)
         if not (dist.is_available() and dist.is_initialized()):
             return
-        own = torch.tensor([self.start, pl_module.num_steps], device=trainer.strategy.root_device)
-        everywhere = [torch.zeros_like(own) for _ in range(trainer.world_size)]
-        dist.all_gather(everywhere, own)
-        found = [tuple(rank.tolist()) for rank in everywhere]
-        if len(set(found)) > 1:
-            raise ValueError(
-                f"the ranks would start at different steps, or end at different ones: (start, end) are {found}; "
-                "all nodes need the same files and one shared checkpoint folder"
-            )
+        # A file system remembers that a name is missing; nobody has looked for this one before.
+        own_number = secrets.randbits(60)
+        with self.checkpoints.marked(own_number, is_main=trainer.is_global_zero):
+            everywhere = _gathered(trainer, [self.start, pl_module.num_steps, own_number])
+            found = [(start, end) for start, end, _ in everywhere]
+            if len(set(found)) > 1:
+                raise ValueError(
+                    f"the ranks would start at different steps, or end at different ones: (start, end) are {found}; "
+                    "all nodes need the same files and one shared checkpoint folder"
+                )
+            _, _, number = everywhere[0]
+            is_shared = _gathered(trainer, [int(self.checkpoints.has_mark(number))])
+            apart = [rank for rank, (has_mark,) in enumerate(is_shared) if not has_mark]
+            if apart:
+                raise ValueError(
+                    f"{self.checkpoints.folder.absolute()}: the ranks {apart} do not find there what rank 0 has "
+                    "written; all nodes need one shared checkpoint folder, under the same path from where they start"
+                )
+
+
+def _gathered(trainer: Trainer, values: list[int]) -> list[list[int]]:
+    """The values of every rank. A collective operation."""
+    own = torch.tensor(values, device=trainer.strategy.root_device)
+    everywhere = [torch.zeros_like(own) for _ in range(trainer.world_size)]
+    dist.all_gather(everywhere, own)
+    return [rank.tolist() for rank in everywhere]
 
 
 class OwnSettings(Callback):

@@ -49,6 +49,9 @@ _log = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Batch)
 
+_LOST = ("closed by peer", "closed by remote peer", "connection reset", "connection closed", "broken pipe")
+"""What gloo and NCCL say when the process at the other end has gone, in small letters."""
+
 
 def fit(
     run: StageRun,
@@ -103,9 +106,16 @@ def fit(
     if selection:
         callbacks.append(Select(selection, weights, run.runtime))
     train_module(run, module, loader, found, callbacks)
-    if selection is None or selection.config.is_end:
-        return {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
-    chosen = selection.chosen(module.history)
+    chosen = [] if selection is None or selection.config.is_end else selection.chosen(module.history)
+    if selection is None or not chosen:
+        values = {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
+        if not values:
+            # It went on at its last step, from a checkpoint of a configuration that did not validate there.
+            values = dict(module.validate(validation_batches(valid, config.batching, _alone(place))))
+            reports = {f"valid/{name}": value for name, value in values.items()}
+            module.history.add_to_last(reports)
+            run.tracker.metrics(reports, module.update)
+        return values
     _log.info("%s: the model is the mean of the weights after the steps %s", run.layout.stage, chosen)
     if len(chosen) < selection.config.num_averaged:
         _log.warning("%d weights were to be averaged: the training ended sooner", selection.config.num_averaged)
@@ -227,15 +237,22 @@ def _take_over(run: StageRun, module: StageModule[Any], found: Checkpoint) -> No
 
 @contextmanager
 def _lost_ranks(rank: int) -> Iterator[None]:
-    """Turns what a collective operation says when another rank has died into one line: that rank says why."""
+    """Turns what a collective operation says when another rank has died into one line: that rank says why.
+
+    So are faults of the meeting of the ranks, as of a port that is in use. Everything else stays what it is.
+    """
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise ConnectionAbortedError(
-                errno.ECONNABORTED, f"rank {rank} lost the connection to another rank"
-            ) from error
-        raise
+        lines = str(error).splitlines() or [""]
+        if isinstance(error, dist.DistNetworkError | dist.DistStoreError):
+            reason = f"rank {rank} does not reach the other ranks: {lines[0]}"
+            raise ConnectionAbortedError(errno.ECONNABORTED, reason) from error
+        lost = next((line for line in lines if any(text in line.lower() for text in _LOST)), None)
+        if lost is None:
+            raise
+        reason = f"rank {rank} lost the connection to another rank: {lost}"
+        raise ConnectionAbortedError(errno.ECONNABORTED, reason) from error
 
 
 def train_module(
@@ -252,7 +269,7 @@ def train_module(
     config, runtime = module.training_config, run.runtime
     module.loss_scale = gradient_scale(runtime)
     random, seed, resumed = {}, config.seed, None
-    trained = TrainedWeights(runtime)
+    trained, checkpoints = TrainedWeights(runtime), CheckpointFolder(run.layout.local, run.key)
     if found:
         module.load_progress(progress_of(found))
         if found.is_foreign:
@@ -270,12 +287,10 @@ def train_module(
         runtime,
         clip_norm=config.optimizer.clip_norm,
         callbacks=[
-            SameStart(module.update),
+            SameStart(module.update, checkpoints),
             StopAtStep(run.interrupt),
             *callbacks,
-            SaveCheckpoint(
-                CheckpointFolder(run.layout.local, run.key), _writer(runtime), every=config.checkpoint_every
-            ),
+            SaveCheckpoint(checkpoints, _writer(runtime), every=config.checkpoint_every),
             RandomState(random, seed=seed),
             *([OwnSettings()] if found and found.is_foreign else []),
             Progress(run.layout.stage),
@@ -287,8 +302,14 @@ def train_module(
     if runtime.accelerator == "cpu":
         keep_freed_memory()
     run.interrupt.is_training = True
-    with _lost_ranks(global_rank(runtime)):
-        trainer.fit(module, loader, ckpt_path=resumed, weights_only=True)
+    try:
+        with _lost_ranks(global_rank(runtime)):
+            trainer.fit(module, loader, ckpt_path=resumed, weights_only=True)
+    except SystemExit as end:
+        # A signal in the moment between Lightning's handlers and ours: Lightning ends without an exit code.
+        if run.interrupt.signum and not end.code and trainer.is_global_zero:
+            raise SystemExit(run.interrupt.exit_code) from end
+        raise
     run.interrupt.is_training = False
     if dist.is_available() and dist.is_initialized():
         # Rank 0 goes on alone: nothing that it evaluates may wait for the others.

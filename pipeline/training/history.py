@@ -94,6 +94,15 @@ class History(Sequence[dict[str, float]]):
             if places[key] < len(rows) and rows[places[key]] == number
         }
 
+    def column(self, key: str) -> dict[int, float]:
+        """The values of one key by their `update`; rows without the key are passed over, and cost nothing."""
+        if key not in self._columns:
+            return {}
+        places, updates = self._columns["update"]
+        return {
+            int(updates[bisect_left(places, number)]): value for number, value in zip(*self._columns[key], strict=True)
+        }
+
     def append(self, row: Mapping[str, float]) -> None:
         """Adds a row."""
         self._length += 1

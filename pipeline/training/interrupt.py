@@ -17,6 +17,9 @@ _LOOK_SECONDS = 0.1
 _SECOND_REQUEST_SECONDS = 1.0
 """Ctrl-C reaches every rank, once by itself and once more through the others: only a later one means "at once"."""
 
+_PARENT_IS_NO_SHELL = ("LOCAL_RANK", "DVC_STAGE")
+"""Variables of what started this process: torchrun or the first rank, and dvc."""
+
 
 class Interrupt:
     """Asks a stage to stop. Outside training a signal ends the process; within it sets `signum`.
@@ -42,7 +45,14 @@ class Interrupt:
             signal.signal(signum, self._handle)
 
     def watch_parent(self) -> None:
-        """Starts the thread that asks to stop when the parent dies, as dvc does without telling its children."""
+        """Starts the thread that asks to stop when the parent dies, as dvc does without telling its children.
+
+        Not where SIGHUP is ignored: under `nohup` a stage outlives the shell that started it. Ranks of a launcher and
+        stages of dvc, which the environment names, are watched there too: with their parent goes what they are for.
+        """
+        is_under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        if is_under_nohup and not any(name in os.environ for name in _PARENT_IS_NO_SHELL):
+            return
         threading.Thread(target=self._watch, name="parent-watch", daemon=True).start()
 
     @property

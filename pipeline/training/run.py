@@ -36,7 +36,7 @@ warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distribu
 warnings.filterwarnings("ignore", message=".*LeafSpec.*deprecated")
 # Our hook for clipping leaves DeepSpeed alone; a training resumed after its last step has no batches by intention.
 warnings.filterwarnings("ignore", message="Since DeepSpeed handles gradient clipping internally")
-warnings.filterwarnings("ignore", message="Total length of `TrainingLoader` across ranks is zero")
+warnings.filterwarnings("ignore", message="Total length of `(Training|Combined)Loader` across ranks is zero")
 warnings.filterwarnings("ignore", message="When saving the DeepSpeed Stage 3 checkpoint")
 
 

@@ -75,13 +75,15 @@ class Selection:
     def values(self, history: History) -> dict[int, float]:
         """The metric of each validation so far by its optimizer step; higher is better."""
         if self.config.metric == "bleu":
-            return {int(row["update"]): row["valid/bleu"] for row in history if "valid/bleu" in row}
-        return {int(row["update"]): -row["valid/total"] for row in history if "valid/total" in row}
+            return history.column("valid/bleu")
+        return {update: -value for update, value in history.column("valid/total").items()}
 
     def is_over(self, history: History) -> bool:
         """Whether the last validations were too many without a better one."""
+        if not self.config.patience:
+            return False
         values = list(self.values(history).values())
-        if not values or not self.config.patience:
+        if not values:
             return False
         return len(values) - 1 - values.index(max(values)) >= self.config.patience
 

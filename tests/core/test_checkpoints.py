@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -242,3 +243,17 @@ def test_nothing_is_left_when_a_rank_makes_the_folder_again_that_rank_0_has_remo
         (late / "part").write_text("x")
         raise OSError(28, "full")
     assert list(folder.folder.iterdir()) == []
+
+
+def test_a_mark_that_comes_late_is_waited_for_and_goes_with_its_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, others = CheckpointFolder(tmp_path / "a", "key"), CheckpointFolder(tmp_path / "b", "key")
+    late = threading.Timer(0.5, (own.folder / ".mark-7").mkdir, kwargs={"parents": True})
+    late.start()
+    assert own.has_mark(7)
+    late.join()
+    monkeypatch.setattr(checkpoints, "_LATE_SECONDS", 0.3)
+    with own.marked(8, is_main=True), others.marked(8, is_main=False):
+        assert own.has_mark(8) and not own.has_mark(9) and not others.has_mark(8)
+    assert not own.has_mark(8)

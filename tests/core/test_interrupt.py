@@ -116,6 +116,7 @@ def test_the_death_of_the_parent_is_a_request_in_training_and_the_end_elsewhere(
         own.install()
         own._parent = -1
         own.is_training = is_training
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         own.watch_parent()
         for _ in range(100):
             time.sleep(0.02)
@@ -129,3 +130,29 @@ def test_the_death_of_the_parent_is_a_request_in_training_and_the_end_elsewhere(
     os.close(writing)
     assert os.read(reading, 100) == (b"asked" if is_training else b"")
     os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("handler", "variable", "code"),
+    [
+        (signal.SIG_DFL, None, 143),
+        (signal.SIG_IGN, None, 0),
+        (signal.SIG_IGN, "LOCAL_RANK", 143),
+        (signal.SIG_IGN, "DVC_STAGE", 143),
+    ],
+)
+def test_under_nohup_a_stage_outlives_its_shell_and_neither_its_launcher_nor_dvc(
+    monkeypatch: pytest.MonkeyPatch, handler: signal.Handlers, variable: str | None, code: int
+) -> None:
+    for name in ("LOCAL_RANK", "DVC_STAGE"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "1")
+
+    def body(request: Interrupt) -> None:
+        signal.signal(signal.SIGHUP, handler)
+        request._parent = -1
+        request.watch_parent()
+        time.sleep(1)
+
+    assert exit_code_of(body) == code

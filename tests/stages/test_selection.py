@@ -107,6 +107,31 @@ def test_weights_that_a_kept_checkpoint_would_choose_stay_until_that_checkpoint_
     assert [file.stem for file in weights.folder.iterdir()] == ["update-00000020"]
 
 
+@pytest.mark.parametrize(("metric", "values"), [("loss", LOSSES), ("bleu", SCORES)])
+def test_a_choice_reads_the_validations_alone_and_not_every_step(
+    monkeypatch: pytest.MonkeyPatch, metric: str, values: History
+) -> None:
+    """The check of types looks at a row now and then."""
+    built: list[int] = []
+    build = History._row
+
+    def noted(self: History, number: int) -> dict[str, float]:
+        built.append(number)
+        return build(self, number)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("without patience nothing is looked up")
+
+    monkeypatch.setattr(History, "_row", noted)
+    best = selection(choose="best", metric=metric, patience=2)
+    assert best.chosen(values) == ([20] if metric == "loss" else [10])
+    assert best.chosen(values, until=15.0) == [10]
+    assert best.is_over(values)
+    assert len(built) < len(values)
+    monkeypatch.setattr(History, "column", fail)
+    assert not selection(choose="best", metric=metric).is_over(values)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_bleu_that_is_no_number_is_refused_with_its_step(tmp_path: Path, value: float) -> None:
     module = Toy(ToyConfig.model_validate(TOY))

@@ -160,10 +160,12 @@ class Workspace:
         largest_file: int | None = None,
         environment: Mapping[str, str] | None = None,
         expect: tuple[int, ...] | None = None,
+        others: "Workspace | None" = None,
     ) -> Outcome:
         """Runs all ranks to their end; with `kill_at` each sends itself `signum` when so many updates are done.
 
         With `largest_file` the system refuses to write beyond so many bytes of a file, as it does on a full disk.
+        With `others` the ranks but the first run there, as on a node that does not share the folder.
         Fails when the exit codes are not the expected ones: without a word, 0 for each rank, or -9 where killed.
         """
         settings = yaml.safe_load((self.root / f"conf/runtime/{runtime}.yaml").read_text())
@@ -174,7 +176,15 @@ class Workspace:
         ranks = [
             _forks.Process(
                 target=_rank,
-                args=(self.root, self.module, self.config, log, kill_at, signum, largest_file),
+                args=(
+                    (others if others and rank else self).root,
+                    self.module,
+                    self.config,
+                    log,
+                    kill_at,
+                    signum,
+                    largest_file,
+                ),
                 kwargs={"environment": shared | ({"LOCAL_RANK": str(rank)} if world_size > 1 else {})},
             )
             for rank in range(world_size)
@@ -209,6 +219,8 @@ class Workspace:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                # Tests that run under `nohup` test what is not.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
         return Job(process, marker, log, self.local / "tracking")
 

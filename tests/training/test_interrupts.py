@@ -80,6 +80,12 @@ def test_a_validation_that_takes_longer_than_a_stop_may_is_waited_for(new_toy: N
     assert_stopped(workspace, before=5)
 
 
+def test_a_request_before_the_first_step_is_no_good_end(new_toy: NewToy) -> None:
+    workspace = new_toy()
+    workspace.run("cpu", environment={"TOY_BEFORE_FIRST_STEP": "terminate"}, expect=(143,))
+    assert not workspace.output.exists()
+
+
 def test_two_ranks_stop_together_whichever_is_told(new_toy: NewToy, jobs: list[Job]) -> None:
     workspace = new_toy(dropout=0.2)
     for who in ("rank 0", "rank 1", "group"):

@@ -212,6 +212,23 @@ def test_a_checkpoint_of_another_key_is_continued_bit_by_bit_where_it_is_asked_f
     assert OTHER_KEY not in read_json(wanted.root / "metrics/tiny/toy.json")
 
 
+@pytest.mark.parametrize("choose", ["last", "best"])
+@pytest.mark.parametrize("resume", ["any", "weights"])
+def test_a_checkpoint_at_the_last_step_of_the_new_configuration_is_validated(
+    new_toy: NewToy, resume: str, choose: str
+) -> None:
+    """Step 5 has a checkpoint and no validation, and it is as far as the new configuration goes."""
+    workspace = new_toy()
+    workspace.run("cpu", kill_at=8)
+    shorter = {"training.duration": {"kind": "steps", "num_steps": 5}, "selection": {"choose": choose}}
+    change_yaml(workspace.root / workspace.config, shorter)
+    outcome = workspace.run("cpu", environment={"PIPELINE_RESUME": resume})
+    assert "across ranks is zero" not in outcome.log
+    last = workspace.curve()[-1]
+    assert last["update"] == 5 and last["valid/loss"] > 0 and last["valid/total"] > last["valid/loss"]
+    assert read_json(workspace.root / "metrics/tiny/toy.json")["loss"] == last["valid/loss"]
+
+
 def test_the_chosen_weights_of_another_key_are_taken_over(new_toy: NewToy) -> None:
     settings = TOY["training"] | {"validate_every": 3}  # type: ignore[operator]
     workspace = new_toy(training=settings, selection={"choose": "best"})

@@ -89,6 +89,12 @@ class Toy(StageModule[InstructionBatch]):
         torch.manual_seed(config.training.seed)
         super().__init__(ToyModel(config.dropout), config.training)
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Lightning calls this once, when it has registered its handlers and no callback of ours has had its turn."""
+        if os.environ.get("TOY_BEFORE_FIRST_STEP") == "terminate":
+            os.kill(os.getpid(), signal.SIGTERM)
+        super().zero_grad(set_to_none)
+
     def objective(self, batch: InstructionBatch) -> tuple[LossTerms, ...]:
         """Cross entropy of the counted positions, and of each first position."""
         logits = self.model(batch.input_ids)
