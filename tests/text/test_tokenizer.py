@@ -143,7 +143,7 @@ def test_a_length_that_is_none_is_refused_with_its_file(found: object, tmp_path:
 
 def test_training_in_other_processes_gives_the_same_bytes(texts: Texts) -> None:
     code = (
-        "import json, sys; from pipeline.text import training as t; texts = json.load(sys.stdin);"
+        "import json, sys; from pipeline.text import tokenizer_training as t; texts = json.load(sys.stdin);"
         "print(t.train_byte_bpe(texts, vocab_size=400).hash, t.train_wordpiece(texts, vocab_size=200).hash,"
         "t.train_translation_bpe(texts, vocab_size=200).hash)"
     )
