@@ -56,8 +56,14 @@ def test_a_signal_ends_the_stage_in_one_line(environment: dict[str, str], number
 
 
 def test_a_stage_does_not_outlive_its_parent(environment: dict[str, str]) -> None:
+    """Also where these tests were started by nohup, which lets what it starts outlive its parent."""
     command = ["/bin/sh", "-c", '"$0" -c "$1" 20 & wait', sys.executable, STAGE]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as parent:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    ) as parent:
         assert parent.stdout is not None and parent.stdout.readline() == b"ready\n"
         parent.kill()
         started = time.monotonic()

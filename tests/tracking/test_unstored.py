@@ -45,6 +45,8 @@ def test_artifacts_that_are_not_stored_hold_nothing_else_up_and_are_stored_later
 
 def test_a_run_whose_parameters_were_cut_off_is_gone_on_with(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.tracking.tracker._start_helper", lambda folder: None)
+    # In this process mlflow may know the relative address as the store of another test.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work / 'mlflow.db'}")
     with track_stage("sft", key="k") as tracker:
         tracker.metrics({"loss": 1.0}, 1)
     assert isinstance(tracker, FileTracker)
