@@ -117,8 +117,8 @@ def beam_search(
         is_done = beam.is_done(stop, num_best=num_best, beam_size=beam_size, penalty=penalty)
         kept = ~is_done
         if bool(is_done.any()):
-            done = beam.select(is_done)
-            for row, hypotheses in zip(done.rows.tolist(), done.best.hypotheses(eos), strict=True):
+            best_of_done = beam.best.select(is_done).hypotheses(eos)
+            for row, hypotheses in zip(beam.rows[is_done].tolist(), best_of_done, strict=True):
                 found[row] = hypotheses[:num_best]
             beam = beam.select(kept)
         if len(beam.rows) == 0:
@@ -169,21 +169,19 @@ class _Beam:
         Of the K best candidates those that end are finished; the best that do not fill the beam.
         """
         is_eos = candidates.tokens == eos  # (M, C)
-        ending, best = is_eos[:, :beam_size], self.best
+        ending, best, num_finished = is_eos[:, :beam_size], self.best, self.num_finished
         if bool(ending.any()):
             best = best.merged(
                 log_probs=candidates.log_probs[:, :beam_size].masked_fill(~ending, -torch.inf),
                 penalty=penalty,
                 tokens=_take(self.tokens, candidates.parents[:, :beam_size]),
             )
+            num_finished = num_finished + (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
         log_probs, chosen = candidates.log_probs.masked_fill(is_eos, -torch.inf).topk(beam_size, dim=1)
         parents = candidates.parents.gather(1, chosen)
         tokens = _take(self.tokens, parents)
         tokens[:, :, length - 1] = candidates.tokens.gather(1, chosen)
-        num_ended = (ending & candidates.log_probs[:, :beam_size].isfinite()).sum(1)
-        extended = replace(
-            self, log_probs=log_probs, tokens=tokens, best=best, num_finished=self.num_finished + num_ended
-        )
+        extended = replace(self, log_probs=log_probs, tokens=tokens, best=best, num_finished=num_finished)
         return extended, parents
 
     def is_done(self, stop: Stop, *, num_best: int, beam_size: int, penalty: Float[Tensor, ""]) -> Bool[Tensor, "M"]:

@@ -101,10 +101,13 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     was_training = model.training
     model.eval()
+    # Spare rows of the embeddings that stand for no token, and the special tokens but <eos>.
+    without_token = set(range(model.config.vocab_size)) - tokenizer.ids_from(0)
+    suppressed = sorted((tokenizer.special_ids - {tokenizer.eos_id}) | without_token)
     batches = [order[begin : begin + _BATCH] for begin in range(0, len(order), _BATCH)]
     for numbers in progress(batches, name="generating", unit="answers", total=len(order), size=len):
         padded = left_padded([prompts[number].tolist() for number in numbers], pad=tokenizer.pad_id)
-        found = _continue(model, tokenizer, padded, numbers, decoding, iteration)
+        found = _continue(model, tokenizer, padded, numbers, decoding, iteration, suppressed)
         rows = zip(numbers, found.tokens.tolist(), found.lengths.tolist(), found.has_ended.tolist(), strict=True)
         for number, tokens, length, has_ended in rows:
             token_ids = tuple(tokens[:length])
@@ -120,13 +123,12 @@ def _continue(
     numbers: Sequence[int],
     decoding: GreedyConfig | SamplingConfig,
     iteration: int,
+    suppressed: Sequence[int],
 ) -> Continuations:
     """The continuations of one batch."""
     device = model.token_embedding.weight.device
     moved = Prompts(prompts.input_ids.to(device), prompts.mask.to(device))
     eos, pad = tokenizer.eos_id, tokenizer.pad_id
-    without_token = set(range(model.config.vocab_size)) - tokenizer.ids_from(0)
-    suppressed = sorted((tokenizer.special_ids - {eos}) | without_token)
     match decoding:
         case GreedyConfig():
             return greedy(model, moved, max_new_tokens=decoding.max_new_tokens, eos=eos, pad=pad, suppressed=suppressed)
