@@ -246,7 +246,9 @@ class Translator:
             return
         lengths = np.array([len(sources[i]) for i in filled], dtype=np.int64)
         batching = ByTokens(kind="tokens", tokens_per_step=max(self.tokens_at_once, int(lengths.max())))
-        steps = plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0)
+        planned = plan_epoch(Sizes(lengths=lengths, num_targets={}), batching, seed=0, epoch=0)
+        # The most work first: side by side the last ones then end at about the same time.
+        steps = sorted(planned, key=lambda step: int(lengths[step.indices].sum()), reverse=True)
 
         @torch.inference_mode()
         def translated(places: list[int]) -> Finished:
