@@ -82,8 +82,8 @@ def test_where_the_second_segment_begins_and_ends_does_not_tell_it_either(kind: 
         np.isin(end, tokens.document_starts),
     ]
     assert advantage(np.stack([found.b_length // 8, *seen], axis=1), found.is_random) < 0.04
-    rates = [[part[found.is_random == label].mean() for part in seen] for label in (0, 1)]
-    np.testing.assert_allclose(*rates, atol=0.05)
+    follows, is_random = ([part[found.is_random == label].mean() for part in seen] for label in (0, 1))
+    np.testing.assert_allclose(follows, is_random, atol=0.05)
     assert not seen[2].any()
 
 
