@@ -5,7 +5,7 @@ sums add up to the step's, so the gradient does not depend on the cut. The count
 before its first backward pass.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, count
@@ -79,6 +79,11 @@ class Phase(Generic[B]):
     examples: Examples[B]
 
 
+def examples_at(first: Examples[B], later: Sequence[Phase[B]], update: int) -> Examples[B]:
+    """The data set of the optimizer step number `update`: `first`, or the one of `later` that took over last."""
+    return next((phase.examples for phase in reversed(later) if phase.begin <= update), first)
+
+
 @dataclass(frozen=True)
 class TrainingPlan(Generic[B]):
     """All optimizer steps of a training."""
@@ -93,7 +98,7 @@ class TrainingPlan(Generic[B]):
 
     def examples_at(self, update: int) -> Examples[B]:
         """The data set of the optimizer step number `update`."""
-        return next((phase.examples for phase in reversed(self.later) if phase.begin <= update), self.examples)
+        return examples_at(self.examples, self.later, update)
 
     def epoch(self, epoch: int, *, update: int = 0) -> tuple[Step, ...]:
         """The steps of one epoch of the data set of the optimizer step number `update`."""

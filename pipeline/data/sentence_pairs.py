@@ -1,9 +1,11 @@
 """Sentence pairs for next-sentence prediction (Devlin et al. 2019, section 3.1): where A and B lie in the documents.
 
 An example begins at a sentence: the sentences from there that fill the row are cut at random into A and B, or B is
-replaced by sentences of another document. A document of one sentence has no next one: it is a row without B, and no
-random B is taken from it, so that nothing but the text tells which pairs are random. Every draw is a function of
-(seed, epoch, index), for all examples at once.
+replaced by sentences of another document. What tells the two apart shall be the text. So both candidates for B are
+found for every row, and have the length of the shorter one, whichever is taken: lengths tell nothing. Where the row is
+filled, both fill it; where its document ends before, both are the last sentences of a document, the same number of
+them. Neither begins a document. A document of one sentence has no next one: it is a row without B, and gives no random
+B. Every draw is a function of (seed, epoch, index), for all examples at once.
 What stays in memory grows with the documents; the sentences are on disk.
 B batch, S1 number of sentences + 1, D1 number of documents + 1.
 """
@@ -12,13 +14,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from pipeline.data.draws import draw_below, draw_uniform
 from pipeline.data.token_arrays import TokenArrays
 
-(_OFFSET, _SHORT, _TARGET, _CUT, _RANDOM, _OTHER, _FRONT_A, _FRONT_B) = range(8)
+(_OFFSET, _SHORT, _TARGET, _CUT, _RANDOM, _OTHER, _FRONT_A, _FRONT_B, _PLACE, _SHARE) = range(10)
 """Purposes of the draws: two draws of one example are independent because their purposes differ."""
+_ATTEMPTS = 4
+"""How often a document that offers enough for B is looked for."""
+_GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, without their whole parts, lie evenly between 0 and 1 however many there are."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,19 @@ class Segments:
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    """What the second segments of some examples should have."""
+
+    num_tokens: Int[np.ndarray, "B"]
+    """Tokens that fill the row."""
+    num_sentences: Int[np.ndarray, "B"]
+    """Sentences that follow A in its own row."""
+    is_rest: Bool[np.ndarray, "B"]
+    """Whether these are the last ones of their document and leave the row unfilled: another B is then as many, and the
+    last ones too. Elsewhere it is as many as fill the row, from any place."""
+
+
+@dataclass(frozen=True)
 class SentencePairs:
     """Pairs of segments, drawn anew in every epoch; their number does not change."""
 
@@ -48,7 +67,7 @@ class SentencePairs:
     def __post_init__(self) -> None:
         if self.room < 2:
             raise ValueError(f"a pair of segments needs room for at least 2 tokens, found {self.room}")
-        if np.count_nonzero(np.diff(self._paired_before)) < 2:
+        if np.count_nonzero(np.diff(self._followers_before)) < 2:
             raise ValueError("next-sentence prediction needs at least 2 documents of two or more sentences")
 
     @property
@@ -60,10 +79,10 @@ class SentencePairs:
         return self.tokens.first_sentences
 
     @cached_property
-    def _paired_before(self) -> Int[np.ndarray, "D1"]:
-        """How many sentences of documents with two or more stand before each document, and how many there are."""
+    def _followers_before(self) -> Int[np.ndarray, "D1"]:
+        """How many sentences that follow another stand in the documents before each one, and how many there are."""
         counts = np.diff(self._first_sentence)
-        return np.concatenate([[0], np.where(counts > 1, counts, 0).cumsum()])
+        return np.concatenate([[0], np.maximum(counts - 1, 0).cumsum()])
 
     def _document_of(self, sentences: Int[np.ndarray, "B"]) -> Int[np.ndarray, "B"]:
         return np.asarray(
@@ -74,7 +93,8 @@ class SentencePairs:
     def _place_starts(self) -> Int[np.ndarray, "D1"]:
         """Where the places of each document begin: one a token, but as many as a row has for a shorter document.
 
-        Rows begin at every `room`-th place, so every document makes a row, and a long one as many as it fills.
+        Rows begin at every `room`-th place, so every document, but at times the last, makes a row, and a long one as
+        many as it fills.
         """
         lengths = np.diff(self.tokens.document_starts)
         return np.concatenate([[0], np.where(lengths > 0, np.maximum(lengths, self.room), 0).cumsum()])
@@ -83,11 +103,7 @@ class SentencePairs:
         return int(self._place_starts[-1]) // self.room
 
     def draw(self, indices: Int[np.ndarray, "B"], epoch: int) -> Segments:
-        """Chooses A and B of some examples.
-
-        B comes from another document for half of the pairs. The other document is drawn by its number of sentences, so
-        that how common a document is does not tell random pairs.
-        """
+        """Chooses A and B of some examples; B comes from another document for half of the pairs."""
         key = (self.seed, epoch)
         starts, first = self._starts, self._first_sentence
         begin = self._first_of_row(indices, epoch)
@@ -99,46 +115,81 @@ class SentencePairs:
         end = np.minimum(end, first[document + 1])
         is_pair = end - begin > 1
         cut = begin + 1 + draw_below(np.maximum(end - begin - 1, 1), *key, _CUT, indices)
-        is_random = is_pair & (draw_uniform(*key, _RANDOM, indices) < 0.5)
-        other = self._sentence_elsewhere(document, indices, epoch)
-        b_begin = np.where(is_random, other, cut)
         a_length = starts[cut] - starts[begin]
-        wanted = np.maximum(target - a_length, 1)
-        other_end = np.minimum(np.searchsorted(starts, starts[other] + wanted), first[self._document_of(other) + 1])
-        b_length = np.where(is_pair, starts[np.where(is_random, other_end, end)] - starts[b_begin], 0)
+        wanted = _Wanted(
+            num_tokens=np.maximum(target - a_length, 1),
+            num_sentences=end - cut,
+            is_rest=starts[end] - starts[begin] < target,
+        )
+        other, other_end, offers_enough = self._elsewhere(document, wanted, indices, epoch)
+        own_end = np.where(offers_enough, end, np.minimum(end, cut + other_end - other))
+        shorter = np.minimum(starts[own_end] - starts[cut], starts[other_end] - starts[other])
+        b_length = np.where(is_pair, shorter, 0)
         a_kept, b_kept = truncate_pair(a_length, b_length, target)
+        # Nothing above depends on this.
+        is_random = is_pair & (draw_uniform(*key, _RANDOM, indices) < 0.5)
+        b_begin = starts[np.where(is_random, other, cut)]
         return Segments(
             a_begin=starts[begin] + draw_below(a_length - a_kept + 1, *key, _FRONT_A, indices),
             a_length=a_kept,
-            b_begin=starts[b_begin] + draw_below(b_length - b_kept + 1, *key, _FRONT_B, indices),
+            b_begin=b_begin + draw_below(b_length - b_kept + 1, *key, _FRONT_B, indices),
             b_length=b_kept,
             is_random=is_random.astype(np.int64),
         )
 
     def _first_of_row(self, indices: Int[np.ndarray, "B"], epoch: int) -> Int[np.ndarray, "B"]:
-        """The sentence at which each example begins; not the last one of a document that has others."""
+        """The sentence at which each example begins; not the last one of a document that has others.
+
+        The rows of a document are `room` places apart. Where the first one lies differs by document, and over the
+        epochs goes evenly through the document.
+        """
         places, documents = self._place_starts, self.tokens.document_starts
-        offset = draw_below(self.room, self.seed, epoch, _OFFSET, 0)
-        place = (indices * self.room + offset) % places[-1]
+        place = indices * self.room + draw_below(self.room, self.seed, epoch, _OFFSET, 0)
         document = np.searchsorted(places, place, side="right") - 1
         # Of these documents alone: what a micro-batch costs must not grow with the corpus.
         length = documents[document + 1] - documents[document]
         num_places = places[document + 1] - places[document]
-        position = documents[document] + (place - places[document]) * length // num_places
+        row = (place - places[document]) // self.room
+        share = (draw_uniform(self.seed, _SHARE, document) + epoch * _GOLDEN) % 1.0
+        place = (row * self.room + (share * num_places).astype(np.int64)) % num_places
+        position = documents[document] + place * length // num_places
         begin = np.searchsorted(self._starts, position, side="right") - 1
         last = self._first_sentence[document + 1] - 1
         return np.asarray(np.maximum(np.minimum(begin, last - 1), self._first_sentence[document]))
 
-    def _sentence_elsewhere(
-        self, document: Int[np.ndarray, "B"], indices: Int[np.ndarray, "B"], epoch: int
+    def _elsewhere(
+        self, document: Int[np.ndarray, "B"], wanted: _Wanted, indices: Int[np.ndarray, "B"], epoch: int
+    ) -> tuple[Int[np.ndarray, "B"], Int[np.ndarray, "B"], Bool[np.ndarray, "B"]]:
+        """The first sentence of a B out of another document, the sentence behind it, and whether it is all of `wanted`.
+
+        Where some attempts found no document with enough behind its first sentence, it is what the last one has.
+        """
+        starts, first = self._starts, self._first_sentence
+        home, latest = np.empty_like(document), np.empty_like(document)
+        lacking = np.arange(len(document))
+        for attempt in range(_ATTEMPTS):
+            found = self._other_document(document[lacking], indices[lacking], epoch, attempt)
+            behind = first[found + 1]
+            by_tokens = np.searchsorted(starts, starts[behind] - wanted.num_tokens[lacking], side="right") - 1
+            by_sentences = behind - wanted.num_sentences[lacking]
+            home[lacking], latest[lacking] = found, np.where(wanted.is_rest[lacking], by_sentences, by_tokens)
+            lacking = lacking[latest[lacking] <= first[found]]
+        earliest, behind = first[home] + 1, first[home + 1]
+        spare = np.maximum(latest - earliest, 0)
+        chosen = np.where(wanted.is_rest, spare, draw_below(spare + 1, self.seed, epoch, _PLACE, indices))
+        begin = earliest + chosen
+        filled = np.minimum(np.searchsorted(starts, starts[begin] + wanted.num_tokens), behind)
+        return begin, np.where(wanted.is_rest, behind, filled), latest >= earliest
+
+    def _other_document(
+        self, document: Int[np.ndarray, "B"], indices: Int[np.ndarray, "B"], epoch: int, attempt: int
     ) -> Int[np.ndarray, "B"]:
-        """A random sentence of another document that has two or more."""
-        before = self._paired_before
+        """Another document with two or more sentences, drawn by how many of them follow another."""
+        before = self._followers_before
         begin, end = before[document], before[document + 1]
-        other = draw_below(before[-1] - (end - begin), self.seed, epoch, _OTHER, indices)
+        other = draw_below(before[-1] - (end - begin), self.seed, epoch, _OTHER, indices, attempt)
         other = np.where(other >= begin, other + end - begin, other)
-        home = np.searchsorted(before, other, side="right") - 1
-        return np.asarray(self._first_sentence[home] + other - before[home])
+        return np.asarray(np.searchsorted(before, other, side="right") - 1)
 
 
 def truncate_pair(

@@ -5,16 +5,14 @@ minimised, and each is reported beside what knows no context.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 import numpy as np
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from pipeline.artifacts import publish, save_model
 from pipeline.config import Config, Fraction, Probability, Steps, TrainingConfig, load
 from pipeline.data.batches import MaskedBatch
-from pipeline.data.cooccurrence import count_in_passages
 from pipeline.data.masking import MaskedExamples, vocabulary
 from pipeline.data.plan import Phase, TrainingPlan
 from pipeline.data.records import SPLITS
@@ -23,11 +21,17 @@ from pipeline.evaluation.held_out import EvenlySpaced
 from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.layout import Layout
 from pipeline.models.bert import BertConfig, BertForPretraining
-from pipeline.models.count_vectors import topic_vectors
 from pipeline.models.flops import bert_flops
 from pipeline.models.huggingface.bert import bert_to_huggingface
 from pipeline.objectives.likelihood import class_cross_entropy, token_cross_entropy
 from pipeline.objectives.terms import LossTerms
+from pipeline.stages.pretrain_bert_starts import (
+    CountedStart,
+    PretrainedStart,
+    RandomStart,
+    open_pretrained,
+    start_from_counts,
+)
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.training.base import StageModule
 from pipeline.training.fit import batches_alone, fit
@@ -55,24 +59,6 @@ class EncoderConfig(Config):
     initial_std: PositiveFloat
     """Standard deviation of the first weights: 0.02 as published, at width 768; a narrow model learns from larger ones
     sooner, since what passes through a matrix shrinks with the root of the width."""
-
-
-class RandomStart(Config):
-    """All first weights are random, as published."""
-
-    kind: Literal["random"]
-
-
-class CountedStart(Config):
-    """Token embeddings and the bias of the masked-word head begin where counting the training text leaves off.
-
-    Embeddings by latent semantic analysis already tell what a passage is about; learning that from masked words alone
-    takes most of a short training, and whether two segments belong together is not learned before.
-    """
-
-    kind: Literal["counts"]
-    passage_length: PositiveInt
-    """Tokens of a passage: tokens that stand in the same passages begin alike."""
 
 
 class MaskingConfig(Config):
@@ -109,12 +95,13 @@ class PretrainBertConfig(Config):
     """How it is trained."""
     model: EncoderConfig
     """What is trained."""
-    start: Annotated[RandomStart | CountedStart, Field(discriminator="kind")]
+    start: Annotated[RandomStart | CountedStart | PretrainedStart, Field(discriminator="kind")]
     """What it starts from."""
     masking: MaskingConfig
     """What it is trained on."""
     length: Annotated[OneLength | LengthPhases, Field(discriminator="kind")] = OneLength(kind="one")
-    """How long the rows are over the training; those of the validation and test documents always fill the model."""
+    """How long the rows are over the training, with those of the validation documents, which never have positions that
+    are yet to be trained; those of the test documents always fill the model."""
     num_valid_rows: PositiveInt
     """Rows of the validation documents, spread over them, that are scored during training."""
 
@@ -161,29 +148,28 @@ def main(path: Path) -> None:
     """Trains on the training documents, scores the held-out ones with the masks of epoch 0, and hands over a BERT."""
     config = load(path, PretrainBertConfig)
     layout = Layout.of(path)
-    inputs = (layout.data("tokens/wordpiece"), layout.data("tokens/text-wordpiece"))
+    start = (Path(config.start.folder),) if isinstance(config.start, PretrainedStart) else ()
+    inputs = (layout.data("tokens/wordpiece"), layout.data("tokens/text-wordpiece"), *start)
     with stage_run(__spec__.name, path, config, seed=config.training.seed, inputs=inputs) as run:
         tokenizer = load_tokenizer(inputs[0])
         tokens = {split: read_token_arrays(inputs[1] / split, tokenizer_hash=tokenizer.hash) for split in SPLITS}
-        rows = {split: masked_examples(tokens[split], tokenizer, config) for split in SPLITS}
-        train, *later = (
-            Phase(begin, masked_examples(tokens["train"], tokenizer, config, max_length=length))
-            for begin, length in config.phases
+        train, *later = in_phases(tokens["train"], tokenizer, config)
+        valid, *later_valid = (
+            Phase(phase.begin, EvenlySpaced(phase.examples, config.num_valid_rows))
+            for phase in in_phases(tokens["valid"], tokenizer, config)
         )
+        test = masked_examples(tokens["test"], tokenizer, config)
         shape = BertConfig(vocab_size=tokenizer.vocab_size, **config.model.model_dump())
-        model = BertForPretraining(shape)
-        if isinstance(config.start, CountedStart):
-            start_from_counts(model, tokens["train"], config.start, seed=config.training.seed)
+        model = build_model(shape, config, tokens["train"], tokenizer)
         module = BertPretraining(model, config.training)
-        valid = EvenlySpaced(rows["valid"], config.num_valid_rows)
-        fit(run, module, train=train.examples, later=later, valid=valid)
+        fit(run, module, train=train.examples, later=later, valid=valid.examples, later_valid=later_valid)
         training = config.training
         plan = TrainingPlan(train.examples, training.batching, training.duration, training.seed, tuple(later))
-        scores = module.validate(batches_alone(run, rows["test"], config.training.batching))
+        scores = module.validate(batches_alone(run, test, config.training.batching))
         with publish(run.layout.output) as folder:
             save_model(folder, *bert_to_huggingface(module.model, pad_token_id=tokenizer.pad_id))
             tokenizer.save(folder)
-        is_random = rows["test"].next_sentence_labels(epoch=0)
+        is_random = test.next_sentence_labels(epoch=0)
         run.finish(
             {
                 "mlm": {"nats": scores["mlm"], "accuracy": scores["mlm/accuracy"]},
@@ -192,7 +178,7 @@ def main(path: Path) -> None:
                     "unigram_entropy": unigram_entropy(tokens["test"].gather(np.arange(tokens["test"].num_tokens))),
                     "nsp_majority": float(max(is_random.mean(), 1.0 - is_random.mean())),
                 },
-                "training": {"flops": training_flops(shape, plan)},
+                "training": {"flops": training_flops(module.model.config, plan)},
             },
             history=module.history,
         )
@@ -208,15 +194,28 @@ def training_flops(shape: BertConfig, plan: TrainingPlan[MaskedBatch]) -> float:
     return total
 
 
-def start_from_counts(model: BertForPretraining, tokens: TokenArrays, start: CountedStart, *, seed: int) -> None:
-    """Sets the token embeddings to topic vectors, and the bias of the masked-word head to log frequencies."""
-    shape = model.config
-    counts = count_in_passages(tokens, num_tokens=shape.vocab_size, length=start.passage_length)
-    totals = np.asarray(counts.sum(axis=1)).ravel() + 1.0
-    with torch.no_grad():
-        vectors = topic_vectors(counts, d_model=shape.d_model, seed=seed)
-        model.encoder.token_embedding.weight.copy_(torch.from_numpy(vectors))
-        model.masked_word.decoder.bias.copy_(torch.from_numpy(np.log(totals / totals.sum())))
+def build_model(
+    shape: BertConfig, config: PretrainBertConfig, tokens: TokenArrays, tokenizer: Tokenizer
+) -> BertForPretraining:
+    """The model at the beginning; ValueError names a folder to start from that does not fit."""
+    match config.start:
+        case RandomStart():
+            return BertForPretraining(shape)
+        case CountedStart():
+            model = BertForPretraining(shape)
+            start_from_counts(model, tokens, config.start, seed=config.training.seed)
+            return model
+        case PretrainedStart():
+            return open_pretrained(Path(config.start.folder), shape, tokenizer)
+        case _:
+            assert_never(config.start)
+
+
+def in_phases(tokens: TokenArrays, tokenizer: Tokenizer, config: PretrainBertConfig) -> list[Phase[MaskedBatch]]:
+    """The rows of one split in each phase of the training."""
+    return [
+        Phase(begin, masked_examples(tokens, tokenizer, config, max_length=length)) for begin, length in config.phases
+    ]
 
 
 def masked_examples(

@@ -16,7 +16,7 @@ from pipeline.checkpoints import Checkpoint, CheckpointFolder, Writer
 from pipeline.config import ByExamples, ByTokens, TrainingConfig
 from pipeline.data.batches import Batch, Examples, MicroBatch
 from pipeline.data.loaders import Cut, TrainingLoader, ValidationBatch, check_cut, validation_batches
-from pipeline.data.plan import Phase, TrainingPlan, padding_share, plan_epoch
+from pipeline.data.plan import Phase, TrainingPlan, examples_at, padding_share, plan_epoch
 from pipeline.runtime import (
     RuntimeConfig,
     build_trainer,
@@ -60,12 +60,14 @@ def fit(
     train: Examples[B],
     valid: Examples[B],
     later: Sequence[Phase[B]] = (),
+    later_valid: Sequence[Phase[B]] = (),
     selection: Selection | None = None,
 ) -> Mapping[str, float]:
     """Trains `module` and leaves the plain trained model, on the CPU or the first GPU, in `module.model`.
 
     Without a `selection` these are the last weights. Returns the losses and reports of the model on the validation
-    data. The data sets `later` take over from `train` at their steps.
+    data. The data sets `later` take over from `train` at their steps, and `later_valid` from `valid`: what is validated
+    behind a step is that of the step.
 
     Continues from the newest valid checkpoint of the same configuration, code and inputs, or where PIPELINE_RESUME
     says so of others. Returns on rank 0 only:
@@ -79,6 +81,8 @@ def fit(
     _check_first_epoch(valid, config, None, name="validation", seed=0)
     for phase in later:
         _check_first_epoch(phase.examples, config, place, name="training", seed=config.seed)
+    for phase in later_valid:
+        _check_first_epoch(phase.examples, config, None, name="validation", seed=0)
     module.num_steps = plan.num_steps
     if selection:
         selection.check(config, num_steps=plan.num_steps)
@@ -96,8 +100,9 @@ def fit(
         module.num_steps, start = found.update, plan.num_steps
     loader = TrainingLoader(plan, place, start=start, prefetch=run.runtime.prefetch)
 
-    def validate() -> Mapping[str, float]:
-        return module.validate(validation_batches(valid, config.batching, place))
+    def validate(place: Cut = place) -> Mapping[str, float]:
+        examples = examples_at(valid, later_valid, module.update - 1)
+        return module.validate(validation_batches(examples, config.batching, place))
 
     weights = Weights(CheckpointFolder(run.layout.local, run.key))
     if found and selection and not selection.config.is_end:
@@ -111,7 +116,7 @@ def fit(
         values = {name.removeprefix("valid/"): value for name, value in module.history[-1].items() if "valid/" in name}
         if not values:
             # It went on at its last step, from a checkpoint of a configuration that did not validate there.
-            values = dict(module.validate(validation_batches(valid, config.batching, _alone(place))))
+            values = dict(validate(_alone(place)))
             reports = {f"valid/{name}": value for name, value in values.items()}
             module.history.add_to_last(reports)
             run.tracker.metrics(reports, module.update)
@@ -121,7 +126,7 @@ def fit(
         _log.warning("%d weights were to be averaged: the training ended sooner", selection.config.num_averaged)
     module.model.load_state_dict(weights.mean(chosen))
     # The other ranks have ended: rank 0 validates on its own.
-    return module.validate(validation_batches(valid, config.batching, _alone(place)))
+    return validate(_alone(place))
 
 
 def batches_alone(

@@ -22,17 +22,13 @@ from pipeline.config import load
 from pipeline.data.batches import MaskedBatch, MicroBatch
 from pipeline.data.plan import plan_epoch
 from pipeline.data.token_arrays import in_memory, read_token_arrays, write_token_arrays
+from pipeline.evaluation.held_out import EvenlySpaced
 from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_encoder_from_huggingface, masked_words_from_huggingface
 from pipeline.seeds import seed_everything
-from pipeline.stages.pretrain_bert import (
-    BertPretraining,
-    CountedStart,
-    PretrainBertConfig,
-    masked_examples,
-    start_from_counts,
-)
+from pipeline.stages.pretrain_bert import BertPretraining, PretrainBertConfig, masked_examples
+from pipeline.stages.pretrain_bert_starts import CountedStart, start_from_counts
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.text.tokenizer_training import train_wordpiece
 from tests.stages.grammar import WORDS
@@ -189,6 +185,25 @@ def test_gathering_the_masked_positions_gives_the_loss_of_projecting_all() -> No
     assert_close(terms["nsp"].loss_sum / terms["nsp"].num_targets, nsp, rtol=1e-5, atol=1e-6)
 
 
+def test_of_a_step_only_the_masked_positions_go_through_the_vocabulary_projection() -> None:
+    module, rows = _module(), _rows().collate(np.arange(12), 0)
+    num_masked, num_pairs = int(rows.is_masked.sum()), int(rows.is_pair.sum())
+    assert 0 < 4 * num_masked < rows.attention_mask.sum()
+    micro = MicroBatch(
+        batch=rows,
+        step_targets={"mlm": num_masked, "nsp": num_pairs},
+        update=0,
+        epoch=0,
+        is_last=True,
+        indices=np.arange(12),
+    )
+    received: list[tuple[int, ...]] = []
+    for part in (module.model.masked_word, module.model.masked_word.decoder):
+        part.register_forward_pre_hook(lambda _, inputs: received.append(tuple(inputs[0].shape)))
+    torch.autograd.backward(module.training_step(micro, 0))
+    assert received == [(num_masked, 48)] * 2
+
+
 def test_rows_without_a_pair_contribute_nothing_to_the_second_loss_and_leave_a_gradient() -> None:
     module, rows = _module(), _rows()
     single = np.flatnonzero(rows.sizes(0).num_targets["nsp"] == 0)[:5]
@@ -279,6 +294,28 @@ def test_a_killed_training_in_two_phases_continues_bit_by_bit_on_both_sides_of_t
     killed.run("cpu")
     assert killed.curve_text() == whole.curve_text()
     assert all(torch.equal(tensor, killed.weights()[name]) for name, tensor in whole.weights().items())
+
+
+@torch.no_grad()
+def test_validations_of_a_phase_have_rows_of_its_length(tmp_path: Path, code: Path) -> None:
+    changes = {
+        "length": PHASES,
+        "training.duration.num_steps": 12,
+        "training.validate_every": 3,
+        "training.optimizer.lr": 1e-9,  # the model stays as it is: what differs is what it reads
+    }
+    made = workspace(tmp_path / "workspace", code, changes)
+    made.run("cpu")
+    config, module = PretrainBertConfig.model_validate(CONFIG), _module()
+    tokens, expected = in_memory(sentences(*SPLITS["valid"])), {}
+    for length in (20, 40):
+        rows = EvenlySpaced(masked_examples(tokens, tokenizer(), config, max_length=length), config.num_valid_rows)
+        words, _ = module.objective(rows.collate(np.arange(len(rows.sizes(0).lengths)), 0))
+        expected[length] = float(words.loss_sum) / words.num_targets
+    found = [float(row["valid/mlm"]) for row in made.curve() if row.get("valid/mlm")]
+    # The sixth step is the last one of the first phase.
+    assert found == pytest.approx([expected[20], expected[20], expected[40], expected[40]], rel=1e-5)
+    assert abs(expected[20] - expected[40]) > 1e-3
 
 
 def test_the_rows_of_each_phase_have_its_length_and_the_paper_switches_at_nine_tenths() -> None:

@@ -28,6 +28,8 @@ from pipeline.models.huggingface.names import (
 _HEADS = ("cls.", "classifier.", "qa_outputs.")
 """What stands on the encoder in the classes of Hugging Face."""
 _POOLER = "bert.pooler."
+_MASKED_WORDS = "cls.predictions."
+_NEXT_SENTENCE = "cls.seq_relationship."
 _TIED = {"tie_word_embeddings": True}
 _COPIES = {
     "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
@@ -41,6 +43,30 @@ def bert_to_huggingface(model: BertForPretraining, *, pad_token_id: int) -> Expo
     return _to_config(model.config, "BertForPreTraining", pad_token_id), rename(model, _pretraining_names(model.config))
 
 
+def pretraining_from_huggingface(
+    config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> tuple[BertForPretraining, tuple[str, ...]]:
+    """The BERT with both heads from a `BertForPreTraining`, and the prefixes of what begins from random weights.
+
+    Nothing does there; in a `BertForMaskedLM` it is the pooler and the head of next sentences, in a `BertModel` both
+    heads. A head of a task is left behind. ValueError names what is missing of a part that is there otherwise.
+    """
+    model = BertForPretraining(_from_config(config))
+    used = _without(_clean(state), *(head for head in _HEADS if head != "cls."))
+    parts = {
+        _POOLER: linear("pooler.dense", "bert.pooler.dense"),
+        _MASKED_WORDS: _masked_word_head_names(),
+        _NEXT_SENTENCE: linear("next_sentence", "cls.seq_relationship"),
+    }
+    absent = tuple(prefix for prefix in parts if not any(name.startswith(prefix) for name in used))
+    if _MASKED_WORDS not in absent:
+        require(config, _TIED)
+        used = without_copies(used, _COPIES)
+    present = [name for prefix, names in parts.items() if prefix not in absent for name in names]
+    fill(model, [*_encoder_names(model.config), *present], used)
+    return model, absent
+
+
 def masked_words_from_huggingface(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> BertForMaskedWords:
     """Encoder and masked-word head from a `BertForMaskedLM`, or from a `BertForPreTraining` without its other head.
 
@@ -48,7 +74,7 @@ def masked_words_from_huggingface(config: Mapping[str, Any], state: Mapping[str,
     """
     require(config, _TIED)
     model = BertForMaskedWords(_from_config(config))
-    used = _without(_clean(state), _POOLER, "cls.seq_relationship.")
+    used = _without(_clean(state), _POOLER, _NEXT_SENTENCE)
     fill(model, _masked_word_names(model.config), without_copies(used, _COPIES))
     return model
 
@@ -147,8 +173,11 @@ def _pretraining_names(config: BertConfig) -> list[Name]:
 
 
 def _masked_word_names(config: BertConfig) -> list[Name]:
+    return [*_encoder_names(config), *_masked_word_head_names()]
+
+
+def _masked_word_head_names() -> list[Name]:
     return [
-        *_encoder_names(config),
         *linear("masked_word.dense", "cls.predictions.transform.dense"),
         *linear("masked_word.norm", "cls.predictions.transform.LayerNorm"),
         Name("masked_word.decoder.bias", ("cls.predictions.bias",)),
