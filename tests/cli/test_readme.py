@@ -28,6 +28,7 @@ ALL = "\n".join(PAGES.values())
 SCHEMAS: dict[str, type[Config]] = {
     "fetch": FetchConfig,
     "prepare": PrepareConfig,
+    "tokenize": TokenizeConfig,
     "finetune/reviews": FinetuneConfig,
 }
 PART = re.compile(r"```yaml\n# part of conf/mine/(\w+)(?:/\w+)?\.yaml\n(.*?)```", re.DOTALL)
@@ -36,7 +37,7 @@ PART = re.compile(r"```yaml\n# part of conf/mine/(\w+)(?:/\w+)?\.yaml\n(.*?)```"
 
 def whole(stage: str) -> str:
     """The complete example of a stage."""
-    (block,) = re.findall(rf"```yaml\n# conf/mine/{stage}\.yaml\n(.*?)```", README, re.DOTALL)
+    (block,) = re.findall(rf"```yaml\n# conf/mine/{stage}\.yaml\n(.*?)```", ALL, re.DOTALL)
     return str(block)
 
 
