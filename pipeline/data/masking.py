@@ -73,8 +73,8 @@ class MaskedExamples:
     def __post_init__(self) -> None:
         if self.whole_words and self.vocabulary.continues_word is None:
             raise ValueError(
-                "masking.whole_words: found true; the pieces of this tokenizer, which is no WordPiece, do not tell which "
-                "of them continue a word; allowed is false"
+                "masking.whole_words: found true; pieces of a tokenizer that is no WordPiece do not tell which of them "
+                "continue a word; allowed is false"
             )
 
     @cached_property
