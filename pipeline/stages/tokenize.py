@@ -25,7 +25,8 @@ from pipeline.layout import Layout
 from pipeline.progress import progress
 from pipeline.text.bpe_dropout import BpeDropout
 from pipeline.text.forms import Side
-from pipeline.text.given_tokenizer import bert_tokenizer, translation_tokenizer
+from pipeline.text.given_tokenizer import translation_tokenizer
+from pipeline.text.given_wordpiece import bert_tokenizer
 from pipeline.text.sentences import sentences
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import (

@@ -1,7 +1,6 @@
-"""A tokenizer that a user has, as a BERT or the translation models need it.
+"""A tokenizer that a user has, as the translation models need it: <eos> is id 0, padding the last, and begins a target.
 
-A BERT takes it as it is. For translation <eos> is id 0, padding the last, and begins a target: its pieces and how it
-cuts a text stay; where its special tokens have other ids, or it has none, the ids are new.
+Its pieces and how it cuts a text stay; where its special tokens have other ids, or it has none, the ids are new.
 """
 
 import json
@@ -11,35 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import Regex, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, pre_tokenizers, processors
 
 from pipeline.text.sentencepiece_file import read_sentencepiece
 from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Role, Tokenizer, load_tokenizer
-from pipeline.text.wordpiece import BERT_TOKENS
 
 _USUAL: Mapping[Role, tuple[str, ...]] = {"eos": ("<eos>", "</s>"), "pad": ("<pad>", "[PAD]")}
 """What the tokens are called where nothing names them; the first where there is none yet."""
-
-
-def bert_tokenizer(given: Path, *, lower_case: bool, is_told: bool) -> Tokenizer:
-    """The tokenizer of a folder, as fine-tuning reads the same folder, for a BERT that begins from random weights.
-
-    `lower_case` is for a vocab.txt with no word on it beside it; where the user told it, the folder may not say
-    otherwise. ValueError names that, or the special tokens of BERT that are not there.
-    """
-    tokenizer = load_tokenizer(given, lower_case=lower_case)
-    normalizer = tokenizer.backend.normalizer
-    if is_told and isinstance(normalizer, normalizers.BertNormalizer) and normalizer.lowercase != lower_case:
-        found, other = str(lower_case).lower(), str(not lower_case).lower()
-        raise ValueError(
-            f"wordpiece.lower_case: found {found}, the tokenizer in {given} says {other}; leave lower_case out"
-        )
-    missing = [role for role in BERT_TOKENS if role not in tokenizer.special]
-    if missing:
-        raise ValueError(
-            f"{given}: a tokenizer of BERT has the special tokens {', '.join(BERT_TOKENS)}; no {', '.join(missing)}"
-        )
-    return tokenizer
 
 
 def translation_tokenizer(given: Path) -> Tokenizer:
