@@ -40,6 +40,7 @@ Peaks = Mapping[tuple[str, int, int], int]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parser("bert_cost", __doc__, "picture", "threads", "glue").parse_args(arguments)
+    data = examples(options.glue)
     peaks = {
         (side, num_rows, length): apart(options.threads, memory, side, num_rows, length)
         for num_rows in NUM_ROWS
@@ -51,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for length in LENGTHS:
             row = (f"{peaks[side, num_rows, length] / 2**20:13.0f}" for side in SIDES)
             print(f"{num_rows:5} {length:7} {' '.join(row)}")
-    data = examples(options.glue)
     counts = [count for count in COUNTS if count <= len(data.input_ids)]
     passes = [apart(options.threads, one_pass, data, count) for count in counts]
     print(f"{'pairs':>6} {'s a pass':>9} {'ms a pair':>10}   of the processor, summed over {options.threads} thread(s)")

@@ -23,11 +23,11 @@ import torch
 
 from benchmarks.finetune_training import SHAPE, classifier
 from benchmarks.shared.apart import apart
+from benchmarks.shared.mrpc import training_pairs
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.sentences import generated_sentences
 from pipeline.artifacts import save_model
 from pipeline.commands.classify import classify_lines, opened
-from pipeline.data.glue import read_glue
 from pipeline.models.huggingface.bert import sequence_classifier_to_huggingface
 from pipeline.text.tokenizer_training import train_wordpiece
 
@@ -85,7 +85,7 @@ def texts(glue: Path | None, count: int) -> list[str]:
     """The sentences of MRPC's training pairs, or generated ones."""
     if glue is None:
         return generated_sentences(count)
-    rows = read_glue(glue / "MRPC", "MRPC")["train"].examples
+    rows = training_pairs(glue)
     found = list(islice((text for row in rows for text in (row.text, row.second or "")), count))
     if len(found) < count:
         raise SystemExit(f"error: {glue}: {len(found)} sentences, --lines asks for {count}")

@@ -32,6 +32,7 @@ import yaml
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from benchmarks.shared.apart import apart
+from benchmarks.shared.mrpc import training_pairs
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.peak import matrix_peak
 from benchmarks.shared.sentences import generated_sentences
@@ -39,7 +40,6 @@ from benchmarks.shared.stage import scratch_repository
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import MicroBatch, SequenceBatch
 from pipeline.data.classification import LabelledText, SequenceExamples, classification_examples
-from pipeline.data.glue import read_glue
 from pipeline.models.bert import Bert, BertConfig, Pooler
 from pipeline.models.flops import encoder_flops
 from pipeline.models.heads import SequenceClassifier
@@ -105,7 +105,7 @@ def report(data: SequenceExamples, found: dict[str, list[float]], num_steps: int
 def examples(glue: Path | None) -> SequenceExamples:
     """The training pairs of MRPC, or generated ones of like lengths, as ids of a vocabulary learned from them."""
     if glue:
-        rows = read_glue(glue / "MRPC", "MRPC")["train"].examples
+        rows = training_pairs(glue)
         pairs = [(row.text, row.second or "", row.label) for row in rows]
     else:
         lines = generated_sentences(8000)

@@ -4,6 +4,7 @@ The official files are tab-separated without any quoting: a quotation mark is te
 their classes, whatever the files write for them; what the leaderboard wants is what the official files write.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from filecmp import cmp
@@ -108,8 +109,12 @@ TASKS: Mapping[GlueName, GlueTask] = {
 """MNLI has a second dev and test set, of genres that are not in train, and answers the diagnostic set as well."""
 assert set(TASKS) == set(get_args(GlueName))
 
+_VALUES = (0.0, 5.0)
+"""The least and the largest label of a regression, the similarity of STS-B."""
 _COLA_COLUMNS = ("source", "label", "mark", "sentence")
 _REQUIRED = ("train", "valid")
+_LABELLED = "-full"
+"""Behind the name of the diagnostic set in the file that has its labels."""
 _INDICES = ("index", "id")
 """What the column is called by which the leaderboard knows a row of a test set; the second name is that of QQP."""
 
@@ -126,13 +131,16 @@ class GlueSplit:
     """Rows left out because they had more or fewer columns than the file."""
 
 
-def read_glue(folder: Path, name: GlueName, *, diagnostic: Path | None = None) -> dict[str, GlueSplit]:
+def read_glue(
+    folder: Path, name: GlueName, *, diagnostic: Path | None = None, required: Sequence[str] = _REQUIRED
+) -> dict[str, GlueSplit]:
     """Every split that the folder holds: official TRAIN.tsv files, or JSON lines of the hub's data set.
 
     The folder may hold other tasks too, each in a folder of its name. The diagnostic set stands anywhere below it, as
-    diagnostic/diagnostic.tsv beside MNLI does, or in the folder `diagnostic`, if that is given.
+    diagnostic/diagnostic.tsv beside MNLI does, or in the folder `diagnostic`, if that is given; diagnostic-full.tsv,
+    the same rows with their labels, goes before it.
 
-    Raises ValueError that names the file and the line of a fault, and a folder without what has to be there.
+    Raises ValueError that names the file and the line of a fault, and a folder without the splits that are required.
     """
     task = TASKS[name]
     own = folder / name if (folder / name).is_dir() else folder
@@ -142,13 +150,15 @@ def read_glue(folder: Path, name: GlueName, *, diagnostic: Path | None = None) -
         if split == DIAGNOSTIC:
             place, hub = (folder, hub) if diagnostic is None else (diagnostic, hub.rpartition("/")[2])
         tables, rows = (_below(place, f"{official}.tsv"), _below(place, f"{hub}.jsonl"))
+        if split == DIAGNOSTIC:
+            tables = _below(place, f"{official}{_LABELLED}.tsv") or tables
         if tables and rows:
             raise ValueError(f"{place}: {split} of {name} is there twice: {tables} and {rows}")
         if tables:
             found[split] = _read_table(tables, task, split)
         elif rows:
             found[split] = GlueSplit(tuple(_read_hub(rows, task, split)), 0)
-        elif split in _REQUIRED or place == diagnostic:
+        elif split in required or place == diagnostic:
             raise ValueError(f"{place}: {name} needs {official}.tsv, or {hub}.jsonl of the hub: found neither")
     return found
 
@@ -234,10 +244,22 @@ def _diagnostic_columns(columns: tuple[str, ...], task: GlueTask) -> tuple[str, 
 def _class_of(written: str, task: GlueTask, where: str) -> str:
     """The name of the class, or the number of a regression as it stands there."""
     if not task.classes:
+        _check_value(written, where)
         return written
     if written not in task.written:
         raise ValueError(f"{where}: label {written!r} is not allowed; allowed are {', '.join(task.written)}")
     return task.classes[task.written.index(written)]
+
+
+def _check_value(written: str, where: str) -> None:
+    """ValueError where the label of a regression is no number of the range that the benchmark has."""
+    try:
+        value = float(written)
+    except ValueError:
+        value = math.nan
+    low, high = _VALUES
+    if not low <= value <= high:
+        raise ValueError(f"{where}: label {written!r} is not allowed; allowed are numbers from {low:g} to {high:g}")
 
 
 def _read_hub(path: Path, task: GlueTask, split: str) -> Iterator[Labelled]:
@@ -262,6 +284,7 @@ def _read_hub(path: Path, task: GlueTask, split: str) -> Iterator[Labelled]:
                 raise ValueError(f"{where}: label {label} is not allowed; allowed are 0 to {len(task.classes) - 1}")
             name = task.classes[int(label)]
         else:
+            _check_value(str(label), where)
             name = repr(float(label))
         index = number - 1
         if is_asked(split) and "idx" in row:
@@ -290,6 +313,6 @@ def leaderboard_rows(indices: Sequence[str], answers: Sequence[str], name: GlueN
     if task.classes:
         written = [task.written[task.classes.index(answer)] for answer in answers]
     else:
-        written = [f"{min(5.0, max(0.0, float(answer))):.3f}" for answer in answers]
+        written = [f"{min(_VALUES[1], max(_VALUES[0], float(answer))):.3f}" for answer in answers]
     rows = (f"{index}\t{one}" for index, one in zip(indices, written, strict=True))
     return "".join(f"{row}\n" for row in ("index\tprediction", *rows))

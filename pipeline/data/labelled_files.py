@@ -42,7 +42,7 @@ def read_labelled_file(path: Path, *, text: str, second: str, label: str, may_la
 def _table(path: Path, wanted: list[str], *, may_lack: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     lines = read_lines(path)
     columns = read_header(lines)
-    check_columns(path, columns, [column for column in wanted if column != may_lack])
+    check_columns(path, columns, [column for column in wanted if column != may_lack or column in columns])
     for number, line in lines:
         fields = line.split("\t")
         if len(fields) != len(columns):

@@ -36,20 +36,21 @@ class Vocabulary:
     mask_id: int
     ordinary_ids: Int[np.ndarray, "V"]
     """Ids that may replace a token at random: all but the special ones."""
-    continues_word: Bool[np.ndarray, "W"]
-    """For every id, whether it continues the word of the token before it."""
+    continues_word: Bool[np.ndarray, "W"] | None
+    """For every id, whether it continues the word of the token before it; None where pieces do not tell."""
 
 
 def vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """What masking needs to know of a WordPiece tokenizer."""
+    """What masking needs to know of a tokenizer with the special tokens of BERT; only WordPiece tells words apart."""
     tokens = tokenizer.tokens(range(tokenizer.vocab_size))
+    prefix = tokenizer.continuing_prefix
     return Vocabulary(
         pad_id=tokenizer.pad_id,
         cls_id=tokenizer.id_of("cls"),
         sep_id=tokenizer.id_of("sep"),
         mask_id=tokenizer.id_of("mask"),
         ordinary_ids=np.setdiff1d(np.arange(tokenizer.vocab_size), sorted(tokenizer.special_ids)),
-        continues_word=np.array([token.startswith("##") for token in tokens]),
+        continues_word=np.array([token.startswith(prefix) for token in tokens]) if prefix else None,
     )
 
 
@@ -68,6 +69,13 @@ class MaskedExamples:
     whole_words: bool
     """Chooses the pieces of a word together; the last word may be cut, so that the number stays exact."""
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.whole_words and self.vocabulary.continues_word is None:
+            raise ValueError(
+                "masking.whole_words: found true; pieces of a tokenizer that is no WordPiece do not tell which of them "
+                "continue a word; allowed is false"
+            )
 
     @cached_property
     def _pairs(self) -> SentencePairs:
@@ -135,6 +143,7 @@ class MaskedExamples:
         column = np.arange(labels.shape[1])
         unit = np.broadcast_to(column, labels.shape)
         if self.whole_words:
+            assert self.vocabulary.continues_word is not None, "refused when the examples were made"
             continues = self.vocabulary.continues_word[labels] & ordinary
             unit = np.maximum.accumulate(np.where(continues, 0, column), axis=1)
         keys = draw_bits(self.seed, epoch, _CHOOSE, indices[:, None], unit)

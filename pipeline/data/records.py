@@ -176,10 +176,12 @@ def read_header(lines: Iterator[tuple[int, str]]) -> tuple[str, ...]:
 
 
 def check_columns(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
-    """ValueError names the wanted columns that a file has not, and those that it has."""
+    """ValueError names the wanted columns that a file has not, and those that it has, or one that it has twice."""
     missing = [column for column in wanted if column not in columns]
     if missing:
         raise ValueError(f"{path}:1: no column {', '.join(map(repr, missing))}; the columns are {', '.join(columns)}")
+    if twice := [column for column in wanted if columns.count(column) > 1]:
+        raise ValueError(f"{path}:1: column {twice[0]!r} is there {columns.count(twice[0])} times; expected it once")
 
 
 def files_below(folder: Path, pattern: str) -> list[Path]:

@@ -30,7 +30,8 @@ class GlueSource(Config):
     """The task, by the name of its official folder."""
     diagnostic: str = ""
     """Folder below raw/ of the diagnostic set, which MNLI answers too, where it is a source of its own: diagnostic.tsv,
-    or the split test of the hub's `ax`. Empty where it is below `source`, or is left out."""
+    diagnostic-full.tsv with its labels, or the split test of the hub's `ax`. Empty where it is below `source`, or is
+    left out."""
 
     @model_validator(mode="after")
     def _has_the_diagnostic_set(self) -> "GlueSource":

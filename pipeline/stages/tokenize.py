@@ -5,7 +5,7 @@ translation/pairs/ the pairs. Documents and pairs are read, and encoded, some at
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -26,16 +26,16 @@ from pipeline.progress import progress
 from pipeline.text.bpe_dropout import BpeDropout
 from pipeline.text.forms import Side
 from pipeline.text.given_tokenizer import translation_tokenizer
+from pipeline.text.given_wordpiece import bert_tokenizer
 from pipeline.text.sentences import sentences
-from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Tokenizer, load_tokenizer
+from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import (
     CHARACTER_COVERAGE,
-    read_wordpiece,
     train_byte_bpe,
     train_translation_bpe,
     train_wordpiece,
 )
-from pipeline.text.unknown import UnknownCounts
+from pipeline.text.unknown import UnknownCounts, text_statistics
 from pipeline.training.frame import flat, stage_frame
 from pipeline.training.launch import launch
 
@@ -59,12 +59,18 @@ class TextTokenizerConfig(Config):
     """Of so many documents of running text it is trained on one, all through the corpus: the training holds every
     different word and where its pieces stand, which of billions of words is more than most machines have."""
 
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles of prepare.yaml that it reads; running text is what it encodes, whatever it is trained on."""
+        return tuple(dict.fromkeys(("text", *self.corpora)))
+
 
 class WordPieceConfig(TextTokenizerConfig):
     """The tokenizer of the BERT."""
 
     lower_case: bool = True
-    """Whether it is uncased: lower-cases and strips accents. A given tokenizer.json says so itself."""
+    """Whether it is uncased: lower-cases and strips accents. A given folder says so itself; of a vocab.txt with no word
+    on it beside it this says so."""
     given: str = ""
     """A folder with a tokenizer.json, or with a vocab.txt alone, to take in place of training one; empty to train."""
     character_coverage: Probability = CHARACTER_COVERAGE
@@ -72,6 +78,11 @@ class WordPieceConfig(TextTokenizerConfig):
     different ones; words with another character are unknown."""
     sources: tuple[str, ...] = ()
     """Sources of prepare.yaml whose running text the BERT, and the training of its tokenizer, take; empty for all."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """A given one is not trained on anything."""
+        return ("text",) if self.given else super().roles
 
 
 class TranslationTokenizerConfig(Config):
@@ -116,6 +127,7 @@ def main(path: Path) -> None:
     layout = Layout.of(path)
     prepared = layout.data("prepared")
     with stage_frame(__spec__.name, path, config, inputs=(prepared,)) as tracker:
+        _refuse_missing(config, path, prepared)
         _refuse_empty(config, prepared)
         report: dict[str, Mapping[str, int | float | str]] = {}
         jobs = sum(part is not None for part in (config.byte_bpe, config.wordpiece, config.translation))
@@ -143,6 +155,22 @@ def main(path: Path) -> None:
         tracker.params({"tokenizer": {name: {"hash": values["hash"]} for name, values in report.items()}})
         for name, values in report.items():
             log.info("%s: %s ids, %.2f bytes a token", name, values["vocab_size"], values["bytes_per_token"])
+
+
+def _refuse_missing(config: TokenizeConfig, path: Path, prepared: Path) -> None:
+    """ValueError names the keys whose texts or pairs prepare.yaml has no source of, and what can be done."""
+    readers: dict[str, list[str]] = {"translation": ["translation"]} if config.translation is not None else {}
+    for name, part in (("byte_bpe", config.byte_bpe), ("wordpiece", config.wordpiece)):
+        if part is not None:
+            for role in part.roles:
+                readers.setdefault(role, []).append(f"{name}.corpora: {role}" if role in part.corpora else name)
+    for role, keys in readers.items():
+        if not (prepared / role).is_dir():
+            parts = [key.split(".")[0] if role == "text" else key for key in keys]
+            raise ValueError(
+                f"{path}: {' and '.join(keys)}: prepare.yaml made no {role}, there is no {prepared / role}; "
+                f"leave {' and '.join(parts)} out of {path.name}, or add a source under {role} of prepare.yaml"
+            )
 
 
 def _refuse_empty(config: TokenizeConfig, prepared: Path) -> None:
@@ -177,19 +205,11 @@ def _wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
             lower_case=config.lower_case,
             character_coverage=config.character_coverage,
         )
-    folder = Path(config.given)
-    if (folder / VOCABULARY).is_file() and not (folder / TOKENIZER).is_file():
-        tokenizer = read_wordpiece(folder / VOCABULARY, lower_case=config.lower_case)
-    else:
-        tokenizer = load_tokenizer(folder)
+    folder, is_told = Path(config.given), "lower_case" in config.model_fields_set
+    tokenizer = bert_tokenizer(folder, lower_case=config.lower_case, is_told=is_told)
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(
             f"wordpiece.vocab_size: found {config.vocab_size}, the tokenizer in {folder} has {tokenizer.vocab_size}"
-        )
-    missing = [role for role in ("pad", "unk", "cls", "sep", "mask") if role not in tokenizer.special]
-    if missing:
-        raise ValueError(
-            f"{folder}: a tokenizer of BERT has the special tokens pad, unk, cls, sep and mask; no {missing}"
         )
     return tokenizer
 
@@ -247,7 +267,7 @@ def _write(
             tokenizer_hash=tokenizer.hash,
         )
     held_out = (document.text for document in _documents(prepared / "text" / "test.jsonl", sources))
-    return {**_statistics(tokenizer, held_out), **counts}
+    return {**text_statistics(tokenizer, held_out, size_at_once=_CHARACTERS_AT_ONCE), **counts}
 
 
 def _documents(file: Path, sources: tuple[str, ...]) -> Iterator[Document]:
@@ -303,7 +323,8 @@ def _write_translation(
     unknown = encode_pairs(prepared, folder / "pairs", tokenizer, [training] * config.num_segmentations)
     _warn_of_unknown(unknown["train"])
     rates = {f"unknown_rate_{split}_{side}": one.rate for split, both in unknown.items() for side, one in both.items()}
-    return {**_statistics(tokenizer, PairTexts(prepared / "test.jsonl")), **rates}
+    held_out = PairTexts(prepared / "test.jsonl")
+    return {**text_statistics(tokenizer, held_out, size_at_once=_CHARACTERS_AT_ONCE), **rates}
 
 
 def _warn_of_unknown(training: Mapping[Side, UnknownCounts]) -> None:
@@ -369,23 +390,6 @@ def _by_sentence(documents: Sequence[Document], tokenizer: Tokenizer) -> list[li
     cut = [sentences(document.text) for document in documents]
     encoded = iter(tokenizer.encode_batch([sentence for document in cut for sentence in document]))
     return [[next(encoded) for _ in document] for document in cut]
-
-
-def _statistics(tokenizer: Tokenizer, held_out: Iterable[str]) -> dict[str, int | float | str]:
-    """What a tokenizer makes of held-out texts."""
-    unknown = UnknownCounts(tokenizer)
-    num_bytes = num_tokens = 0
-    for texts in chunks(held_out, len, size_at_once=_CHARACTERS_AT_ONCE):
-        encoded = tokenizer.encode_batch(texts)
-        num_bytes += sum(len(text.encode()) for text in texts)
-        num_tokens += sum(map(len, encoded))
-        unknown.add(texts, encoded)
-    return {
-        "vocab_size": tokenizer.vocab_size,
-        "hash": tokenizer.hash,
-        "bytes_per_token": num_bytes / num_tokens,
-        "unknown_rate": unknown.rate,
-    }
 
 
 if __name__ == "__main__":

@@ -90,6 +90,12 @@ class Tokenizer:
         """Whether its pieces are those of BERT, which begins a text with cls, and not with bos."""
         return isinstance(self.backend.model, tokenizers.models.WordPiece)
 
+    @property
+    def continuing_prefix(self) -> str:
+        """What the pieces that continue a word begin with; empty where they are no different from others."""
+        model = self.backend.model
+        return str(model.continuing_subword_prefix) if isinstance(model, tokenizers.models.WordPiece) else ""
+
     def id_of(self, role: Role) -> int:
         """Id of the special token with a role; ValueError when the tokenizer has none says where it was looked for."""
         if role not in self.special:
@@ -188,11 +194,12 @@ class Tokenizer:
         write_json(folder / TOKENIZER_CONFIG, settings)
 
 
-def load_tokenizer(folder: Path, *, pad_may_be_eos: bool = False) -> Tokenizer:
+def load_tokenizer(folder: Path, *, pad_may_be_eos: bool = False, lower_case: bool = True) -> Tokenizer:
     """Reads a folder, ours or another's, with a tokenizer.json, or with the vocab.txt of a BERT alone.
 
     What a WordPiece folder does not say is as in `BertTokenizer`: the names of the special tokens that its vocabulary
-    has, and beside a vocab.txt that it is lower-cased; that of a GPT-2 has the begin and end of `GPT2Tokenizer`.
+    has, and beside a vocab.txt that it is lower-cased, or else `lower_case`; that of a GPT-2 has the begin and end of
+    `GPT2Tokenizer`.
     Padding and truncation of a tokenizer.json are switched off.
 
     Raises ValueError that names the folder for a missing or damaged file, and when pad and eos are one token, unless
@@ -210,7 +217,7 @@ def load_tokenizer(folder: Path, *, pad_may_be_eos: bool = False) -> Tokenizer:
     if (folder / TOKENIZER).is_file():
         backend = _read_backend(folder / TOKENIZER)
     elif (folder / VOCABULARY).is_file():
-        backend = _read_vocabulary(folder, settings, special)
+        backend = _read_vocabulary(folder, settings, special, lower_case=lower_case)
     else:
         raise ValueError(f"{folder}: no tokenizer in this folder: neither {TOKENIZER} nor {VOCABULARY}")
     if isinstance(backend.model, tokenizers.models.WordPiece):
@@ -286,7 +293,9 @@ def _read_backend(path: Path) -> tokenizers.Tokenizer:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_vocabulary(folder: Path, settings: Mapping[str, Any], special: Mapping[Role, str]) -> tokenizers.Tokenizer:
+def _read_vocabulary(
+    folder: Path, settings: Mapping[str, Any], special: Mapping[Role, str], *, lower_case: bool
+) -> tokenizers.Tokenizer:
     """The WordPiece of a vocab.txt by the settings beside it; ValueError for the vocab.txt of another tokenizer."""
     model = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     for file, values in ((TOKENIZER_CONFIG, settings), (CONFIG, model)):
@@ -297,7 +306,7 @@ def _read_vocabulary(folder: Path, settings: Mapping[str, Any], special: Mapping
                 f"for {' or '.join(_BERT_TOKENIZERS)} alone"
             )
     tokens = {role: special.get(role, token) for role, token in BERT_TOKENS.items()}
-    return wordpiece_backend(read_pieces(folder / VOCABULARY, tokens), lower_case=True, tokens=tokens)
+    return wordpiece_backend(read_pieces(folder / VOCABULARY, tokens), lower_case=lower_case, tokens=tokens)
 
 
 def _normalise_as_told(backend: tokenizers.Tokenizer, settings: Mapping[str, Any], path: Path) -> None:

@@ -1,15 +1,14 @@
 """Training of the three kinds of tokenizer. The same texts in the same order give the same bytes.
 
 byte-level BPE (Radford et al. 2019) for GPT: every text has an encoding, nothing is unknown.
-WordPiece (Devlin et al. 2019), cased, or lower-case with accents stripped, for BERT; or with a given vocabulary.
+WordPiece (Devlin et al. 2019), cased, or lower-case with accents stripped, for BERT.
 joint BPE (Sennrich et al. 2016) for translation: both languages in one vocabulary, a word begins with its space.
 """
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import accumulate
-from pathlib import Path
 from typing import TypeVar
 
 import tokenizers
@@ -26,7 +25,7 @@ from tokenizers import (
 
 from pipeline.text.chat import CHAT_TEMPLATE
 from pipeline.text.tokenizer import Role, Tokenizer
-from pipeline.text.wordpiece import BERT_TOKENS, CONTINUES, read_pieces, wordpiece_backend
+from pipeline.text.wordpiece import BERT_TOKENS, CONTINUES, wordpiece_backend
 
 Texts = TypeVar("Texts", bound=Iterable[str])
 
@@ -103,16 +102,7 @@ def train_wordpiece(
         show_progress=False,
     )
     counting.train_from_iterator((normalise(text) for text in texts), trainer)
-    return _wordpiece(counting.get_vocab(), lower_case=lower_case)
-
-
-def read_wordpiece(file: Path, *, lower_case: bool) -> Tokenizer:
-    """WordPiece with the pieces of a vocab.txt; ValueError names the file and what is wrong with it."""
-    return _wordpiece(read_pieces(file), lower_case=lower_case)
-
-
-def _wordpiece(ids: Mapping[str, int], *, lower_case: bool) -> Tokenizer:
-    return Tokenizer(backend=wordpiece_backend(ids, lower_case=lower_case), special=_WORDPIECE)
+    return Tokenizer(backend=wordpiece_backend(counting.get_vocab(), lower_case=lower_case), special=_WORDPIECE)
 
 
 def train_translation_bpe(

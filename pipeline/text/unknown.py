@@ -1,8 +1,9 @@
-"""How much of some texts a tokenizer does not know: what it turns into its unknown token is lost."""
+"""What a tokenizer makes of some texts, and how much it does not know: what it turns into its unknown token is lost."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from pipeline.chunks import chunks
 from pipeline.text.tokenizer import Tokenizer
 
 
@@ -45,3 +46,21 @@ class UnknownCounts:
 
 def _unknown_id(tokenizer: Tokenizer) -> int | None:
     return tokenizer.id_of("unk") if "unk" in tokenizer.special else None
+
+
+def text_statistics(tokenizer: Tokenizer, texts: Iterable[str], *, size_at_once: int) -> dict[str, int | float | str]:
+    """Size and hash of a tokenizer, the bytes of a token, and the share of the unknown one; `size_at_once` in
+    characters."""
+    unknown = UnknownCounts(tokenizer)
+    num_bytes = num_tokens = 0
+    for some in chunks(texts, len, size_at_once=size_at_once):
+        encoded = tokenizer.encode_batch(some)
+        num_bytes += sum(len(text.encode()) for text in some)
+        num_tokens += sum(map(len, encoded))
+        unknown.add(some, encoded)
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "hash": tokenizer.hash,
+        "bytes_per_token": num_bytes / num_tokens,
+        "unknown_rate": unknown.rate,
+    }

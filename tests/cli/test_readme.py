@@ -1,6 +1,8 @@
 """What the README and the files of docs/ tell people to write is what the program reads."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +17,7 @@ from pipeline.data.tasks import TaskSource
 from pipeline.layout import Layout
 from pipeline.models.recurrent import DropoutRates, RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig
-from pipeline.numbers.number import NumberConfig
+from pipeline.numbers.number import NumberConfig, open_number
 from pipeline.numbers.tasks import TaskFigures
 from pipeline.stages.finetune import FinetuneConfig
 from pipeline.stages.pretrain_bert import PretrainBertConfig
@@ -29,17 +31,19 @@ ALL = "\n".join(PAGES.values())
 SCHEMAS: dict[str, type[Config]] = {
     "fetch": FetchConfig,
     "prepare": PrepareConfig,
+    "tokenize": TokenizeConfig,
     "finetune/reviews": FinetuneConfig,
 }
 OF_TINY: dict[str, type[Config]] = {"tokenize": TokenizeConfig, "pretrain_bert": PretrainBertConfig}
 """Stages without a complete example: a part takes the place of keys of the profile tiny."""
+GPT2 = "runs/my-bert/data/raw/gpt2"
 PART = re.compile(r"```yaml\n# part of conf/mine/(\w+)(?:/\w+)?\.yaml\n(.*?)```", re.DOTALL)
 """A block with keys that take the place of those of the complete example: its stage and its text."""
 
 
 def whole(stage: str) -> str:
     """The complete example of a stage."""
-    (block,) = re.findall(rf"```yaml\n# conf/mine/{stage}\.yaml\n(.*?)```", README, re.DOTALL)
+    (block,) = re.findall(rf"```yaml\n# conf/mine/{stage}\.yaml\n(.*?)```", ALL, re.DOTALL)
     return str(block)
 
 
@@ -104,7 +108,7 @@ def test_runtimes_and_paths_that_are_named_exist() -> None:
     } <= named
     for path in named:
         # The reader's own files, and names that stand for others.
-        if not path.startswith("conf/mine") and not re.search("[A-Z]{2}", path):
+        if not path.startswith(("conf/mine", "conf/numbers/my-bert")) and not re.search("[A-Z]{2}", path):
             assert any(ROOT.glob(path.rstrip("/"))), path
 
 
@@ -171,14 +175,37 @@ def test_the_keys_that_published_numbers_speak_of_are_those_of_their_files() -> 
     page = PAGES["published-numbers.md"]
     (section,) = re.findall(r"^## Published numbers\n(.*?)^<!--", README, re.DOTALL | re.MULTILINE)
     assert re.findall(r"`([a-z_]+)(?:: \w+)?`", section) == []
-    # Another program is no key.
-    named = set(re.findall(r"`([a-z_]+)(?:: \w+)?`", page)) - {"transformers"}
+    # Another program is no key, and neither is the name of a source.
+    named = set(re.findall(r"`([a-z_]+)(?:: \w+)?`", page)) - {"transformers", "bert"}
     of_tasks = {"beside_tasks", "pretraining"}
-    assert named == {"reads_test", "above", "byte_bpe", *of_tasks}
+    of_number = {"above", "source", "reported", "reach", "goals", "tasks", "average_of", "key"}
+    assert named == {"reads_test", "byte_bpe", "max_length", *of_number, *of_tasks}
     assert "`reads_test: false` of `translate/*.yaml` keeps the test set closed" in " ".join(page.split())
     assert TranslateConfig.model_fields["reads_test"].annotation is bool
-    assert "above" in NumberConfig.model_fields and of_tasks <= TaskFigures.model_fields.keys()
+    assert "max_length" in FinetuneConfig.model_fields
+    assert of_number <= NumberConfig.model_fields.keys() and of_tasks <= TaskFigures.model_fields.keys()
     assert "byte_bpe" in TokenizeConfig.model_fields
+
+
+def test_the_commands_for_a_bert_of_ones_own_make_a_number_with_three_seeds_of_each_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    section = PAGES["published-numbers.md"].partition("\n## A BERT of your own on GLUE\n")[2].partition("\n## ")[0]
+    copied, reduced = re.findall(r"```\n(.*?)```", section, re.DOTALL)
+    assert copied.endswith("make reproduce NUMBER=my-bert\n")
+    shutil.copytree(ROOT / "conf/numbers/glue-bert-base", tmp_path / "conf/numbers/glue-bert-base")
+    monkeypatch.chdir(tmp_path)
+    for commands, num_runs, encoders in (
+        (copied.replace("make reproduce", ": make reproduce"), 135, {"models/mine/pretrain_bert", GPT2}),
+        (reduced, 27, {"models/mine/pretrain_bert"}),
+    ):
+        subprocess.run(["bash", "-ec", commands], check=True)
+        number = open_number("my-bert")
+        runs = {path: load(path, FinetuneConfig) for path in number.runs}
+        assert (len(runs), len(number.deciding_runs)) == (num_runs, 27)
+        assert {run.encoder for run in runs.values()} == encoders
+        assert all(path.stem == f"seed-{run.training.seed}" for path, run in runs.items())
+        assert f"{num_runs} " in section
 
 
 def test_the_options_of_an_estimate_exist() -> None:

@@ -183,6 +183,30 @@ def test_the_diagnostic_set_is_read_with_its_labels_and_without(tmp_path: Path) 
     assert (one.text, one.second, one.label) == ("A cat .", "A dog .", "neutral")
 
 
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_diagnostic_set_with_its_labels_goes_before_the_one_without(apart: bool, tmp_path: Path) -> None:
+    """By the names under which the benchmark gives them out."""
+    official(tmp_path / "glue/MNLI", "MNLI")
+    folder = tmp_path / ("apart" if apart else "glue/diagnostic")
+    folder.mkdir()
+    columns = ("Lexical Semantics", "Predicate-Argument Structure", "Logic", "Knowledge", "Domain")
+    rows = (
+        (*columns, "Premise", "Hypothesis", "Label"),
+        ("", "", "Negation", "", "News", "A cat .", "A dog .", "contradiction"),
+        ("Factivity", "", "", "", "News", "A cat .", "A pet .", "entailment"),
+    )
+    (folder / "diagnostic-full.tsv").write_text("".join("\t".join(row) + "\n" for row in rows))
+    for is_both in (False, True):
+        if is_both:
+            hidden = "index\tsentence1\tsentence2\n0\tA cat .\tA dog .\n1\tA cat .\tA pet .\n"
+            (folder / "diagnostic.tsv").write_text(hidden)
+        found = read_glue(tmp_path / "glue", "MNLI", diagnostic=folder if apart else None)["diagnostic"].examples
+        assert [(one.id, one.text, one.second, one.label) for one in found] == [
+            ("diagnostic-0", "A cat .", "A dog .", "contradiction"),
+            ("diagnostic-1", "A cat .", "A pet .", "entailment"),
+        ]
+
+
 def test_the_diagnostic_set_is_found_beside_mnli_and_in_a_folder_of_its_own(tmp_path: Path) -> None:
     official(tmp_path / "glue/MNLI", "MNLI")
     (tmp_path / "glue/diagnostic").mkdir()
@@ -301,6 +325,35 @@ def test_a_fault_names_file_and_line(name: GlueName, file: str, text: str | None
         (folder / file).write_text(text)
     with pytest.raises(ValueError, match=message):
         read_glue(folder, name)
+
+
+@pytest.mark.parametrize("label", ["high", "7.5", "-0.1", "nan", ""])
+def test_a_similarity_outside_of_0_to_5_is_refused_where_it_stands(label: str, tmp_path: Path) -> None:
+    official(tmp_path / "STS-B", "STS-B")
+    header = HEADERS["STS-B"][0]
+    rows = [header, *(line(header.split("\t"), one) for one in ("0", "5.000", label))]
+    (tmp_path / "STS-B/train.tsv").write_text("".join(f"{row}\n" for row in rows))
+    message = rf"train.tsv:4: label '{label}' is not allowed; allowed are numbers from 0 to 5"
+    with pytest.raises(ValueError, match=message):
+        read_glue(tmp_path, "STS-B")
+
+
+@pytest.mark.parametrize("label", [7.5, -1])
+def test_a_similarity_of_the_hub_outside_of_0_to_5_is_refused_where_it_stands(label: float, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        rows = [{"sentence1": "a", "sentence2": "b", "label": value} for value in (0, 5.0, label)]
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=rf"train.jsonl:3: label '{label}' is not .* numbers from 0 to 5"):
+        read_glue(tmp_path, "STS-B")
+
+
+def test_a_split_that_is_not_required_may_be_missing(tmp_path: Path) -> None:
+    official(tmp_path / "RTE", "RTE")
+    for file in ("dev.tsv", "test.tsv"):
+        (tmp_path / "RTE" / file).unlink()
+    assert list(read_glue(tmp_path, "RTE", required=("train",))) == ["train"]
+    with pytest.raises(ValueError, match=r"RTE needs dev.tsv, or validation.jsonl of the hub: found neither"):
+        read_glue(tmp_path, "RTE")
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,22 @@ def test_labels_may_be_missing_where_a_file_is_only_to_be_answered(tmp_path: Pat
         assert [(one.text, one.label) for one in read(path, may_lack_labels=True)] == [("x", "")]
 
 
+def test_columns_that_nobody_reads_may_have_one_name_and_labels_that_may_be_missing_may_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("\tsays\t\tkind\n1\tx\t2\tgood\n")
+    assert [(one.text, one.label) for one in read(path)] == [("x", "good")]
+    path.write_text("says\tkind\tkind\nx\tgood\tbad\n")
+    with pytest.raises(ValueError, match=r"a.tsv:1: column 'kind' is there 2 times"):
+        read(path, may_lack_labels=True)
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("a.csv", "says,kind\n", r"a.csv: found .csv, allowed are .tsv and .jsonl"),
         ("a.tsv", "says\tsort\nx\ty\n", r"a.tsv:1: no column 'kind'; the columns are says, sort"),
+        ("a.tsv", "says\tkind\tsays\nx\tgood\ty\n", r"a.tsv:1: column 'says' is there 2 times; expected it once"),
+        ("a.tsv", "kind\tsays\tkind\ngood\tx\tbad\n", r"a.tsv:1: column 'kind' is there 2 times; expected it once"),
         ("a.tsv", "says\tkind\nx\n", r"a.tsv:2: expected 2 columns, found 1: 'x'"),
         ("a.tsv", "says\tkind\n \tgood\n", r"a.tsv:2: says is empty"),
         ("a.tsv", "says\tkind\n\u200b\tgood\n", r"a.tsv:2: says is empty"),

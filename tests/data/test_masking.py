@@ -1,6 +1,8 @@
 import dataclasses
 import time
 import tracemalloc
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from pipeline.data.draws import draw_below, draw_uniform
 from pipeline.data.masking import MaskedExamples, Vocabulary, vocabulary
 from pipeline.data.sentence_pairs import SentencePairs, truncate_pair
 from pipeline.data.token_arrays import TokenArrays, in_memory
-from pipeline.text.tokenizer import Tokenizer
+from pipeline.text.tokenizer import Role, Tokenizer
 
 PAD, CLS, SEP, MASK, FIRST = 0, 2, 3, 4, 5
 
@@ -261,7 +263,18 @@ def test_the_vocabulary_of_a_tokenizer_names_word_continuations_and_ordinary_ids
     found = vocabulary(wordpiece)
     assert found.ordinary_ids.tolist() == list(range(5, wordpiece.vocab_size))
     tokens = wordpiece.tokens(range(wordpiece.vocab_size))
+    assert found.continues_word is not None
     assert [tokens[i] for i in np.flatnonzero(found.continues_word)] == [t for t in tokens if t[:2] == "##"]
+
+
+def test_whole_words_are_refused_where_pieces_do_not_tell_what_continues_a_word(byte_bpe: Tokenizer) -> None:
+    """As of a RoBERTa, whose BPE marks what begins a word, but not at the beginning of a sentence."""
+    roles: Mapping[Role, str] = {"pad": "<pad>", "cls": "<bos>", "sep": "<eos>", "mask": "<user>"}
+    known, tokens = vocabulary(Tokenizer(byte_bpe.backend, roles)), in_memory([[[7, 8], [9]]] * 2)
+    settings: dict[str, Any] = {"max_length": 8, "mask_share": 0.15, "short_share": 0.0, "seed": 0}
+    assert len(MaskedExamples(tokens, known, whole_words=False, **settings).sizes(0).lengths)
+    with pytest.raises(ValueError, match=r"masking.whole_words: found true.*allowed is false"):
+        MaskedExamples(tokens, known, whole_words=True, **settings)
 
 
 def test_a_single_document_or_a_row_without_room_is_refused() -> None:

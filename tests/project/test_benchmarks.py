@@ -3,10 +3,12 @@
 import argparse
 import importlib
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from benchmarks import classify_texts, finetune_training
 from benchmarks.__main__ import OPTIONS, commands
 
 ROOT = Path(__file__).parents[2]
@@ -92,3 +94,16 @@ def test_make_passes_every_option_on() -> None:
     assert set(re.findall(r"--(\w+) '\$\((\w+)\)'", recipe)) == {
         (name, name.upper()) for name in ("data", "model", "joeynmt", "glue", "threads")
     }
+
+
+def test_the_pairs_of_mrpc_need_its_training_file_alone_and_a_fault_ends_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "MRPC/train.tsv"
+    message = f"error: {file.parent}: MRPC needs train.tsv, or train.jsonl of the hub: found neither"
+    for read in (partial(classify_texts.texts, tmp_path, 2), partial(finetune_training.examples, tmp_path)):
+        with pytest.raises(SystemExit) as ended:
+            read()
+        assert ended.value.code == message
+    file.parent.mkdir()
+    file.write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "1\t7\t8\tIt rains .\tRain falls .\n" * 40)
+    assert classify_texts.texts(tmp_path, 3) == ["It rains .", "Rain falls .", "It rains ."]
+    assert finetune_training.examples(tmp_path).labels.tolist() == [1] * 40

@@ -35,6 +35,22 @@ def texts(target: Target, labels: tuple[str, ...], said: np.ndarray) -> Mapping[
     return TextTask(target, splits, dict.fromkeys(splits, found), {}).evaluate(Answers({"valid": said})).metrics
 
 
+def mnli() -> Mapping[str, Any]:
+    """The metrics of MNLI, right in four of five rows of its dev set and in three of the second one."""
+    target = Target(("entailment", "neutral", "contradiction"), glue="MNLI")
+    labels = {"train": [0, 1, 2, 0, 1], "valid": [0, 1, 2, 0, 1], "valid_mismatched": [0, 0, 0, 1, 2]}
+    rows = {
+        split: [LabelledText(f"word{i}", None, target.classes[i], where="") for i in numbers]
+        for split, numbers in labels.items()
+    }
+    found = {
+        split: SequenceExamples((), (), np.array(numbers), pad_id=0, is_shortened=np.zeros(5, dtype=bool))
+        for split, numbers in labels.items()
+    }
+    said = {"valid": np.array([0, 1, 2, 0, 2]), "valid_mismatched": np.array([0, 0, 0, 0, 0])}
+    return TextTask(target, rows, found, {}).evaluate(Answers(said)).metrics
+
+
 def tags() -> Mapping[str, Any]:
     """The metrics of a task of tags, right in one of two entities."""
     sentences = [Tagged(id="1", words=("Ada", "in", "Rome"), tags=("B-PER", "O", "B-LOC"))]
@@ -104,6 +120,19 @@ def test_every_task_is_a_row_of_the_results_with_its_baselines_and_the_command_t
     }
     assert rows["finetune_squad2"].baselines == {"always no answer": 0.0, "nearest sentence": pytest.approx(2 / 3)}
     assert rows["finetune_names"].command == "dvc repro tasks@names"
+
+
+def test_the_row_of_mnli_is_the_mean_of_both_its_sets_beside_that_of_its_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path, stages={"finetune/mnli": mnli()})
+    found = read_run(Layout.of(Path("conf/cpu/report.yaml")))
+    (row,) = (one for one in evaluate(result_specs(found), {}, found) if one.spec.id == "finetune_mnli")
+    assert row.spec.measure == "figure of GLUE, mean of valid and valid_mismatched"
+    assert row.value == pytest.approx((80 + 60) / 2)
+    assert row.baselines["majority"] == pytest.approx((40 + 60) / 2)
+    assert row.baselines["bag of words"] == found.number("finetune/mnli", "glue_baselines.bag_of_words")
 
 
 def test_what_a_model_says_of_every_example_is_no_metric(run: RunFiles) -> None:

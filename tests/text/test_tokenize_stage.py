@@ -252,13 +252,50 @@ def test_a_given_wordpiece_is_taken_as_it_is(kind: str, texts: tuple[str, ...], 
         main(CONFIG)
 
 
+def test_a_given_vocabulary_is_read_as_fine_tuning_reads_the_same_folder(texts: tuple[str, ...]) -> None:
+    given, pieces = Path("given"), ["[PAD]", "[UNK]", "<s>", "</s>", "[MASK]", "Paris", "paris"]
+    given.mkdir()
+    (given / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    named = {"cls_token": "<s>", "sep_token": "</s>"}
+    for told, setting, piece in (
+        ({"do_lower_case": False}, "", "Paris"),
+        ({"do_lower_case": False}, ", lower_case: false", "Paris"),
+        ({}, "", "paris"),
+        ({}, ", lower_case: false", "Paris"),
+    ):
+        (given / "tokenizer_config.json").write_text(json.dumps(told | named))
+        prepare(texts, f"wordpiece: {{vocab_size: 7, corpora: [text], given: given{setting}}}\n")
+        main(CONFIG)
+        found = load_tokenizer(Path("data/own/tokens/wordpiece"))
+        assert found.tokens(found.encode("Paris")) == [piece]
+        assert (found.id_of("cls"), found.id_of("sep")) == (2, 3)
+        if told:
+            assert found.hash == load_tokenizer(given).hash
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_given_wordpiece_may_not_be_told_another_case_than_its_folder_says(
+    is_whole: bool, texts: tuple[str, ...], wordpiece: Tokenizer
+) -> None:
+    Path("given").mkdir()
+    wordpiece.save(Path("given"))
+    if not is_whole:
+        Path("given/tokenizer.json").unlink()
+        Path("given/vocab.txt").write_text("\n".join(wordpiece.tokens(range(200))) + "\n", encoding="utf-8")
+        Path("given/tokenizer_config.json").write_text('{"do_lower_case": true}')
+    prepare(texts, "wordpiece: {vocab_size: 200, corpora: [text], given: given, lower_case: false}\n")
+    message = "wordpiece.lower_case: found false, the tokenizer in given says true; leave lower_case out"
+    with pytest.raises(ValueError, match=message):
+        main(CONFIG)
+
+
 def test_a_given_tokenizer_without_the_special_tokens_of_bert_is_refused(
     texts: tuple[str, ...], translation_bpe: Tokenizer
 ) -> None:
     Path("given").mkdir()
     translation_bpe.save(Path("given"))
     prepare(texts, "wordpiece: {vocab_size: 200, corpora: [text], given: given}\n")
-    with pytest.raises(ValueError, match=r"given: a tokenizer of BERT has .* no \['cls', 'sep', 'mask'\]"):
+    with pytest.raises(ValueError, match=r"given: a tokenizer of BERT has .* no cls, sep, mask"):
         main(CONFIG)
 
 
@@ -316,3 +353,26 @@ def test_a_split_without_pairs_is_refused_before_the_first_training(
     refuse_training(monkeypatch)
     with pytest.raises(ValueError, match=f"translation/{split}.jsonl: no pairs; .* needs a source with into: {split}"):
         main(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("role", "config", "keys", "unwanted"),
+    [
+        ("text", ALL, "byte_bpe.corpora: text and wordpiece.corpora: text", "byte_bpe and wordpiece"),
+        ("text", "byte_bpe: {vocab_size: 320, corpora: [rated]}\n", "byte_bpe", "byte_bpe"),
+        ("rated", ALL, "byte_bpe.corpora: rated", "byte_bpe.corpora: rated"),
+        ("translation", ALL, "translation", "translation"),
+    ],
+)
+def test_what_prepare_has_no_source_of_is_named_with_the_keys_that_read_it(
+    role: str, config: str, keys: str, unwanted: str, texts: tuple[str, ...]
+) -> None:
+    """As in a profile with sentence pairs alone, and the tokenize.yaml of another one."""
+    prepare(texts, config)
+    shutil.rmtree(f"data/own/prepared/{role}")
+    with pytest.raises(ValueError) as caught:
+        main(CONFIG)
+    assert str(caught.value) == (
+        f"conf/own/tokenize.yaml: {keys}: prepare.yaml made no {role}, there is no data/own/prepared/{role}; "
+        f"leave {unwanted} out of tokenize.yaml, or add a source under {role} of prepare.yaml"
+    )

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from transformers import BertTokenizer
 
-from pipeline.text.tokenizer import VOCABULARY, Tokenizer
-from pipeline.text.tokenizer_training import read_wordpiece, train_wordpiece
+from pipeline.text.tokenizer import VOCABULARY, Tokenizer, load_tokenizer
+from pipeline.text.tokenizer_training import train_wordpiece
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -42,7 +42,8 @@ def test_a_given_vocabulary_cuts_texts_as_transformers_does(
     lower_case: bool, texts: tuple[str, ...], tmp_path: Path
 ) -> None:
     trained = train_wordpiece(texts, vocab_size=200, lower_case=lower_case)
-    ours = read_wordpiece(write_vocabulary(tmp_path, trained), lower_case=lower_case)
+    write_vocabulary(tmp_path, trained)
+    ours = load_tokenizer(tmp_path, lower_case=lower_case)
     theirs: Any = BertTokenizer.from_pretrained(tmp_path, do_lower_case=lower_case)
     for text in (*texts, "ÉCOLE über Straße, don't! 12%\u00a0中文 \u200bx"):
         assert ours.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
@@ -54,7 +55,7 @@ def test_special_tokens_may_stand_anywhere_in_a_given_vocabulary(tmp_path: Path)
     """As in the files of 2018, where [CLS] is 101."""
     path = tmp_path / VOCABULARY
     path.write_text("[PAD]\n[unused0]\nthe\n##re\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
-    found = read_wordpiece(path, lower_case=True)
+    found = load_tokenizer(tmp_path)
     assert [found.id_of(role) for role in ("pad", "unk", "cls", "sep", "mask")] == [0, 4, 5, 6, 7]
     assert found.encode("There the [MASK]")[:3] == [2, 3, 2] and 7 not in found.encode("There the [MASK]")
     assert found.special_ids == {0, 4, 5, 6, 7}
@@ -72,4 +73,4 @@ def test_a_faulty_vocabulary_is_named_with_its_line(pieces: list[str], message: 
     path = tmp_path / VOCABULARY
     path.write_text("\n".join(pieces) + "\n")
     with pytest.raises(ValueError, match=message):
-        read_wordpiece(path, lower_case=True)
+        load_tokenizer(tmp_path)
