@@ -18,6 +18,7 @@ from pipeline.models.huggingface.marian import (
     translation_to_huggingface,
 )
 from pipeline.text.forms import FORM, MosesText, load_form, save_form
+from pipeline.text.given_tokenizer import PAD
 from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,16 @@ def save_translator(folder: Path, translator: Translator) -> None:
 
 def _warn_of_other_programs(folder: Path, translator: Translator) -> None:
     """What transformers and CTranslate2 do otherwise with a folder that they open."""
-    search, form = translator.search, translator.form
+    search, form, special = translator.search, translator.form, translator.tokenizer.special
+    if special["pad"] != PAD or "unk" not in special:
+        _log.warning(
+            "%s: CTranslate2 does not convert this model: its tokenizer calls the padding %s and the unknown token %s, "
+            "where it needs %s and any unknown token",
+            folder,
+            special["pad"],
+            special.get("unk"),
+            PAD,
+        )
     if isinstance(form, MosesText):
         case = "lower-cased " if form.lowercase else ""
         _log.warning(
