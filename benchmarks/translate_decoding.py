@@ -4,12 +4,12 @@ python -m benchmarks.translate_decoding [--data FOLDER] [--model FOLDER] [--sent
     [--beam N] [--threads N] [--rounds N]
 
 All translate the same sentences, from ids to ids, in fp32 in one run, with as many threads, on which ours and
-CTranslate2 translate batches side by side. First transformers and CTranslate2 translate once at each of several batch
-sizes; the best of each counts in the rounds, in which all take turns: ours with each of its ends of a search, then the
-others. The ends are `proven`, until nothing can beat what is found, `settled`, the rule of transformers, `likely`,
-until nothing open is ahead of the best, and `filled`, the rule of CTranslate2. Before each turn a side is opened and
-translates 64 sentences, and after it it is closed, which is not timed: the threads of CTranslate2 take time from
-whatever else is in the process.
+CTranslate2 translate batches side by side. First transformers and CTranslate2 translate twice at each of several batch
+sizes, 16 to 128, and on as long as a size is not slower than those before it; the one with the fastest turn counts in
+the rounds, in which all take turns: ours with each of its ends of a search, then the others. The ends are `proven`,
+until nothing can beat what is found, `settled`, the rule of transformers, `likely`, until nothing open is ahead of the
+best, and `filled`, the rule of CTranslate2. Before each turn a side is opened and translates 64 sentences, and after it
+it is closed, which is not timed: the threads of CTranslate2 take time from whatever else is in the process.
 
 Seconds are the median of the rounds with the lowest and the highest, and ratios are those of medians; in brackets are
 those of the processor's time, which counts where others use the machine. `equal` is the share of sentences that come
@@ -48,7 +48,10 @@ from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.text.forms import MosesText
 from pipeline.text.tokenizer_training import train_translation_bpe
 
-BATCHES = (16, 32, 64, 128)
+SMALLEST_BATCH, LEAST_LARGEST_BATCH = 16, 128
+"""Batch sizes of a peer: twice as large each time, up to the second at least, and on until a larger one is slower."""
+TRIES = 2
+"""Turns of a peer at each batch size, of which the faster one counts."""
 RANDOM_LENGTH = 26
 """Longest source and target of a model with random weights."""
 EQUAL_BEAM, EQUAL_GREEDY = 0.97, 0.995
@@ -239,10 +242,26 @@ def ending(ours: Translator, end: Stop) -> Translator:
 def best_size(
     name: str, opened: Callable[[], Translate], sources: Sequence[np.ndarray], ours: Translator, threads: int
 ) -> int:
-    """The batch size at which a side is fastest, in one turn at each, printed."""
-    seconds = {size: turn(Side(opened, size, ours), sources, threads).seconds for size in BATCHES}
+    """The batch size at which a side is fastest, printed with the seconds at the others."""
+
+    def seconds_at(size: int) -> float:
+        return min(turn(Side(opened, size, ours), sources, threads).seconds for _ in range(TRIES))
+
+    seconds = tried_sizes(seconds_at, num_sources=len(sources))
     print(f"{name}: {', '.join(f'{one:.2f} s in batches of {size}' for size, one in seconds.items())}")
     return min(seconds, key=lambda size: seconds[size])
+
+
+def tried_sizes(seconds_at: Callable[[int], float], *, num_sources: int) -> dict[int, float]:
+    """The seconds at each batch size, until one is slower than the fastest, or takes all sources at once."""
+    seconds: dict[int, float] = {}
+    size = SMALLEST_BATCH
+    while True:
+        seconds[size] = seconds_at(size)
+        is_slower = size > LEAST_LARGEST_BATCH and seconds[size] > min(seconds.values())
+        if is_slower or size >= num_sources:
+            return seconds
+        size *= 2
 
 
 def open_trained(folder: Path) -> Translator:

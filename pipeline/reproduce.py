@@ -22,7 +22,7 @@ from pipeline.data.sources import GIVEN, FetchConfig
 from pipeline.layout import Layout
 from pipeline.numbers.made import Made, machine, versions
 from pipeline.numbers.number import Number, all_numbers, open_number
-from pipeline.numbers.report import read_reports, write_report
+from pipeline.numbers.report import conventions, read_reports, write_report
 from pipeline.numbers.stages import stage_of
 from pipeline.numbers.table import order, shown, write_readme
 from pipeline.provenance import content_hash, module_sources
@@ -166,6 +166,8 @@ def _reproduce(
             mean, published = shown(report["mean"]), shown(report["reported"])
             told = f"{number.id}: mean {mean} of {report['ours']}, published {published}"
             sys.stderr.write(f"{told}{step and f'; to be above {step}'}\n")
+            for one in conventions(report):
+                sys.stderr.write(f"  {one.name} {shown(one.mean)}, {one.signature}\n")
     done.key = _chained(done.key, number.stages, keys)
     return 0
 

@@ -79,9 +79,9 @@ def score_files(reference: Path, systems: Sequence[Path], wish: ScoreWish) -> li
         found = {
             name: bleu_of(lines, references, kind=kind, lowercase=wish.lowercase) for name, kind in wish.kinds.items()
         }
-        table += _rows(
-            found | {"chrF2": chrf(lines, references, lowercase=wish.lowercase), "TER": ter(lines, references)}
-        )
+        found["chrF2"] = chrf(lines, references, lowercase=wish.lowercase)
+        found["TER"] = ter(lines, references, words="tokenised" if wish.tokenised else wish.words)
+        table += _rows(found)
     if len(systems) == 2:
         first, second = texts
         for name, kind in wish.kinds.items():

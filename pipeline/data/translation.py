@@ -53,7 +53,7 @@ class TokenRows:
     @cached_property
     def lengths(self) -> Int[np.ndarray, "N"]:
         """Tokens of each sentence with its EOS."""
-        lengths: np.ndarray = np.minimum(self.array.lengths()[self.rows] + 1, self.max_length)
+        lengths: np.ndarray = np.minimum(self.array.lengths()[self.rows] + 1, self.max_length, dtype=np.int32)
         return lengths
 
     def take(self, indices: Int[np.ndarray, "B"]) -> list[Int[np.ndarray, "_"]]:
@@ -80,7 +80,7 @@ class TranslationExamples:
 
     def sizes(self, epoch: int) -> Sizes:
         """The longer side of each pair, and its target tokens with EOS."""
-        sources, targets = (side.lengths.astype(np.int64) for side in (self.src, self.tgt))
+        sources, targets = self.src.lengths, self.tgt.lengths
         return Sizes(np.maximum(sources, targets), num_targets={"loss": targets}, skew=sources - targets)
 
     def collate(self, indices: Int[np.ndarray, "B"], epoch: int) -> TranslationBatch:

@@ -62,11 +62,12 @@ BleuKind = Literal["plain", "tokenised"] | PlainWords | MosesWords
 spaces separate."""
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-_UNSPACED = re.compile(
-    f"[{_HAN}\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]"
-)
+_KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+_UNSPACED = re.compile(f"[{_HAN}{_KANA}\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff]")
 """Letters of scripts without spaces between words: Han, kana, Thai, Lao, Tibetan, Burmese and Khmer."""
 _CHINESE = re.compile(f"[{_HAN}]")
+_EAST_ASIAN = re.compile(f"[{_HAN}{_KANA}]")
+"""Letters of Chinese and Japanese: Han and kana."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +169,25 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lowercase: boo
     return _score(CHRF(lowercase=lowercase), hypotheses, references)
 
 
-def ter(hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:
-    """Translation edit rate (Snover et al. 2006): edits and shifts for each reference word; lower is better."""
-    return _score(TER(), hypotheses, references)
+def ter(
+    hypotheses: Sequence[str], references: Sequence[str], *, words: Literal["tokenised"] | PlainWords | None = None
+) -> CorpusScore:
+    """Translation edit rate (Snover et al. 2006): edits and shifts for each reference word; lower is better.
+
+    Its words are what spaces separate; where `plain_words` of the references, or what is asked for, is none of that,
+    those of Tercom for Chinese and Japanese (`asian:yes` of the signature), which parts every Han character, and of the
+    other scripts without spaces, which Tercom does not part, every character (`tok:char`).
+    """
+    match words or plain_words(references):
+        case "13a" | "tokenised":
+            return _score(TER(), hypotheses, references)
+        case "char" if not _is_east_asian(references):
+            score = _score(TER(), *([" ".join(text) for text in texts] for texts in (hypotheses, references)))
+            return CorpusScore(score.value, score.signature.replace("tok:tercom", "tok:char"))
+        case "zh" | "char":
+            return _score(TER(normalized=True, asian_support=True), hypotheses, references)
+        case other:
+            assert_never(other)
 
 
 def paired_bootstrap(
@@ -200,6 +217,12 @@ def paired_bootstrap(
         high=float(high),
         share_not_better=float((differences <= 0).mean()),
     )
+
+
+def _is_east_asian(texts: Sequence[str]) -> bool:
+    """Whether most letters of the scripts without spaces are Chinese or Japanese ones."""
+    text = "".join(texts)
+    return 2 * len(_EAST_ASIAN.findall(text)) > len(_UNSPACED.findall(text))
 
 
 def _score(metric: BLEU | CHRF | TER, hypotheses: Sequence[str], references: Sequence[str]) -> CorpusScore:

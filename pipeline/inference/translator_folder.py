@@ -17,7 +17,8 @@ from pipeline.models.huggingface.marian import (
     translation_from_huggingface,
     translation_to_huggingface,
 )
-from pipeline.text.forms import load_form, save_form
+from pipeline.text.forms import FORM, MosesText, load_form, save_form
+from pipeline.text.given_tokenizer import PAD
 from pipeline.text.tokenizer import TOKENIZER, load_tokenizer
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,42 @@ def save_translator(folder: Path, translator: Translator) -> None:
         length_penalty=search.length_penalty,
         suppressed=translator.suppressed,
     )
-    if search.normalisation == "gnmt" and search.beam_size > 1 and is_marian(model.config):
+    if is_marian(model.config):
+        _warn_of_other_programs(folder, translator)
+    own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens, "stop": search.stop}
+    config, state = translation_to_huggingface(model)
+    with publish(folder) as temporary:
+        save_model(temporary, config | {TOKENIZER_HASH: translator.tokenizer.hash}, state)
+        translator.tokenizer.save(temporary)
+        write_json(temporary / GENERATION, settings | own)
+        save_form(temporary, translator.form)
+
+
+def _warn_of_other_programs(folder: Path, translator: Translator) -> None:
+    """What transformers and CTranslate2 do otherwise with a folder that they open."""
+    search, form, special = translator.search, translator.form, translator.tokenizer.special
+    if special["pad"] != PAD or "unk" not in special:
+        _log.warning(
+            "%s: CTranslate2 does not convert this model: its tokenizer calls the padding %s and the unknown token %s, "
+            "where it needs %s and any unknown token",
+            folder,
+            special["pad"],
+            special.get("unk"),
+            PAD,
+        )
+    if isinstance(form, MosesText):
+        case = "lower-cased " if form.lowercase else ""
+        _log.warning(
+            "%s: this model reads %sMoses tokens of the language %s and writes those of %s, as its %s says; "
+            "transformers and CTranslate2 do not read that file: make tokens of what goes into them, and text of what "
+            "comes out, as pipeline translate does",
+            folder,
+            case,
+            form.src,
+            form.tgt,
+            FORM,
+        )
+    if search.normalisation == "gnmt" and search.beam_size > 1:
         _log.warning(
             "%s: this search divides by ((5 + n) / 6) ** %g, GNMT's penalty, and transformers knows only "
             "n ** length_penalty: %s names ours %s, and transformers searches with its own default",
@@ -47,13 +83,6 @@ def save_translator(folder: Path, translator: Translator) -> None:
             GENERATION,
             GNMT_PENALTY,
         )
-    own = {"normalisation": search.normalisation, "max_extra_tokens": search.max_extra_tokens, "stop": search.stop}
-    config, state = translation_to_huggingface(model)
-    with publish(folder) as temporary:
-        save_model(temporary, config | {TOKENIZER_HASH: translator.tokenizer.hash}, state)
-        translator.tokenizer.save(temporary)
-        write_json(temporary / GENERATION, settings | own)
-        save_form(temporary, translator.form)
 
 
 def open_translator(folder: Path) -> Translator:

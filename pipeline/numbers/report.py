@@ -5,6 +5,7 @@ It holds the figures of every seed that has finished, what they cost, and how to
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -16,6 +17,7 @@ from pipeline.numbers.made import NO_RUNTIME, Made
 from pipeline.numbers.number import CONFIGURATIONS, REPORTS, Number, NumberConfig
 from pipeline.numbers.tasks import average, mean_margin, reference_mean, task_reports, unmet, value_at
 from pipeline.provenance import content_hash
+from pipeline.report.rows import CONVENTIONS
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +154,29 @@ def above(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> di
     if lower["mean"] is None:
         return {"number": name, "mean": None, "holds": None}
     return {"number": name, "mean": lower["mean"], "holds": report["mean"] > lower["mean"] if is_whole else None}
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A BLEU of the same translations by one of the ways to count words."""
+
+    name: str
+    mean: float
+    """Over the runs."""
+    signature: str
+
+
+def conventions(report: Mapping[str, Any]) -> list[Convention]:
+    """Every BLEU that the runs of a number have, that of the number first; none of a number that is no BLEU."""
+    own, _, system = report["key"].rpartition(".")
+    runs = list(report["runs"].values())
+    if own not in CONVENTIONS or not runs:
+        return []
+    keys = [own, *(key for key in CONVENTIONS if key != own and all(key in metrics for metrics in runs))]
+    return [
+        Convention(CONVENTIONS[key], fmean(metrics[key][system] for metrics in runs), report["signatures"][key])
+        for key in keys
+    ]
 
 
 def _label(path: Path, number: Number) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.config import load
 from pipeline.numbers.number import CONFIGURATIONS, NumberConfig
-from pipeline.numbers.report import above, read_reports
+from pipeline.numbers.report import above, conventions, read_reports
 from pipeline.numbers.tasks import bystanders
 from pipeline.report.table import write_between
 
@@ -56,12 +56,18 @@ def _cells(report: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> t
     return (
         f"`{report['id']}`: {report['metric']}",
         shown(report["reported"]),
-        f"{shown(report['mean'])}{spread} ({count})",
+        f"{shown(report['mean'])}{spread} ({count}){_beside(report)}",
         ", ".join([*([shown(report["reach"])] if report["reach"] is not None else []), verdict]),
         order(report, reports),
         _hours(report),
         report["source"],
     )
+
+
+def _beside(report: Mapping[str, Any]) -> str:
+    """The other ways to count the words of BLEU, of the same translations; empty where there is none."""
+    others = [f"{one.name} {shown(one.mean)}" for one in conventions(report)[1:]]
+    return f"; beside it {', '.join(others)}" if others else ""
 
 
 def _hours(report: Mapping[str, Any]) -> str:

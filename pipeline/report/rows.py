@@ -8,6 +8,8 @@ from pipeline.report.results import ResultSpec, Source
 
 METHODS = {"svd": "Counts + SVD", "cbow": "CBOW", "skipgram": "Skip-gram", "glove": "GloVe", "fasttext": "fastText"}
 TRANSLATORS = {"transformer": "Transformer", "gru": "GRU with attention"}
+CONVENTIONS = {"bleu": "sacreBLEU", "tokenised_bleu": "BLEU of the tokens", "moses_bleu": "Moses BLEU"}
+"""What each BLEU that a translation may have in its metrics is called; the first stands in every one of them."""
 ALIGNMENTS = {"dpo": "DPO", "ppo": "PPO"}
 RANDOM = "-random"
 """Ends the name of the fine-tuning of the same network from random weights."""
@@ -31,7 +33,10 @@ def result_specs(run: RunFiles) -> list[ResultSpec]:
         *(_own_task(item, run.metrics[f"finetune/{item}"]) for item in run.items("finetune") if item not in FINETUNED),
         *_gpt(),
         _bilm(),
-        *(_translation(item, TRANSLATORS.get(item, item)) for item in usual_first(TRANSLATORS, run.items("translate"))),
+        *(
+            _translation(item, TRANSLATORS.get(item, item), run.metrics.get(f"translate/{item}", {}))
+            for item in usual_first(TRANSLATORS, run.items("translate"))
+        ),
         *_sft(),
         _reward(),
         *(row for stage, name in ALIGNMENTS.items() for row in _alignment(stage, name)),
@@ -173,18 +178,34 @@ def _bilm() -> ResultSpec:
     )
 
 
-def _translation(item: str, name: str) -> ResultSpec:
+def _translation(item: str, name: str, metrics: Mapping[str, Any]) -> ResultSpec:
     stage = f"translate/{item}"
+    others = {called: Source(stage, f"{key}.beam") for key, called in further_conventions([metrics]).items()}
+    cut = num_cut_sources(metrics)
     return ResultSpec(
         id=f"translate_{item}",
         stage=stage,
         title=f"Translation, {name}",
-        measure="sacreBLEU, beam search",
+        measure=f"sacreBLEU, beam search{f', sources cut at their ends: {cut}' if cut else ''}",
         path="bleu.beam",
         better="higher",
-        baselines={"source copied": Source(stage, "bleu.copy"), "greedy": Source(stage, "bleu.greedy")},
+        baselines={"source copied": Source(stage, "bleu.copy"), "greedy": Source(stage, "bleu.greedy"), **others},
         decimals=1,
     )
+
+
+def further_conventions(translations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The names of the BLEU beside sacreBLEU that the metrics of some translation have, by their keys there."""
+    return {
+        key: name
+        for key, name in CONVENTIONS.items()
+        if key != "bleu" and any(key in metrics for metrics in translations)
+    }
+
+
+def num_cut_sources(metrics: Mapping[str, Any]) -> int:
+    """Sources of the test set that are longer than the model reads: they were translated without their ends."""
+    return int(metrics.get("test", {}).get("num_src_too_long", 0))
 
 
 def _sft() -> list[ResultSpec]:

@@ -19,7 +19,14 @@ from pipeline.report.blocks import (
 )
 from pipeline.report.charts import Line, line_chart
 from pipeline.report.inputs import RunFiles
-from pipeline.report.rows import NETWORKS, RANDOM, TRANSLATORS, usual_first
+from pipeline.report.rows import (
+    NETWORKS,
+    RANDOM,
+    TRANSLATORS,
+    further_conventions,
+    num_cut_sources,
+    usual_first,
+)
 
 _DIRECTIONS = ("ahead", "back")
 
@@ -174,27 +181,13 @@ def translation_section(run: RunFiles, *, num_samples: int) -> Section:
             for item in items
         )
     )
-    rows = [
-        (TRANSLATORS.get(item, item), *(number(value, 1) for value in _bleu_and_chrf(run.metrics[f"translate/{item}"])))
-        for item in items
-        if f"translate/{item}" in run.metrics
-    ]
-    head = ("Model", "BLEU, beam", "BLEU, greedy", "BLEU, source copied", "chrF, beam")
-    signatures = sorted(
-        {
-            str(at(run.metrics[f"translate/{item}"], f"{score}.signature"))
-            for item in run.items("translate")
-            for score in ("bleu", "chrf")
-        }
-    )
-    table = [Table("Corpus scores on the test set", head, rows, note="; ".join(signatures))] if rows else []
     return Section(
         title="Translation",
         text="Two networks learn from the same pairs, whose sources and targets stand below.",
         stages=("translate",),
         blocks=[
             *curves,
-            *table,
+            *_corpus_scores(run, items),
             *_translations(run, items, num_samples),
             *_attention(run, items),
             *_gradients(run, items),
@@ -202,8 +195,37 @@ def translation_section(run: RunFiles, *, num_samples: int) -> Section:
     )
 
 
-def _bleu_and_chrf(metrics: Mapping[str, Any]) -> list[float]:
-    return [float(at(metrics, path)) for path in ("bleu.beam", "bleu.greedy", "bleu.copy", "chrf.beam")]
+def _corpus_scores(run: RunFiles, items: Sequence[str]) -> list[Block]:
+    """Every BLEU and chrF with their signatures, and how many sources lost their ends."""
+    found = {TRANSLATORS.get(item, item): run.metrics.get(f"translate/{item}") for item in items}
+    scored = {name: metrics for name, metrics in found.items() if metrics is not None}
+    if not scored:
+        return []
+    further = further_conventions(list(scored.values()))
+    columns = {
+        "BLEU, beam": "bleu.beam",
+        "BLEU, greedy": "bleu.greedy",
+        "BLEU, source copied": "bleu.copy",
+        **{f"{name}, beam": f"{key}.beam" for key, name in further.items()},
+        "chrF, beam": "chrf.beam",
+    }
+    rows = [
+        (name, *(number(at(metrics, path) if path.split(".")[0] in metrics else None, 1) for path in columns.values()))
+        for name, metrics in scored.items()
+    ]
+    signatures = {
+        str(at(metrics, f"{score}.signature"))
+        for metrics in scored.values()
+        for score in ("bleu", *further, "chrf")
+        if score in metrics
+    }
+    cut = [
+        f"{name}: {count} of {at(metrics, 'test.num_pairs')} sources are longer than the model reads, and were cut"
+        for name, metrics in scored.items()
+        if (count := num_cut_sources(metrics))
+    ]
+    note = "; ".join([*sorted(signatures), *cut])
+    return [Table("Corpus scores on the test set", ("Model", *columns), rows, note=note)]
 
 
 def _translations(run: RunFiles, items: Sequence[str], num_samples: int) -> list[Block]:

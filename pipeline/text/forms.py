@@ -4,6 +4,7 @@ Published scores on older benchmarks are those of lower-cased Moses tokens. A mo
 in this form, and what it writes is put together again for people.
 """
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, assert_never
@@ -47,18 +48,21 @@ class MosesText(Config):
 
 PLAIN = PlainText()
 TextForm = Annotated[PlainText | MosesText, Field(discriminator="kind")]
-_FILE = "text.json"
+_BEHIND_DASH = re.compile(r"li$|mail", re.IGNORECASE)
+"""What detokenizer.perl joins in Czech with a dash before it."""
+FORM = "text.json"
+"""The file that notes the form of a folder's texts."""
 
 
 def save_form(folder: Path, form: PlainText | MosesText) -> None:
     """Notes the form of the texts in a folder, or that its model reads; plain text needs no note."""
     if not isinstance(form, PlainText):
-        write_json(folder / _FILE, form.model_dump())
+        write_json(folder / FORM, form.model_dump())
 
 
 def load_form(folder: Path) -> PlainText | MosesText:
     """The form that is noted in a folder; ValueError names the file and the key at fault."""
-    return load(folder / _FILE, MosesText) if (folder / _FILE).is_file() else PLAIN
+    return load(folder / FORM, MosesText) if (folder / FORM).is_file() else PLAIN
 
 
 def has_no_case(form: PlainText | MosesText) -> bool:
@@ -86,10 +90,27 @@ def out_of_form(text: str, form: PlainText | MosesText) -> str:
         case PlainText():
             return text
         case MosesText():
-            joined: str = _detokenizer(form.tgt).detokenize(text.split(" "), unescape=False)
+            words = _czech_words(text) if form.tgt == "cs" else text.split(" ")
+            joined: str = _detokenizer(form.tgt).detokenize(words, unescape=False)
             return joined
         case _:
             assert_never(form)
+
+
+def _czech_words(text: str) -> list[str]:
+    """Tokens of Czech, where a word with an apostrophe, a dash and `li` or `mail...` behind it are one word.
+
+    detokenizer.perl joins them so; where sacremoses 0.2.0 comes to them it ends in a TypeError.
+    """
+    words: list[str] = []
+    # sacremoses joins these hyphens before it looks for the others.
+    for word in f" {text} ".replace(" @-@ ", "-").split():
+        is_behind_dash = _BEHIND_DASH.match(word) and len(words) > 1 and words[-1] in ("-", "\u2013")
+        if is_behind_dash and MosesDetokenizer.IS_FRENCH_CONRTACTION.search(words[-2]):
+            words[-2:] = ["".join([*words[-2:], word])]
+        else:
+            words.append(word)
+    return words
 
 
 @cache

@@ -1,6 +1,8 @@
 """A tokenizer that a user has, as the translation models need it: <eos> is id 0, padding the last, and begins a target.
 
-Its pieces and how it cuts a text stay; where its special tokens have other ids, or it has none, the ids are new.
+Its pieces and how it cuts a text stay; where its special tokens have other ids, or it has none, the ids are new. Its
+padding is called <pad>, and it has an unknown token: CTranslate2 leaves out the last token of a vocabulary where it is
+called so, and opens no model without an unknown one.
 """
 
 import json
@@ -15,8 +17,14 @@ from tokenizers import Regex, pre_tokenizers, processors
 from pipeline.text.sentencepiece_file import read_sentencepiece
 from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Role, Tokenizer, load_tokenizer
 
-_USUAL: Mapping[Role, tuple[str, ...]] = {"eos": ("<eos>", "</s>"), "pad": ("<pad>", "[PAD]")}
-"""What the tokens are called where nothing names them; the first where there is none yet."""
+_USUAL_EOS = ("<eos>", "</s>")
+"""What the end of a text is called where nothing names it; the first where there is none yet."""
+_USUAL_PAD = "[PAD]"
+"""What the padding may be called before it is called as here."""
+PAD = "<pad>"
+"""What the padding is called."""
+_UNKNOWN = "<unk>"
+"""What the unknown token is called where there is none yet."""
 
 
 def translation_tokenizer(given: Path) -> Tokenizer:
@@ -38,12 +46,16 @@ def translation_tokenizer(given: Path) -> Tokenizer:
         )
     content = json.loads(backend.to_str())
     ids: dict[str, int] = backend.get_vocab(with_added_tokens=True)
-    unknown = special.get("unk") or _unknown(content["model"])
-    eos, pad = (special.get(role) or _named(role, ids) for role in ("eos", "pad"))
-    others = [token for token in sorted(ids, key=ids.__getitem__) if token not in (eos, pad)]
-    new = {token: number for number, token in enumerate([eos, *others, pad])}
+    eos = special.get("eos") or next((token for token in _USUAL_EOS if token in ids), _USUAL_EOS[0])
+    known = _unknown(content["model"])
+    replaced = _padding(special, ids, known)
+    unknown = next(token for token in (special.get("unk"), known, _UNKNOWN) if token and token not in (eos, PAD))
+    ids.setdefault(unknown, len(ids))
+    others = [token for token in sorted(ids, key=ids.__getitem__) if token not in (eos, PAD, replaced)]
+    new = {token: number for number, token in enumerate([eos, *others, PAD])}
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != replaced]
     _renumber(content, new, unknown)
-    _make_special(content, {token: new[token] for token in (eos, unknown, pad) if token})
+    _make_special(content, {token: new[token] for token in (eos, unknown, PAD)})
     renumbered = tokenizers.Tokenizer.from_str(json.dumps(content))
     renumbered.post_processor = processors.TemplateProcessing(
         single=f"$A {eos}", pair=f"$A {eos} $B {eos}", special_tokens=[(eos, 0)]
@@ -52,21 +64,26 @@ def translation_tokenizer(given: Path) -> Tokenizer:
         _hide_special(renumbered, byte_fallback=content["model"]["byte_fallback"])
     # What else has a role there keeps it: a folder that is opened again finds it too.
     roles = dict(special)
-    roles["eos"], roles["pad"], roles["bos"] = eos, pad, pad
-    if unknown:
-        roles["unk"] = unknown
+    roles["eos"], roles["pad"], roles["bos"], roles["unk"] = eos, PAD, PAD, unknown
     return Tokenizer(renumbered, roles, folder=given)
 
 
 def _is_ready(tokenizer: Tokenizer) -> bool:
-    if not {"eos", "pad", "bos"} <= tokenizer.special.keys():
+    special = tokenizer.special
+    if not {"eos", "pad", "bos", "unk"} <= special.keys():
         return False
     last = tokenizer.vocab_size - 1
-    return (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id) == (0, last, last)
+    has_ids = (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id) == (0, last, last)
+    return has_ids and special["pad"] == PAD and special["unk"] not in (special["eos"], PAD)
 
 
-def _named(role: Role, ids: Mapping[str, int]) -> str:
-    return next((token for token in _USUAL[role] if token in ids), _USUAL[role][0])
+def _padding(special: Mapping[Role, str], ids: Mapping[str, int], unknown: str) -> str:
+    """The padding of another name, which `PAD` takes the place of; empty where there is none, or it is something else
+    besides.
+    """
+    found = special.get("pad", _USUAL_PAD)
+    others = {unknown, *(token for role, token in special.items() if role not in ("pad", "bos"))}
+    return found if found in ids and found not in others and PAD not in ids else ""
 
 
 def _unknown(model: Mapping[str, Any]) -> str:
@@ -82,9 +99,10 @@ def _renumber(content: dict[str, Any], ids: Mapping[str, int], unknown: str) -> 
     if model["type"] == "Unigram":
         scores = dict(model["vocab"])
         model["vocab"] = [[token, scores.get(token, 0.0)] for token in ids]
-        model["unk_id"] = ids[unknown] if unknown else None
+        model["unk_id"] = ids[unknown]
     else:
         model["vocab"] = dict(ids)
+        model["unk_token"] = unknown
     for token in content["added_tokens"]:
         token["id"] = ids[token["content"]]
 

@@ -116,6 +116,22 @@ def test_the_words_of_plain_text_are_those_that_were_asked_for(capsys: pytest.Ca
     assert code == 0 and f"tok:{words}|" in lines[1]
 
 
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize(
+    ("options", "parted"),
+    [([], True), (["--words", "zh"], True), (["--tokenised"], False), (["--words", "13a"], False)],
+)
+def test_the_edit_rate_has_the_words_of_bleu_where_there_are_no_spaces(
+    capsys: pytest.CaptureFixture[str], options: list[str], parted: bool
+) -> None:
+    Path("ref").write_text("我喜欢红苹果。\n他不喜欢。\n")
+    Path("zh").write_text("我喜红苹果。\n他不喜欢。\n")
+    _, lines, _ = run(capsys, "zh", *options)
+    rate = f"{100 / 12:6.2f}" if parted else " 50.00"
+    assert lines[3].startswith(f"  TER   {rate}  ")
+    assert f"asian:{'yes' if parted else 'no'}" in lines[3]
+
+
 def test_the_command_offers_every_tokenizer_of_plain_text() -> None:
     assert get_args(PlainWords) == PLAIN_WORDS
 

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from sacrebleu.metrics.ter import TER
 
 from pipeline.evaluation.bleu import (
     MosesWords,
@@ -160,6 +161,38 @@ def test_perfect_translations_have_full_chrf_and_no_edits() -> None:
 
 def test_translation_edit_rate_counts_edits_for_each_reference_word() -> None:
     assert ter(["a b x d"], ["a b c d"]).value == pytest.approx(25.0)
+
+
+@pytest.mark.parametrize("words", UNSPACED)
+def test_the_edit_rate_of_chinese_and_japanese_counts_their_characters_as_tercom_parts_them(words: str) -> None:
+    reference, hypothesis = UNSPACED[words]
+    found = ter([hypothesis], [reference])
+    theirs = TER(normalized=True, asian_support=True)
+    assert found.value == pytest.approx(theirs.corpus_score([hypothesis], [[reference]]).score)
+    assert found.signature == str(theirs.get_signature()) and "norm:yes" in found.signature
+    assert "asian:yes" in found.signature
+    # Between spaces a sentence is one word, and every change of it an edit of all.
+    assert 0.0 < found.value < 50.0 and ter([hypothesis], [reference], words="13a").value == 100.0
+
+
+def test_the_edit_rate_of_chinese_is_worked_by_hand() -> None:
+    # Six characters and the stop; one is left out, one exchanged.
+    assert ter(["我喜红苹菓。"], ["我喜欢红苹果。"]).value == pytest.approx(100 * 2 / 7)
+
+
+def test_a_script_without_spaces_that_tercom_does_not_part_has_the_edit_rate_of_its_characters() -> None:
+    reference, hypothesis = "ภาษาไทยไม่มีช่องว่าง", "ภาษาไทยมีช่องว่าง"
+    found = ter([hypothesis], [reference])
+    assert found.value == pytest.approx(100 * 3 / len(reference))
+    assert "tok:char" in found.signature and "asian:no" in found.signature
+
+
+def test_the_words_of_the_edit_rate_are_those_that_were_asked_for() -> None:
+    hypotheses, references = ["Ein Wort"], ["Ein Ort"]
+    assert ter(hypotheses, references).value == ter(hypotheses, references, words="tokenised").value == 50.0
+    assert ter(hypotheses, references, words="char").value == pytest.approx(100 / 6)
+    assert "asian:yes" in ter(hypotheses, references, words="zh").signature
+    assert "asian:no" in ter(["我 喜欢"], ["我 喜欢"], words="tokenised").signature
 
 
 def test_bootstrap_of_a_clearly_better_system_excludes_zero_and_contains_the_difference() -> None:

@@ -1,6 +1,7 @@
 """A trained translation model in other engines: `transformers` and CTranslate2 translate as we do."""
 
 import random
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,9 @@ from pipeline.data.translation import translation_examples
 from pipeline.inference.translator import Translation, Translator
 from pipeline.inference.translator_folder import save_translator
 from pipeline.models.seq2seq import Seq2Seq
+from pipeline.text.given_tokenizer import translation_tokenizer
+from pipeline.text.tokenizer import Role, Tokenizer
+from pipeline.text.tokenizer_training import train_byte_bpe, train_wordpiece
 from tests.stages import grammar
 from tests.stages.test_translate import tokenizer, translator
 
@@ -103,3 +107,48 @@ def test_ctranslate2_converts_the_folder_and_translates_a_thousand_sentences_ali
         ids = [backend.token_to_id(token) for token in one.hypotheses[0]]
         expected = list(translation.tokens)
         assert (ids[: len(expected)] if translation.at_limit else ids) == expected
+
+
+GIVEN: dict[str, Callable[[Sequence[str]], Tokenizer]] = {
+    "WordPiece": lambda texts: train_wordpiece(texts, vocab_size=120),
+    "byte-level BPE": lambda texts: train_byte_bpe(texts, vocab_size=300),
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_a_model_of_a_given_tokenizer_is_opened_by_both_and_translates_alike(kind: str, tmp_path: Path) -> None:
+    """A [PAD] and a vocabulary without an unknown token are what CTranslate2 does not convert."""
+    choose = random.Random(3)
+    texts = [" ".join(choose.choices(grammar.WORDS, k=choose.randint(1, 9))) for _ in range(50)]
+    GIVEN[kind](texts).save(tmp_path)
+    given = translation_tokenizer(tmp_path)
+    one = replace(translator("transformer", vocab_size=given.vocab_size), tokenizer=given)
+    one = replace(one, search=one.search.greedy)
+    ours = one.translate(texts)
+    assert len({one.text for one in ours}) > len(texts) / 2
+    save_translator(tmp_path / "model", one)
+
+    theirs: Any = MarianMTModel.from_pretrained(tmp_path / "model")
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "model")
+    inputs = tokens(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+    for row, translation in zip(theirs.generate(**inputs, max_length=48).tolist(), ours, strict=True):
+        assert row[: 1 + len(translation.tokens)] == [tokens.pad_token_id, *translation.tokens]
+
+    TransformersConverter(str(tmp_path / "model")).convert(str(tmp_path / "converted"))
+    engine = ctranslate2.Translator(str(tmp_path / "converted"), device="cpu", compute_type="float32", intra_threads=1)
+    sources = [given.tokens(source.tolist()) for source in one.encode(texts, too_long="cut")]
+    found = engine.translate_batch(
+        sources, beam_size=1, min_decoding_length=0, max_decoding_length=47, disable_unk=True
+    )
+    for result, translation in zip(found, ours, strict=True):
+        ids = [given.backend.token_to_id(token) for token in result.hypotheses[0]]
+        assert ids[: len(translation.tokens)] == list(translation.tokens)
+
+
+def test_a_model_that_ctranslate2_does_not_convert_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = translator("transformer")
+    special: dict[Role, str] = {role: token for role, token in one.tokenizer.special.items() if role != "unk"}
+    save_translator(tmp_path / "model", replace(one, tokenizer=replace(one.tokenizer, special=special)))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "CTranslate2 does not convert" in record.message
+    assert str(tmp_path / "model") in record.message

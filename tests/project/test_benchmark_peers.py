@@ -4,18 +4,18 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from benchmarks import classify_texts, finetune_training, translate_training
+from benchmarks import classify_texts, finetune_training, translate_decoding, translate_training
 from benchmarks.references import glue
 from benchmarks.shared import task
 from benchmarks.shared.joeynmt import batch_size_for, mean_targets, num_batches
-from benchmarks.translate_decoding import Ids, Side, Translate, turn
+from benchmarks.translate_decoding import Ids, Run, Side, Translate, by_us, turn
 from pipeline.artifacts import read_json, save_model, write_json
 from pipeline.data.classification import LabelledText, SequenceExamples
 from pipeline.data.glue import TASKS, GlueName
@@ -288,3 +288,33 @@ def test_a_side_is_open_during_its_turn_alone() -> None:
     for _ in range(2):
         assert turn(side, sources, torch.get_num_threads()).found == [(16,)] * 70
     assert calls == [64, 70] * 2 and opened[-1]() is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num_sources", "tried", "best"),
+    [
+        # Faster at 256 than at 128: the next one is tried, and is slower.
+        ([9.0, 8.0, 7.0, 6.0, 5.0, 5.5, 1.0], 1000, [16, 32, 64, 128, 256, 512], 256),
+        ([9.0, 8.0, 7.0, 6.0, 6.5, 1.0], 1000, [16, 32, 64, 128, 256], 128),
+        # By chance slower at first: up to 128 all are tried, and an equal time is no slower one.
+        ([9.0, 9.5, 7.0, 7.5, 7.0, 7.1], 1000, [16, 32, 64, 128, 256, 512], 64),
+        # A batch of all sentences is the largest there is.
+        ([9.0, 8.0, 7.0, 6.0, 5.0], 100, [16, 32, 64, 128], 128),
+    ],
+)
+def test_the_batch_of_a_peer_is_doubled_until_a_larger_one_is_slower(
+    seconds: list[float], num_sources: int, tried: list[int], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[int] = []
+
+    def one_turn(side: Side, sources: Sequence[np.ndarray], threads: int) -> Run:
+        turns.append(side.size)
+        # The first turn of two is disturbed.
+        taken = seconds[int(np.log2(side.size)) - 4]
+        return Run([], taken if turns.count(side.size) > 1 else 100.0 / side.size + taken, 0.0)
+
+    monkeypatch.setattr(translate_decoding, "turn", one_turn)
+    sources = [np.array([3])] * num_sources
+    found = translate_decoding.best_size("peer", lambda: by_us, sources, cast("Translator", None), 1)
+    assert found == best
+    assert turns == [size for size in tried for _ in range(2)]

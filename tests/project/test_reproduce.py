@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
 
-from pipeline.artifacts import read_json
+from pipeline.artifacts import read_json, write_json
+from pipeline.layout import Layout
 from pipeline.numbers.made import NO_RUNTIME, versions
 from pipeline.numbers.number import NumberConfig, all_numbers, open_number
 from pipeline.numbers.report import above, read_reports
@@ -41,6 +43,30 @@ def test_stages_run_in_the_order_of_the_chain_and_the_report_has_every_seed_with
     assert report["command"] == "make reproduce NUMBER=toy DATA=FOLDER"
     assert {"id", "source", "metric", "reported", "versions"} <= report.keys()
     assert "| 31.50 ± 2.12 (2) |" in (folder / "README.md").read_text()
+
+
+def test_both_conventions_of_bleu_are_printed_with_their_signatures_and_stand_in_the_table(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_yaml(folder / "conf/numbers/toy/number.yaml", NUMBER | {"key": "tokenised_bleu.greedy"})
+
+    def run(path: Path, keep: Callable[[float], None]) -> int:
+        keep(1.0)
+        seed = int(path.stem[-1]) if path.stem.startswith("seed") else 0
+        tokens = {"beam": 1.0, "greedy": 30.0 + seed, "signature": "tok:moses-fr"}
+        plain = {"beam": 2.0, "greedy": 20.0 + seed, "signature": "tok:13a"}
+        scores = {"tokenised_bleu": tokens, "bleu": plain, "chrf": plain, "training": {"flops": 1.0}}
+        write_json(Layout.of(path).metrics, scores if seed else {})
+        return 0
+
+    assert reproduce(open_number("toy"), run) == 0
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[-3:] == [
+        "toy: mean 31.50 of [31.0, 32.0], published 30.00",
+        "  BLEU of the tokens 31.50, tok:moses-fr",
+        "  sacreBLEU 21.50, tok:13a",
+    ]
+    assert "| 31.50 ± 0.71 (2); beside it sacreBLEU 21.50 |" in (folder / "README.md").read_text()
 
 
 def test_a_second_call_runs_nothing_and_a_changed_configuration_runs_what_follows_from_it(folder: Path) -> None:

@@ -102,6 +102,26 @@ def test_results_stand_beside_their_baselines_and_samples_are_text_not_markup(fo
         assert shown in page.text
 
 
+def test_every_bleu_of_a_translation_stands_beside_sacrebleu_with_its_signature(folder: Path) -> None:
+    write_run(folder)
+    assert "Model BLEU, beam BLEU, greedy BLEU, source copied chrF, beam" in (text := report(folder).text)
+    assert "longer than the model reads" not in text
+    moses = {"moses_bleu": {"beam": 22.4, "greedy": 21.0, "copy": 1.0, "signature": "nrefs:1|tok:moses-de"}}
+    cut = {"test": {"num_pairs": 1000, "num_src_too_long": 3}}
+    whole = {"test": {"num_pairs": 1000, "num_src_too_long": 0}}
+    found = metrics()
+    found["translate/transformer"] |= {**moses, **cut}
+    found["translate/gru"] |= whole
+    write_run(folder, stages=found)
+    text = report(folder).text
+    assert "BLEU, source copied Moses BLEU, beam chrF, beam" in text
+    assert "Transformer 21.0 20.0 3.0 22.4 42.0" in text and "GRU with attention 14.0 13.0 3.0 - 28.0" in text
+    assert (
+        "nrefs:1|tok:13a; nrefs:1|tok:moses-de; Transformer: 3 of 1000 sources are longer than the model reads" in text
+    )
+    assert text.count("longer than the model reads") == 1
+
+
 def test_the_reach_of_the_gradient_is_drawn_for_recurrent_models_and_only_for_them(folder: Path) -> None:
     write_run(folder)
     assert "Reach of the gradient" in (text := report(folder).text)

@@ -100,6 +100,20 @@ def test_every_result_has_an_id_of_its_own_and_further_items_of_a_matrix_get_row
     ]
 
 
+def test_a_translation_has_every_bleu_that_its_stage_made_beside_sacrebleu_and_the_sources_that_were_cut() -> None:
+    further = {"tokenised_bleu": {"beam": 22.04}, "moses_bleu": {"beam": 21.96}}
+    moses = {**metrics()["translate/gru"], **further, "test": {"num_pairs": 1000, "num_src_too_long": 3}}
+    run = run_of(metrics() | {"translate/gru": moses})
+    results = {result.spec.id: result for result in evaluate(result_specs(run), {}, run)}
+    gru, transformer = results["translate_gru"], results["translate_transformer"]
+    assert gru.as_json()["shown"]["baselines"] == (
+        "source copied 3.0, greedy 13.0, BLEU of the tokens 22.0, Moses BLEU 22.0"
+    )
+    assert gru.spec.measure == "sacreBLEU, beam search, sources cut at their ends: 3"
+    assert transformer.baselines.keys() == {"source copied", "greedy"}
+    assert transformer.spec.measure == "sacreBLEU, beam search"
+
+
 @pytest.mark.parametrize("profile", ["cpu", "tiny", "paper"])
 def test_the_floors_of_a_profile_belong_to_results_and_baselines_that_exist(profile: str) -> None:
     config = load(ROOT / "conf" / profile / "report.yaml", ReportConfig)

@@ -24,6 +24,7 @@ from pipeline.inference.translator_folder import open_translator, save_translato
 from pipeline.models.recurrent import Recurrent
 from pipeline.stages.tokenize import encode_pairs
 from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model, padding_share
+from pipeline.text.forms import MosesText
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import train_translation_bpe
 from tests.stages import grammar
@@ -180,6 +181,22 @@ def test_gnmts_penalty_is_told_apart_from_that_of_transformers(
     settings["length_penalty"] = settings.pop("gnmt_penalty")
     file.write_text(json.dumps(settings))
     assert open_translator(tmp_path / "gnmt").search == gnmt.search
+
+
+@pytest.mark.parametrize(("lowercase", "case"), [(True, "lower-cased Moses tokens"), (False, "reads Moses tokens")])
+def test_a_folder_that_wants_moses_tokens_says_so_to_who_opens_it_elsewhere(
+    lowercase: bool, case: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    form = MosesText(kind="moses", src="en", tgt="de", lowercase=lowercase)
+    save_translator(tmp_path / "model", replace(translator("transformer"), form=form))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert str(tmp_path / "model") in record.message and case in record.message and "text.json" in record.message
+    assert "of the language en" in record.message and "those of de" in record.message
+    caplog.clear()
+    # What no other program opens is opened by us alone, who read the note.
+    save_translator(tmp_path / "own", replace(translator("gru"), form=form))
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,26 @@ def test_tokens_are_put_together_again_as_people_write_them() -> None:
     assert out_of_form("l' arbre est grand .", french) == "l'arbre est grand."
 
 
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        ("pošli e' - mail teď .", "pošli e'-mail teď."),
+        ("e' \u2013 mailem", "e'\u2013mailem"),
+        ("a - b' - li - li", "a - b'-li - li"),
+        ("e' @-@ Mail' - LI !", "e'-Mail'-LI!"),
+        ("e' - pošta , 5 - mail", "e' - pošta, 5 - mail"),
+        ("- mail", "- mail"),
+        ("e' -", "e' -"),
+        ("mám 3 , 5 koruny a „ psa “ .", "mám 3, 5 koruny a „psa“."),
+    ],
+)
+def test_czech_words_with_an_apostrophe_before_a_dash_are_joined_as_detokenizer_perl_joins_them(
+    tokens: str, text: str
+) -> None:
+    """sacremoses 0.2.0 ends in a TypeError there."""
+    assert out_of_form(tokens, MosesText(kind="moses", src="en", tgt="cs", lowercase=False)) == text
+
+
 def test_no_character_is_written_as_an_entity_and_none_is_read_as_one() -> None:
     assert into_form("R&D [1] | <b>", MOSES, "src") == "r & d [ 1 ] | < b >"
     assert out_of_form("r &amp; d", MOSES) == "r &amp; d"

@@ -1,13 +1,15 @@
 """Tokenizers that users have: their pieces stay, their ids become those of the translation models."""
 
+import json
 import struct
 from pathlib import Path
 
 import pytest
+import tokenizers
 from transformers import AutoTokenizer
 
 from pipeline.text.given_tokenizer import translation_tokenizer
-from pipeline.text.tokenizer import Tokenizer, load_tokenizer
+from pipeline.text.tokenizer import Role, Tokenizer, load_tokenizer
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
 SPECIAL = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
@@ -115,7 +117,8 @@ def test_a_saved_one_comes_back_the_same_and_transformers_opens_it(tmp_path: Pat
 
 
 def test_a_folder_with_other_ids_keeps_its_pieces(byte_bpe: Tokenizer, wordpiece: Tokenizer, tmp_path: Path) -> None:
-    for given, size in ((byte_bpe, byte_bpe.vocab_size), (wordpiece, wordpiece.vocab_size + 1)):
+    # An unknown token for the first, an end for the second, whose padding has another name.
+    for given, size in ((byte_bpe, byte_bpe.vocab_size + 1), (wordpiece, wordpiece.vocab_size + 1)):
         given.save(tmp_path)
         tokenizer = translation_tokenizer(tmp_path)
         assert (tokenizer.vocab_size, tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id) == (
@@ -127,9 +130,54 @@ def test_a_folder_with_other_ids_keeps_its_pieces(byte_bpe: Tokenizer, wordpiece
         text = "Our ships sailed on the third of June."
         assert tokenizer.tokens(tokenizer.encode(text)) == given.tokens(given.encode(text))
         assert tokenizer.decode(tokenizer.encode(text)) == given.decode(given.encode(text))
-        assert ("unk" in tokenizer.special) == ("unk" in given.special)
+        assert tokenizer.special["unk"] == given.special.get("unk", "<unk>")
+        assert tokenizer.tokens([size - 1]) == ["<pad>"] and tokenizer.special["pad"] == "<pad>"
+        assert tokenizer.backend.token_to_id("[PAD]") is None
         tokenizer.save(tmp_path)
         assert translation_tokenizer(tmp_path).hash == tokenizer.hash
+
+
+def test_an_unknown_token_that_is_the_end_of_a_text_too_makes_room_for_one_of_its_own(
+    byte_bpe: Tokenizer, tmp_path: Path
+) -> None:
+    """As in the folders of GPT-2."""
+    end = byte_bpe.special["eos"]
+    Tokenizer(byte_bpe.backend, {"bos": end, "eos": end, "unk": end}).save(tmp_path)
+    tokenizer = translation_tokenizer(tmp_path)
+    assert tokenizer.special.items() >= {"eos": end, "bos": "<pad>", "pad": "<pad>", "unk": "<unk>"}.items()
+    assert tokenizer.vocab_size == byte_bpe.vocab_size + 1
+    assert len({tokenizer.eos_id, tokenizer.pad_id, tokenizer.id_of("unk")}) == 3
+
+
+def test_a_padding_that_is_the_unknown_token_too_stays_that(wordpiece: Tokenizer, tmp_path: Path) -> None:
+    Tokenizer(wordpiece.backend, dict(wordpiece.special) | {"pad": "[UNK]"}).save(tmp_path)
+    tokenizer = translation_tokenizer(tmp_path)
+    assert (tokenizer.special["unk"], tokenizer.special["pad"]) == ("[UNK]", "<pad>")
+    assert tokenizer.tokens(tokenizer.encode("the \u0436")) == ["the", "[UNK]"]
+
+
+def test_a_character_that_has_no_piece_is_unknown_where_it_would_be_left_out(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE({"</s>": 0, "a": 1, "b": 2, "ab": 3}, [("a", "b")]))
+    Tokenizer(backend, {"eos": "</s>"}).save(tmp_path)
+    assert load_tokenizer(tmp_path).encode("xab") == [3]
+    tokenizer = translation_tokenizer(tmp_path)
+    assert tokenizer.tokens(tokenizer.encode("xab")) == ["<unk>", "ab"]
+
+
+@pytest.mark.parametrize("special", [{"pad": "[PAD]"}, {"unk": "<eos>"}])
+def test_a_folder_that_has_the_ids_but_not_the_names_gets_them(
+    special: dict[Role, str], translation_bpe: Tokenizer, tmp_path: Path
+) -> None:
+    content = json.loads(translation_bpe.backend.to_str())
+    if "pad" in special:
+        content["added_tokens"][-1]["content"] = "[PAD]"
+        special = special | {"bos": "[PAD]"}
+    backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+    Tokenizer(backend, dict(translation_bpe.special) | special).save(tmp_path)
+    tokenizer = translation_tokenizer(tmp_path)
+    assert tokenizer.special == translation_bpe.special
+    text = "Our ships sailed."
+    assert tokenizer.tokens(tokenizer.encode(text)) == translation_bpe.tokens(translation_bpe.encode(text))
 
 
 def test_a_folder_that_has_the_ids_is_taken_as_it_is(translation_bpe: Tokenizer, tmp_path: Path) -> None:
