@@ -348,7 +348,7 @@ def _given(given: Path, vocab_size: int) -> Tokenizer:
     if tokenizer.vocab_size != vocab_size:
         raise ValueError(
             f"translation.vocab_size: found {vocab_size}, the tokenizer in {given} has {tokenizer.vocab_size}, with "
-            f"{tokenizer.special['eos']} and {tokenizer.special['pad']}"
+            f"{tokenizer.special['eos']}, {tokenizer.special['unk']} and {tokenizer.special['pad']}"
         )
     return tokenizer
 
