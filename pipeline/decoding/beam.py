@@ -231,21 +231,24 @@ def _candidates(
     eos: int,
     never: Int[Tensor, "X"],
 ) -> _Candidates:
-    """The best continuations of each row, `never` left out; only EOS where it `must_end`.
+    """The best continuations of each row, `never` left out; only EOS where it `must_end`. Writes into `logits`.
 
     Where there are fewer, the rest are impossible ones.
     """
     logits = logits.float()
-    totals = _log_totals(logits)
-    if len(never):
-        logits = logits.index_fill(1, never, -torch.inf)
-    if bool(must_end.any()):
-        ending = must_end.repeat_interleave(open_log_probs.shape[1])
-        ended = logits[ending, eos]
-        logits = logits.clone()
-        logits[ending] = -torch.inf
-        logits[ending, eos] = ended
-    found = _best(logits, open_log_probs - totals.view_as(open_log_probs), num_best=num_best)
+    no_row_ends = not bool(must_end.any())
+    is_eos = torch.arange(logits.shape[1], device=logits.device) == eos
+    totals, peaks = [], []
+    # Some rows at a time: what is passed over several times then stays in the cache.
+    ending = torch.split(must_end.repeat_interleave(open_log_probs.shape[1]), _ROWS_AT_ONCE)
+    for some, must_end_now in zip(torch.split(logits, _ROWS_AT_ONCE), ending, strict=True):
+        totals.append(some[:, 0] - some.log_softmax(1)[:, 0])  # log sum exp, in half the time of logsumexp
+        some[:, never] = -torch.inf
+        if not no_row_ends:
+            some.masked_fill_(must_end_now[:, None] & ~is_eos, -torch.inf)
+        peaks.append(_peaks(some, num_best))
+    addends = open_log_probs - torch.cat(totals).view_as(open_log_probs)
+    found = _best(logits, torch.cat(peaks), addends, num_best=num_best)
     missing = num_best - found.log_probs.shape[1]
     if missing == 0:
         return found
@@ -256,27 +259,33 @@ def _candidates(
     )
 
 
-def _log_totals(logits: Float[Tensor, "MK V"]) -> Float[Tensor, "MK"]:
-    """log sum exp of each row, some rows at a time: what is passed over twice then stays in the cache."""
-    return torch.cat([some[:, 0] - some.log_softmax(1)[:, 0] for some in torch.split(logits, _ROWS_AT_ONCE)])
+def _peaks(scores: Float[Tensor, "MK V"], num_best: int) -> Float[Tensor, "MK P"]:
+    """The highest score of each of P groups of tokens, whose size is best where C groups are looked at: see `_best`.
 
-
-def _best(scores: Float[Tensor, "MK V"], addends: Float[Tensor, "M K"], *, num_best: int) -> "_Candidates":
-    """The best of the K * V sums, score plus addend, of each row.
-
-    They are found in two steps, which look at every number once and sort few of them: tokens fall into V / Q groups of
-    Q, and the C best are in the C groups with the highest maxima. The tokens that make no full group come to these.
+    Group g has the tokens g, g + P, g + 2 P, ...: the maxima are then taken over whole vectors. What makes no full
+    group is in none.
     """
-    num_rows, beam_size = addends.shape
     vocab_size = scores.shape[1]
-    offsets = torch.arange(0, beam_size * vocab_size, vocab_size, device=scores.device)  # (K,)
     group_size = max(1, math.isqrt(vocab_size // num_best))
     num_groups = vocab_size // group_size
-    members = torch.arange(0, num_groups * group_size, num_groups, device=scores.device)  # (Q,)
-    rest = torch.arange(num_groups * group_size, vocab_size, device=scores.device)
+    return scores[:, : num_groups * group_size].reshape(-1, group_size, num_groups).amax(1)
 
-    # Group g has the tokens g, g + V / Q, ...: the maxima are then taken over whole vectors.
-    peaks = scores[:, : num_groups * group_size].reshape(-1, group_size, num_groups).amax(1)
+
+def _best(
+    scores: Float[Tensor, "MK V"], peaks: Float[Tensor, "MK P"], addends: Float[Tensor, "M K"], *, num_best: int
+) -> _Candidates:
+    """The best of the K * V sums, score plus addend, of each row.
+
+    They are found in two steps, which look at every number once and sort few of them: the C best are in the C groups
+    with the highest `peaks`. The tokens that make no full group come to these.
+    """
+    num_rows, beam_size = addends.shape
+    vocab_size, num_groups = scores.shape[1], peaks.shape[1]
+    grouped = vocab_size // num_groups * num_groups
+    offsets = torch.arange(0, beam_size * vocab_size, vocab_size, device=scores.device)  # (K,)
+    members = torch.arange(0, grouped, num_groups, device=scores.device)  # (Q,)
+    rest = torch.arange(grouped, vocab_size, device=scores.device)
+
     peaks = (peaks.view(num_rows, beam_size, -1) + addends[:, :, None]).flatten(1)
     _, groups = peaks.topk(min(num_best, peaks.shape[1]), dim=1)
     firsts = offsets[groups // num_groups] + groups % num_groups

@@ -27,7 +27,7 @@ class StepModel(Protocol[S]):
     """A model that appends one token to each row."""
 
     def step(self, tokens: Int[Tensor, "N"], state: S) -> tuple[Float[Tensor, "N V"], S]:
-        """Scores of the token after `tokens`, and the state that includes them."""
+        """Scores of the token after `tokens`, which the caller may write into, and the state that includes them."""
 
 
 @runtime_checkable

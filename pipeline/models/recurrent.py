@@ -2,7 +2,7 @@
 
 Legend: B batch, N rows of a search, M selected rows, T target length, S source length, E embedding size, H hidden
 size, Q layers, A memory size (2 H if the encoder reads both ways, else H), I input size of the decoder's cell,
-V vocabulary, L = V - 1 scores (see translation.py).
+V vocabulary (see translation.py).
 Masks are boolean; True counts. Sources and targets are padded on the right.
 
 The decoder's cell reads the previous token, attention follows (Luong et al., section 3): without input feeding all
@@ -205,7 +205,7 @@ class Recurrent(nn.Module):
             outputs.append(feed)
         return torch.cat(outputs, dim=1)
 
-    def logits(self, hidden: Float[Tensor, "*N E"]) -> Float[Tensor, "*N L"]:
+    def logits(self, hidden: Float[Tensor, "*N E"]) -> Float[Tensor, "*N V"]:
         """Scores of the next token."""
         scores: Tensor = self.embeddings.output(hidden)
         return scores
@@ -216,7 +216,7 @@ class Recurrent(nn.Module):
         feed = memory.outputs.new_zeros(src.size(0), self.config.d_embedding)
         return RecurrentState(memory, src_mask, memory.initial, feed)
 
-    def step(self, tokens: Int[Tensor, "N"], state: RecurrentState) -> tuple[Float[Tensor, "N L"], RecurrentState]:
+    def step(self, tokens: Int[Tensor, "N"], state: RecurrentState) -> tuple[Float[Tensor, "N V"], RecurrentState]:
         """Appends one token to each row and returns the scores of the one after it."""
         entering = self._embed(tokens.unsqueeze(1), self.embeddings.target)
         _, hidden = self._run(entering, state.hidden, state.feed.unsqueeze(1), state.memory)

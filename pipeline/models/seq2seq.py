@@ -1,8 +1,8 @@
 """The encoder-decoder Transformer (Vaswani et al. 2017) for translation.
 
 Legend: B batch, N rows of a search, M selected rows, R sources of a search, G = N / R rows of one source, T target
-length, S source length, D model size, V vocabulary, L = V - 1 scores (see translation.py: <pad> is outside the softmax
-and starts the decoder).
+length, S source length, D model size, V vocabulary (see translation.py: <pad> is outside the softmax and starts the
+decoder).
 Masks are boolean; True counts. Sources and targets are padded on the right.
 """
 
@@ -178,7 +178,7 @@ class Seq2Seq(nn.Module):
         final: Tensor = self.decoder_norm(hidden)
         return final
 
-    def logits(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N L"]:
+    def logits(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]:
         """Scores of the next token."""
         scores: Tensor = self.embeddings.output(hidden)
         return scores
@@ -189,7 +189,7 @@ class Seq2Seq(nn.Module):
         memories = tuple(layer.cross_attention.project_memory(memory) for layer in self.decoder)
         return Seq2SeqState((), memories, src_mask, torch.arange(len(src), device=src.device))
 
-    def step(self, tokens: Int[Tensor, "N"], state: Seq2SeqState) -> tuple[Float[Tensor, "N L"], Seq2SeqState]:
+    def step(self, tokens: Int[Tensor, "N"], state: Seq2SeqState) -> tuple[Float[Tensor, "N V"], Seq2SeqState]:
         """Appends one token to each row and returns the scores of the one after it."""
         offset = state.caches[0].length if state.caches else 0
         hidden = self._embed(tokens.unsqueeze(1), self.embeddings.target, self.target_positions, offset)

@@ -1,8 +1,8 @@
 """What the translation models share: the vocabulary convention, tied embeddings, the projection.
 
-Legend: D model size, V vocabulary, L = V - 1 scores.
+Legend: D model size, V vocabulary.
 The convention is Marian's: <eos> is 0; <pad> is the last id, V - 1, and also what the decoder starts from. The pad
-row is zero and stays zero, and <pad> is outside the softmax: a model gives L = V - 1 scores, so none can generate it.
+row is zero and stays zero, and <pad> is outside the softmax: its score is minus infinity, so no model generates it.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def pad_id(vocab_size: int) -> int:
 
 
 class TokenProjection(nn.Module):
-    """Scores of all tokens but <pad>, whose row of the weight, shared with an embedding or not, is never used."""
+    """Scores of all tokens; that of <pad>, whose row of the weight, shared or not, is never used, is minus infinity."""
 
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__()
@@ -33,13 +33,13 @@ class TokenProjection(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
     @overload
-    def forward(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N L"]: ...
+    def forward(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]: ...
     @overload
     def forward(self, hidden: Float[Tensor, "*N D"], apply: Callable[[Tensor, Tensor, Tensor], Result]) -> Result: ...
     def forward(
         self, hidden: Float[Tensor, "*N D"], apply: Callable[[Tensor, Tensor, Tensor], Result] | None = None
-    ) -> Float[Tensor, "*N L"] | Result:
-        """The scores of ids 0 to V - 2, or `apply(hidden, weight, bias)` with the rows of these ids.
+    ) -> Float[Tensor, "*N V"] | Result:
+        """The scores, or `apply(hidden, weight, bias)` with the rows of ids 0 to V - 2, <pad> left out.
 
         Such a function may make a sum of the scores without holding them all. It is called in here because ZeRO-3 has
         the matrices together only while their module runs.
@@ -47,7 +47,8 @@ class TokenProjection(nn.Module):
         if apply is not None:
             return apply(hidden, self.weight[:-1], self.bias[:-1])
         # V is mostly round and V - 1 odd: a product whose rows have an odd length takes twice as long.
-        return F.linear(hidden, self.weight, self.bias)[..., :-1]
+        bias = F.pad(self.bias[:-1], (0, 1), value=-torch.inf)
+        return F.linear(hidden, self.weight, bias)
 
 
 class TranslationEmbeddings(nn.Module):

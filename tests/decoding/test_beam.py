@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, tensor
 from torch.testing import assert_close
 
-from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, _best, beam_search, greedy_search
+from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, _best, _peaks, beam_search, greedy_search
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from tests.decoding.toy import ToyModel, ToyState
 
@@ -203,7 +203,8 @@ def test_the_best_continuations_are_those_of_sorting_all_of_them(vocab_size: int
     log_probs = torch.randn(7 * beam_size, vocab_size, generator=generator).log_softmax(1)
     open_log_probs = torch.randn(7, beam_size, generator=generator)
     open_log_probs[3, 1:] = -torch.inf
-    found = _best(log_probs, open_log_probs, num_best=2 * beam_size)
+    peaks = _peaks(log_probs, 2 * beam_size)
+    found = _best(log_probs, peaks, open_log_probs, num_best=2 * beam_size)
     sums = (log_probs.view(7, beam_size, -1) + open_log_probs[:, :, None]).flatten(1)
     expected, places = sums.topk(min(2 * beam_size, sums.shape[1]), dim=1)
     assert_close(found.log_probs, expected)

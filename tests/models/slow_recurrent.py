@@ -16,7 +16,7 @@ State = tuple[Tensor, ...]
 
 
 def logits(model: Recurrent, src: Tensor, tgt: Tensor) -> Tensor:
-    """The scores (T, V - 1) of the tokens after each of `tgt`, given the ids of one source."""
+    """The scores (T, V) of the tokens after each of `tgt`, given the ids of one source."""
     config, embeddings = model.config, model.embeddings
     directions = ["", "_reverse"] if config.bidirectional else [""]
     scale = math.sqrt(config.d_embedding) if config.scale_embedding else 1.0
@@ -60,7 +60,8 @@ def logits(model: Recurrent, src: Tensor, tgt: Tensor) -> Tensor:
             weights = attention(model, x, memory)
             x = torch.cat([sum((w * one for w, one in zip(weights, memory, strict=True)), torch.zeros(())), x])
         feed = torch.tanh(model.readout.weight @ x + model.readout.bias)
-        scores.append((embeddings.output.weight @ feed + embeddings.output.bias)[:-1])
+        known = (embeddings.output.weight @ feed + embeddings.output.bias)[:-1]
+        scores.append(torch.cat([known, torch.tensor([-torch.inf])]))
     return torch.stack(scores)
 
 
