@@ -236,16 +236,16 @@ def _candidates(
     Where there are fewer, the rest are impossible ones.
     """
     logits = logits.float()
-    no_row_ends = not bool(must_end.any())
-    is_eos = torch.arange(logits.shape[1], device=logits.device) == eos
+    some_must_end = bool(must_end.any())
+    is_other = torch.arange(logits.shape[1], device=logits.device) != eos
     totals, peaks = [], []
     # Some rows at a time: what is passed over several times then stays in the cache.
     ending = torch.split(must_end.repeat_interleave(open_log_probs.shape[1]), _ROWS_AT_ONCE)
-    for some, must_end_now in zip(torch.split(logits, _ROWS_AT_ONCE), ending, strict=True):
+    for some, must_end_here in zip(torch.split(logits, _ROWS_AT_ONCE), ending, strict=True):
         totals.append(some[:, 0] - some.log_softmax(1)[:, 0])  # log sum exp, in half the time of logsumexp
-        some[:, never] = -torch.inf
-        if not no_row_ends:
-            some.masked_fill_(must_end_now[:, None] & ~is_eos, -torch.inf)
+        some.index_fill_(1, never, -torch.inf)
+        if some_must_end:
+            some.masked_fill_(must_end_here[:, None] & is_other, -torch.inf)
         peaks.append(_peaks(some, num_best))
     addends = open_log_probs - torch.cat(totals).view_as(open_log_probs)
     found = _best(logits, torch.cat(peaks), addends, num_best=num_best)
@@ -281,6 +281,7 @@ def _best(
     """
     num_rows, beam_size = addends.shape
     vocab_size, num_groups = scores.shape[1], peaks.shape[1]
+    # The size of a group again, since there are more groups than a group has tokens.
     grouped = vocab_size // num_groups * num_groups
     offsets = torch.arange(0, beam_size * vocab_size, vocab_size, device=scores.device)  # (K,)
     members = torch.arange(0, grouped, num_groups, device=scores.device)  # (Q,)
