@@ -16,6 +16,7 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
     "dropout": ("threads",),
     "additive_scores": ("threads",),
     "vocabulary_loss": ("threads",),
+    "products": ("threads",),
     "translate_profile": ("data", "threads"),
     "translate_training": ("data", "joeynmt", "threads"),
     "translate_decoding": ("data", "model", "threads"),

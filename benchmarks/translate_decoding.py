@@ -41,6 +41,8 @@ from transformers import MarianMTModel
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.sentences import TEST, generated_sentences, read_lines
 from pipeline.decoding.beam import Stop
+from pipeline.inference.device import CPU
+from pipeline.inference.models import put_on
 from pipeline.inference.translator import SearchConfig, Translator
 from pipeline.inference.translator_folder import open_translator, save_translator
 from pipeline.models.huggingface.marian import is_marian
@@ -199,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "model")
         save_translator(folder, ours)
+        put_on(ours, CPU)  # as the command opens it
         peers: dict[str, Callable[[], Translate]] = {
             "transformers": lambda: partial(by_transformers, MarianMTModel.from_pretrained(folder))
         }

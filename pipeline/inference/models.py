@@ -14,7 +14,7 @@ from typing import assert_never
 import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.config import first_problem
@@ -26,6 +26,7 @@ from pipeline.inference.both_ways import both_ways_loss
 from pipeline.inference.device import CPU
 from pipeline.inference.generation import GreedyConfig, SamplingConfig, encode_prompts, generate
 from pipeline.inference.handover import open_gpt, open_reward
+from pipeline.inference.packed import pack
 from pipeline.inference.tagger import Tagger
 from pipeline.inference.translator import Translator
 from pipeline.inference.translator_folder import open_translator
@@ -239,15 +240,21 @@ def open_model(folder: Path, device: torch.device = CPU) -> Model:
 
 
 def put_on(model: Model, device: torch.device) -> None:
-    """Moves a model to a device, where it computes from then on; word vectors stay with the CPU."""
+    """Moves a model to a device, where it computes from then on; word vectors stay with the CPU.
+
+    On the CPU its large layers are laid out for that and cannot be moved again.
+    """
     match model:
         case Neighbours():
-            pass
+            networks: tuple[nn.Module, ...] = ()
         case Translator():
-            for one in (model.model, *model.others):
-                one.to(device)
+            networks = (model.model, *model.others)
         case _:
-            model.model.to(device)
+            networks = (model.model,)
+    for network in networks:
+        network.to(device)
+        if device == CPU:
+            pack(network)
 
 
 def _opened(folder: Path) -> Model:
