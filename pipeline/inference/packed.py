@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -65,5 +66,9 @@ def _pack(model: nn.Module) -> None:
         if not isinstance(part, nn.Linear | TokenProjection):
             _pack(part)
         elif part.weight.numel() >= _LEAST_ELEMENTS and part.weight.dtype == torch.float32:
-            bias = part.scored_bias if isinstance(part, TokenProjection) else part.bias
-            setattr(model, name, PackedLinear(part.weight, bias))
+            setattr(model, name, PackedLinear(part.weight, _bias(part)))
+
+
+def _bias(part: nn.Linear | TokenProjection) -> Tensor | None:
+    """That of the scores; a translation model never generates <pad>, its last token."""
+    return F.pad(part.bias[:-1], (0, 1), value=-torch.inf) if isinstance(part, TokenProjection) else part.bias

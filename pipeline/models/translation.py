@@ -32,11 +32,6 @@ class TokenProjection(nn.Module):
         self.weight: Tensor = nn.Parameter(torch.zeros(vocab_size, d_model))
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
-    @property
-    def scored_bias(self) -> Float[Tensor, "V"]:
-        """The bias of the scores: minus infinity for <pad>."""
-        return F.pad(self.bias[:-1], (0, 1), value=-torch.inf)
-
     @overload
     def forward(self, hidden: Float[Tensor, "*N D"]) -> Float[Tensor, "*N V"]: ...
     @overload
@@ -52,7 +47,8 @@ class TokenProjection(nn.Module):
         if apply is not None:
             return apply(hidden, self.weight[:-1], self.bias[:-1])
         # V is mostly round and V - 1 odd: a product whose rows have an odd length takes twice as long.
-        return F.linear(hidden, self.weight, self.scored_bias)
+        bias = F.pad(self.bias[:-1], (0, 1), value=-torch.inf)
+        return F.linear(hidden, self.weight, bias)
 
 
 class TranslationEmbeddings(nn.Module):
