@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -27,16 +26,16 @@ _ROWS_EXPECTED = 1024
 class PackedLinear(nn.Module):
     """A linear layer without a gradient, which stays on the CPU."""
 
-    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"] | None) -> None:
+    def __init__(self, weight: Float[Tensor, "O I"], bias: Float[Tensor, "O"]) -> None:
         super().__init__()
+        self.out_features, self.in_features = weight.shape  # as nn.Linear names them
         self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _ROWS_EXPECTED)
-        self.bias = None if bias is None else bias.detach()
+        self.bias = bias.detach()
 
     def forward(self, values: Float[Tensor, "*N I"]) -> Float[Tensor, "*N O"]:
         """values W^T + b."""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            values.detach().contiguous(), self.weight, self.bias, "none", [], ""
-        )
+        operands = values.detach(), self.weight, self.bias
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(*operands, "none", [], "")
         return product
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "PackedLinear":
@@ -66,9 +65,6 @@ def _pack(model: nn.Module) -> None:
         if not isinstance(part, nn.Linear | TokenProjection):
             _pack(part)
         elif part.weight.numel() >= _LEAST_ELEMENTS and part.weight.dtype == torch.float32:
-            setattr(model, name, PackedLinear(part.weight, _bias(part)))
-
-
-def _bias(part: nn.Linear | TokenProjection) -> Tensor | None:
-    """That of the scores; a translation model never generates <pad>, its last token."""
-    return F.pad(part.bias[:-1], (0, 1), value=-torch.inf) if isinstance(part, TokenProjection) else part.bias
+            # What a layer makes of zeros is its bias, in which a projection also has what it never generates.
+            zeros = part.weight.new_zeros(1, part.weight.shape[1])
+            setattr(model, name, PackedLinear(part.weight, part(zeros)[0]))

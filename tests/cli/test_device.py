@@ -1,5 +1,6 @@
 """Every command that runs a model runs it where --device says, with its inputs there too."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pipeline.data.question_records import Question
+from pipeline.inference import packed
 from pipeline.inference.answering import Answerer
 from pipeline.inference.device import CPU, chosen_device
 from pipeline.inference.generation import GreedyConfig
@@ -25,7 +27,7 @@ from pipeline.inference.models import (
 from pipeline.inference.tagger import Tagger
 from pipeline.inference.translator import Translator
 from pipeline.inference.translator_folder import open_ensemble
-from pipeline.inference.word_models import GapFiller
+from pipeline.inference.word_models import GapFiller, Neighbours
 from tests.cli.test_cli import GREEDY, run
 
 COMMANDS = {
@@ -131,12 +133,30 @@ def test_the_inputs_of_a_model_are_where_its_parameters_are(inside: Path, folder
     assert seen and set(seen) == {"meta"}
 
 
+@pytest.mark.skipif(not packed.can_pack(), reason="this PyTorch has no packed product, or this CPU no AVX-512")
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_each_kind_of_model_says_the_same_with_its_layers_packed_for_the_cpu(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    plain = open_model(inside / "models/tiny" / folder)
+    monkeypatch.setattr(packed, "_LEAST_ELEMENTS", 1)
+    model = open_model(inside / "models/tiny" / folder)
+    assert not isinstance(model, Neighbours)
+    assert any(isinstance(part, packed.PackedLinear) for part in model.model.modules())
+    assert _rounded(_asked(model)()) == _rounded(_asked(plain)())
+
+
 def test_all_models_of_an_ensemble_are_moved(inside: Path) -> None:
     folder = inside / "models/tiny/translate"
     ensemble = open_ensemble([folder / "transformer", folder / "second"])
     put_on(ensemble, torch.device("meta"))
     models = (ensemble.model, *ensemble.others)
     assert [{one.device.type for one in model.parameters()} for model in models] == [{"meta"}, {"meta"}]
+
+
+def _rounded(answer: object) -> str:
+    """An answer as text, its numbers to two places: products add up in an order of their own."""
+    return re.sub(r"-?\d+\.\d+(e-?\d+)?", lambda found: f"{float(found[0]) + 0.0:.2f}", repr(answer))
 
 
 def _asked(model: Model) -> Callable[[], object]:

@@ -19,10 +19,12 @@ needs_packing = pytest.mark.skipif(not can_pack(), reason="this PyTorch has no p
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 384), (5, 384), (3, 7, 384), (700, 384)])
 def test_a_packed_layer_multiplies_as_the_layer_does(shape: tuple[int, ...], has_bias: bool) -> None:
-    layer, values = nn.Linear(384, 385, bias=has_bias), torch.randn(shape)
-    found = PackedLinear(layer.weight, layer.bias)(values)
-    assert not found.requires_grad
-    assert_close(found, layer(values).detach(), atol=2e-6, rtol=1e-5)
+    model, values = nn.Sequential(nn.Linear(384, 385, bias=has_bias)), torch.randn(shape, requires_grad=True)
+    expected = model(values).detach()
+    pack(model)
+    found: Tensor = model(values)
+    assert isinstance(model[0], PackedLinear) and not found.requires_grad
+    assert_close(found, expected, atol=2e-6, rtol=1e-5)
 
 
 @needs_packing
