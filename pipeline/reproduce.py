@@ -1,7 +1,8 @@
 """`make reproduce`: runs the stages of one published number beside the chain, and writes what they measured.
 
 Each stage is a process of its own into runs/ID/. A stage is run again only when its code, its configuration or a stage
-before it has changed; one that is cut off goes on from its checkpoint. The time of all attempts counts.
+before it has changed; one that is cut off goes on from its checkpoint. The time of all attempts counts, also of those
+before a change that the stage does not notice, since what it reads came out the same.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import load
@@ -26,6 +28,7 @@ from pipeline.numbers.report import conventions, read_reports, write_report
 from pipeline.numbers.stages import stage_of
 from pipeline.numbers.table import order, shown, write_readme
 from pipeline.provenance import content_hash, module_sources
+from pipeline.runtime import resume_mode
 
 _SECONDS_BETWEEN_NOTES = 10.0
 
@@ -140,19 +143,24 @@ def _reproduce(
         if path not in wanted and path not in read:
             continue
         before = number.before(path)
-        key = keys[path] = _key(path, _chained(done.key, before, keys))
+        own = content_hash([*sources[stage_of(path)], path])
+        key = keys[path] = hashlib.sha256(f"{_chained(done.key, before, keys)} {own}".encode()).hexdigest()
         made_by = content_hash({source for one in (*before, path) for source in sources[stage_of(one)]})
         note = Layout.of(path).local.with_suffix(".reproduced.json")
         known = read_json(note) if note.is_file() else {}
-        known = known if known.get("key") == key else {"key": key, "seconds": 0.0, "done": False}
+        if known.get("key") != key:
+            # A training that was cut off may go on from its checkpoint, which asks for its own code and configuration
+            # and for the bytes of its inputs, or as PIPELINE_RESUME says for less.
+            goes_on = not known.get("done", True) and (known.get("own") == own or resume_mode() != "exact")
+            known = {"seconds": known["seconds"] if goes_on else 0.0, "done": False}
         if known["done"] and Layout.of(path).metrics.is_file():
             sys.stderr.write(f"{path}: up to date\n")
         else:
             sys.stderr.write(f"{path}\n")
-            spent = known["seconds"]
+            begun = {"key": key, "own": own, "seconds": known["seconds"], "done": False}
 
-            def keep(value: float, note: Path = note, key: str = key, spent: float = spent) -> None:
-                write_json(note, {"key": key, "seconds": spent + value, "done": False})
+            def keep(value: float, note: Path = note, begun: Mapping[str, Any] = begun) -> None:
+                write_json(note, {**begun, "seconds": begun["seconds"] + value})
 
             code = run(path, keep)
             if code:
@@ -177,12 +185,6 @@ def _chained(key: str, paths: Sequence[Path], keys: Mapping[Path, str]) -> str:
     for _, group in groupby((path for path in paths if path in keys), stage_of):
         key = hashlib.sha256(" ".join([key, *(keys[path] for path in group)]).encode()).hexdigest()
     return key
-
-
-def _key(path: Path, before: str) -> str:
-    """Stands for the code and the configuration of a stage and for all stages before it."""
-    own = content_hash([*module_sources(f"pipeline.stages.{stage_of(path)}"), path])
-    return hashlib.sha256(f"{before} {own}".encode()).hexdigest()
 
 
 def run_stage(path: Path, keep: Callable[[float], None]) -> int:

@@ -8,13 +8,18 @@ the same functions as our own runs. Rows of similar length are together, padded 
 Trainer's best setting for texts; as it comes, it takes rows in random order, and scripts for GLUE pad them to 128.
 Every run is a process of its own and does what a stage of ours does: it encodes the texts, trains, scores the dev set
 and saves as often, and predicts at the end. Seconds are those of the whole process. What is done is written after every
-run into the file that number.yaml names as its reference, and not done again.
+run into the file that number.yaml names as its reference, and not done again unless the configuration has changed.
+
+Threads are those that `make reproduce` uses, so that the times of both can be compared: all, or OMP_NUM_THREADS. The
+report takes the reference in when `make reproduce NUMBER=ID` is called again.
 """
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -31,15 +36,20 @@ from pipeline.data.glue import TASKS, GlueName
 from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.layout import Layout
 from pipeline.numbers.made import machine, versions
-from pipeline.numbers.number import open_number
+from pipeline.numbers.number import Number, open_number
+from pipeline.numbers.report import configuration_of
 from pipeline.numbers.tasks import task_of
 from pipeline.stages.finetune import FinetuneConfig
 from pipeline.stages.finetune_sources import GlueTaskConfig, glue_texts, sources
 from pipeline.stages.finetune_texts import glue_figure
 
+_RECORDED = ("ours", "seconds", "seeds", "configurations")
+"""What is kept of the runs of a task, in one order."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     choices = parser("references.glue", __doc__, "threads")
+    choices.set_defaults(threads=int(machine()["threads"]))
     choices.add_argument("--number", required=True, help="a number whose number.yaml names a reference")
     options = choices.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -48,27 +58,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not number.config.reference:
         raise SystemExit(f"error: {options.number}: its number.yaml names no reference")
     file = Path(number.config.reference)
-    found: dict[str, Any] = read_json(file) if file.is_file() else {"machine": machine(), "tasks": {}}
-    if found["machine"] != machine():
-        raise SystemExit(
-            f"error: {file}: its times are those of another machine, {found['machine']}, this one is {machine()}: "
-            "remove the file to begin anew here"
-        )
+    begun = {"machine": machine(), "versions": made_with()}
+    found: dict[str, Any] = read_json(file) if file.is_file() else {**begun, "tasks": {}}
+    for name, here in begun.items():
+        if found[name] != here:
+            raise SystemExit(
+                f"error: {file}: {name}: its runs were made with {found[name]}, here it is {here}: "
+                "remove the file to begin anew here"
+            )
+    _warn_of_other_machines(number)
     found["source"] = "transformers' Trainer, rows of similar length together"
-    found["versions"] = {**versions(), "transformers": _version()}
     for path in number.deciding_runs:
-        task = found["tasks"].setdefault(task_of(path), {"ours": [], "seconds": [], "seeds": []})
-        config = load(path, FinetuneConfig)
+        task = found["tasks"].setdefault(task_of(path), {name: [] for name in _RECORDED})
+        config, configuration = load(path, FinetuneConfig), configuration_of(number, path)
         if config.training.seed in task["seeds"]:
-            continue
+            place = task["seeds"].index(config.training.seed)
+            if task["configurations"][place] == configuration:
+                continue
+            for name in _RECORDED:
+                del task[name][place]
         started = perf_counter()
         score = apart(options.threads, train_file, path)
         seconds = perf_counter() - started
         task["ours"].append(score["glue"])
         task["seconds"].append(round(seconds, 1))
         task["seeds"].append(config.training.seed)
+        task["configurations"].append(configuration)
         write_json(file, found)
         print(f"{task_of(path)}, seed {config.training.seed}: {score}, {seconds:.0f} s", flush=True)
+
+
+def _warn_of_other_machines(number: Number) -> None:
+    """Says before the first training that its time will have nothing beside it."""
+    report = read_json(number.report) if number.report.is_file() else {}
+    others = [name for name, made in report.get("made", {}).items() if made["machine"] != machine()]
+    if others:
+        sys.stderr.write(
+            f"warning: {number.report}: {len(others)} runs, as {others[0]}, were made on "
+            f"{report['made'][others[0]]['machine']}, this is {machine()}: their times cannot be compared; "
+            f"call make reproduce NUMBER={number.id} here, or this with the same --threads\n"
+        )
 
 
 def train_file(path: Path) -> dict[str, float]:
@@ -167,10 +196,9 @@ def _settings(config: FinetuneConfig, folder: str, *, dynamic: bool) -> Any:
     )
 
 
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("transformers")
+def made_with() -> dict[str, str]:
+    """Versions of our packages and of the Trainer's."""
+    return {**versions(), "transformers": version("transformers")}
 
 
 if __name__ == "__main__":

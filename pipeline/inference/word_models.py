@@ -35,13 +35,15 @@ class GapFiller:
     def __init__(self, model: BertForMaskedWords, tokenizer: Tokenizer) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
+        # Spare rows of the embeddings stand for no token.
+        self._allowed = tokenizer.ids_from(0) - tokenizer.special_ids
 
     @torch.inference_mode()
     def fill(self, texts: Sequence[str], *, num_candidates: int = 1) -> list[Filled]:
         """Each text without its gaps; ValueError names one that has none, or is longer than the model reads."""
-        num_tokens = self.model.config.vocab_size - len(self.tokenizer.special_ids)
-        if not 1 <= num_candidates <= num_tokens:
-            raise ValueError(f"candidates of a gap: found {num_candidates}, allowed are 1 to {num_tokens}")
+        if not 1 <= num_candidates <= len(self._allowed):
+            raise ValueError(f"candidates of a gap: found {num_candidates}, allowed are 1 to {len(self._allowed)}")
+        never = sorted(set(range(self.model.config.vocab_size)) - self._allowed)
         gap = self.tokenizer.id_of("mask")
         parts = [text.split(self.tokenizer.special["mask"]) for text in texts]
         rows = [self._encode(text, around) for text, around in zip(texts, parts, strict=True)]
@@ -55,7 +57,7 @@ class GapFiller:
             hidden = self.model(input_ids, torch.zeros_like(input_ids), is_read, is_gap)
             for gaps, states, around in zip(is_gap, hidden, parts[start : start + _BATCH], strict=True):
                 logits = self.model.mlm_logits(states[gaps])
-                logits[:, sorted(self.tokenizer.special_ids)] = -torch.inf
+                logits[:, never] = -torch.inf
                 found = logits.log_softmax(-1).topk(num_candidates)  # (gaps, candidates)
                 candidates = tuple(
                     tuple(zip(self.tokenizer.tokens(tokens.tolist()), values.exp().tolist(), strict=True))

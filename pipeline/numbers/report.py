@@ -41,6 +41,7 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     mean = fmean(ours) if ours else None
     reference = Path(config.reference) if config.reference else None
     machines = {path: one.machine for path, one in runs.items()}
+    before = _machines_before(number, stages, known)
     tasks = task_reports(config.tasks, found, seconds, machines, reference=reference)
     finished = [path for path in number.deciding_runs if path in runs]
     is_whole = len(finished) == len(number.deciding_runs)
@@ -64,14 +65,15 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
         "num_runs": {"finished": len(finished), "planned": len(number.deciding_runs)},
         "signatures": _signatures(metrics),
         "runs": metrics,
-        "command": f"{_chosen(last.machine)}make reproduce NUMBER={number.id} DATA=FOLDER",
+        "command": f"{_chosen(last.machine, before.values())}make reproduce NUMBER={number.id} DATA=FOLDER",
         "flops": sum(flops.values()),
         "flops_by_stage": flops,
         "seconds": sum(seconds.values()),
         "seconds_by_stage": by_stage,
         "versions": dict(last.versions),
         "machine": dict(last.machine),
-        "made": {number.name_of(path): one.record(_configuration(number, path)) for path, one in runs.items()},
+        "machine_before": before,
+        "made": {number.name_of(path): one.record(configuration_of(number, path)) for path, one in runs.items()},
         "note": config.note,
     }
     if tasks:
@@ -80,10 +82,11 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     return report
 
 
-def _chosen(machine: Mapping[str, int | str]) -> str:
-    """How the runtime was asked for, if it was."""
-    name = machine.get("runtime", NO_RUNTIME)
-    return "" if name == NO_RUNTIME else f"PIPELINE_RUNTIME={name} "
+def _chosen(last: Mapping[str, Any], before: Iterable[Mapping[str, Any]]) -> str:
+    """How the runtime was asked for, if it was: that of the last run, else that of a stage before the runs."""
+    asked = [one.get("runtime", NO_RUNTIME) for one in (last, *before)]
+    name = next((one for one in asked if one != NO_RUNTIME), None)
+    return f"PIPELINE_RUNTIME={name} " if name else ""
 
 
 def _reaches(mean: float | None, reach: float | None) -> bool:
@@ -98,7 +101,7 @@ def _kept(number: Number, report: Mapping[str, Any]) -> dict[Path, Made]:
         if name not in report.get("runs", {}):
             continue
         record = report.get("made", {}).get(name, {})
-        if record.get("configuration") == _configuration(number, path):
+        if record.get("configuration") == configuration_of(number, path):
             kept[path] = Made.of(record, report["runs"][name])
         else:
             _log.warning("%s: %s was made with another configuration, and is left out", number.report, name)
@@ -110,6 +113,15 @@ def _seconds_before(number: Number, runs: Iterable[Path], report: Mapping[str, A
     before = dict.fromkeys(path for run in runs for path in number.before(run))
     found = {path: report["seconds_by_stage"].get(_label(path, number)) for path in before}
     return {path: seconds for path, seconds in found.items() if seconds is not None}
+
+
+def _machines_before(
+    number: Number, stages: Mapping[Path, Made], report: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """What the stages before the runs were made on, by name; `made` says it of the runs."""
+    known = report.get("machine_before", {})
+    made = {_label(path, number): one.machine for path, one in stages.items() if path not in number.runs}
+    return {name: machine for name, machine in {**known, **made}.items() if machine}
 
 
 def _flops(
@@ -134,7 +146,7 @@ def _metrics(path: Path, made: Made) -> Mapping[str, Any]:
     return made.metrics or (read_json(file) if file.is_file() else {})
 
 
-def _configuration(number: Number, run: Path) -> str:
+def configuration_of(number: Number, run: Path) -> str:
     """Stands for the files that a run depends on: its own, those of the stages before it and of the number it needs."""
     return content_hash([*number.before(run), run])
 

@@ -199,12 +199,12 @@ def _unlike_reference(goals: Goals, name: str, reference: Mapping[str, Any] | No
         return [f"{name} has no reference yet"]
     found = []
     if goals.within_spread and reference["is_within_spread"] is None:
-        found.append(f"{name} is not decided, with one seed")
+        found.append(f"{name} is not decided, with too few seeds")
     if goals.within_spread and reference["is_within_spread"] is False:
         found.append(f"{name} differs from the reference by more than {reference['bound']:.2f}")
     share = reference["time_share"]
     if goals.time_share is not None and share is None:
-        found.append(f"{name} has no time on the reference's machine")
+        found.append(f"{name} has no time beside the reference's, on one machine and with as many seeds")
     if goals.time_share is not None and share is not None and share > goals.time_share:
         found.append(f"{name} takes more than {goals.time_share:.2f} of the reference's time")
     return found
@@ -217,6 +217,8 @@ def compare(
 
     Times of different machines have no ratio.
 
+    Nothing is decided, and no time compared, before the reference has as many seeds as ours.
+
     With several seeds on both sides the means may be apart by twice the standard error of their difference, the root of
     s^2 / n summed over both. With one seed on a side, and a figure that is an accuracy in percent on `num_rows` rows,
     by twice the binomial standard error of the reference's, the root of p (1 - p) / `num_rows`: both sides are scored
@@ -224,8 +226,10 @@ def compare(
     """
     other = _spread(theirs["ours"])
     difference = ours["mean"] - other["mean"]
-    bound = None
-    if ours["spread"] is not None and other["spread"] is not None:
+    bound, is_whole = None, len(other["ours"]) >= len(ours["ours"])
+    if not is_whole:
+        num_rows = None
+    elif ours["spread"] is not None and other["spread"] is not None:
         bound = 2 * sum(one["spread"] ** 2 / len(one["ours"]) for one in (ours, other)) ** 0.5
         num_rows = None
     elif num_rows is not None:
@@ -237,7 +241,7 @@ def compare(
         "bound": bound,
         "rows": num_rows,
         "is_within_spread": None if bound is None else abs(difference) <= bound,
-        "time_share": fmean(ours["seconds"]) / fmean(theirs["seconds"]) if same_machine else None,
+        "time_share": fmean(ours["seconds"]) / fmean(theirs["seconds"]) if same_machine and is_whole else None,
     }
 
 

@@ -19,10 +19,10 @@ from tests.parity.hf import spread
 WORDS = train_wordpiece(TEXTS, vocab_size=80)
 
 
-def published(folder: Path, theirs: type[BertPreTrainedModel]) -> Any:
+def published(folder: Path, theirs: type[BertPreTrainedModel], *, spare_rows: int = 0) -> Any:
     """The model in `folder`, beside a vocab.txt alone."""
     shape = BertConfig(
-        vocab_size=WORDS.vocab_size,
+        vocab_size=WORDS.vocab_size + spare_rows,
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
@@ -56,6 +56,23 @@ def test_a_gap_has_the_probabilities_of_transformers_among_the_ordinary_tokens(
     best = WORDS.tokens([int(expected.argmax())])[0]
     code, lines, _ = run(capsys, "fill-mask", "--model", str(tmp_path), "--num", "1", "the [MASK] sat")
     assert (code, lines) == (0, [f"{best} {float(expected.max()):.4f}"])
+
+
+def test_rows_of_the_embeddings_that_stand_for_no_token_fill_no_gap(tmp_path: Path) -> None:
+    """Published models pad their vocabularies to a round number."""
+    model = published(tmp_path, BertForMaskedLM, spare_rows=9)
+    with torch.no_grad():
+        model.cls.predictions.bias[WORDS.vocab_size :] = 99.0
+    model.save_pretrained(tmp_path)
+    opened = open_model(tmp_path)
+    assert isinstance(opened, GapFiller)
+    num_words = WORDS.vocab_size - 5
+    (found,) = opened.fill(["the [MASK] sat"], num_candidates=num_words)
+    assert {token for token, _ in found.candidates[0]} == set(WORDS.tokens(range(WORDS.vocab_size))) - set(
+        WORDS.special.values()
+    )
+    with pytest.raises(ValueError, match=f"allowed are 1 to {num_words}$"):
+        opened.fill(["the [MASK] sat"], num_candidates=num_words + 1)
 
 
 def test_a_folder_without_the_head_or_without_a_mask_is_named_with_what_is_missing(

