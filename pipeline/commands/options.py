@@ -111,7 +111,12 @@ def parser() -> argparse.ArgumentParser:
         help="10^12 operations a second that each sustains (default: 40%% of the peaks of V100, A100 and H100)",
     )
     estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
-    estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
+    estimate.add_argument(
+        "--length",
+        type=int,
+        default=30,
+        help="tokens of a sentence to translate, at most max_length of the model (default: 30)",
+    )
     estimate.add_argument(
         "--step", action="store_true", help="also take one real optimizer step on the CPU, on generated tokens"
     )
