@@ -180,7 +180,11 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top-k", type=int, help="of --sample: draw from the likeliest; 0 for all (default: 0)")
     command.add_argument("--top-p", type=float, help="of --sample: draw from this probability (default: 1)")
     command.add_argument("--seed", type=int, help="of --sample: seed of the draws (default: 0)")
-    command.add_argument("--attention", type=Path, help="draw the attention of up to 16 lines into a .png or .svg")
+    command.add_argument(
+        "--attention",
+        type=Path,
+        help="draw the attention of up to 16 lines into a .png or .svg; where they are long, some tokens are not named",
+    )
 
 
 def _add_answer(command: argparse.ArgumentParser) -> None:
