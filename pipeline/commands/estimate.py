@@ -196,7 +196,7 @@ def _hours(total: float, num_gpus: int, tflops: float | None) -> Iterator[str]:
 
 def _translation(path: Path, sentence_length: int) -> Workload:
     """Pairs are taken to be of equal length."""
-    config = load(path, TranslateConfig)
+    config = translation_config(path, sentence_length)
     match config.training.batching:
         case ByTokens():
             num_pairs = config.training.batching.tokens_per_step * _FILLED / sentence_length
@@ -285,6 +285,17 @@ def _workload(
         activations=activations / training.batching.groups_per_step,
         num_passes=num_passes,
     )
+
+
+def translation_config(path: Path, sentence_length: int) -> TranslateConfig:
+    """The configuration of a translation; ValueError for sentences that are longer than its model reads."""
+    config = load(path, TranslateConfig)
+    if sentence_length > config.model.max_length:
+        raise ValueError(
+            f"--length: expected at most {config.model.max_length} tokens, the model.max_length of {path}, "
+            f"found {sentence_length}"
+        )
+    return config
 
 
 def gpt_shape(path: Path, config: PretrainGPTConfig) -> GPTConfig:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, assert_never
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
-from pipeline.commands.estimate import bert_shape, gpt_shape, num_steps, training_kind
+from pipeline.commands.estimate import bert_shape, gpt_shape, num_steps, training_kind, translation_config
 from pipeline.config import ByExamples, Steps, TrainingConfig, load
 from pipeline.data.batches import Batch, Examples
 from pipeline.data.loaders import Cut, TrainingLoader, validation_batches
@@ -31,7 +31,7 @@ from pipeline.runtime import RuntimeConfig, build_trainer
 from pipeline.seeds import seed_everything
 from pipeline.stages.pretrain_bert import BertPretraining, PretrainBertConfig
 from pipeline.stages.pretrain_gpt import GPTPretraining, PretrainGPTConfig
-from pipeline.stages.translate import TranslateConfig, training_module
+from pipeline.stages.translate import training_module
 from pipeline.training.base import StageModule
 from pipeline.training.callbacks import StepCallback
 
@@ -87,7 +87,7 @@ def describe_step(path: Path, *, sentence_length: int) -> Iterator[str]:
 
 
 def first_step(path: Path, *, sentence_length: int) -> FirstStep:
-    """The first step of a configuration that `pipeline.commands.estimate.workload` knows; ValueError for any other.
+    """The first step of what `pipeline.commands.estimate.workload` has an estimate of; ValueError for anything else.
 
     Rows of sentence pairs have `sentence_length` tokens on each side, EOS included.
     """
@@ -104,8 +104,8 @@ def first_step(path: Path, *, sentence_length: int) -> FirstStep:
 
 
 def _translation(path: Path, sentence_length: int) -> FirstStep:
-    config = load(path, TranslateConfig)
-    pad, length = pad_id(config.model.vocab_size), min(sentence_length, config.model.max_length)
+    config, length = translation_config(path, sentence_length), sentence_length
+    pad = pad_id(config.model.vocab_size)
     random = np.random.default_rng(config.training.seed)
     # Id 0 is EOS, which ends each row, and the last one is <pad>, which also begins a target.
     src, tgt = (

@@ -111,7 +111,12 @@ def parser() -> argparse.ArgumentParser:
         help="10^12 operations a second that each sustains (default: 40%% of the peaks of V100, A100 and H100)",
     )
     estimate.add_argument("--zero", type=int, choices=range(4), help="ZeRO stage (default: all)")
-    estimate.add_argument("--length", type=int, default=30, help="tokens of a sentence to translate (default: 30)")
+    estimate.add_argument(
+        "--length",
+        type=int,
+        default=30,
+        help="tokens of a sentence to translate, at most max_length of the model (default: 30)",
+    )
     estimate.add_argument(
         "--step", action="store_true", help="also take one real optimizer step on the CPU, on generated tokens"
     )
@@ -175,7 +180,11 @@ def _add_translate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--top-k", type=int, help="of --sample: draw from the likeliest; 0 for all (default: 0)")
     command.add_argument("--top-p", type=float, help="of --sample: draw from this probability (default: 1)")
     command.add_argument("--seed", type=int, help="of --sample: seed of the draws (default: 0)")
-    command.add_argument("--attention", type=Path, help="draw the attention of up to 16 lines into a .png or .svg")
+    command.add_argument(
+        "--attention",
+        type=Path,
+        help="draw the attention of up to 16 lines into a .png or .svg; where they are long, some tokens are not named",
+    )
 
 
 def _add_answer(command: argparse.ArgumentParser) -> None:

@@ -216,7 +216,7 @@ def draw_attention(path: Path, translator: Translator, tally: Tally) -> None:
         found = attention_map(translator, text, translation)
         panels.append(Panel(found.src_tokens, found.tgt_tokens, found.weights.numpy()))
     with replacing(path) as temporary:
-        save_attention_picture(temporary, panels)
+        save_attention_picture(temporary, panels, name=path)
 
 
 def check_picture(path: Path) -> None:

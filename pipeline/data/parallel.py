@@ -264,15 +264,34 @@ def _table(path: Path, table: Table, *, may_be_empty: bool) -> Iterator[RawPair]
 
 
 def _fields(path: Path, quoting: Literal["none", "csv"]) -> Iterator[tuple[int, list[str]]]:
-    """The columns of each row, and the number of its line: the last one where a quoted column has several."""
+    """The columns of each row, and the number of its line: the first one where a quoted column has several."""
     if quoting == "none":
         yield from ((number, line.split("\t")) for number, line in read_lines(path))
         return
     rows = csv.reader((f"{line}\n" for _, line in read_lines(path)), delimiter="\t", strict=True)
+    first = 1
     try:
-        yield from ((rows.line_num, row) for row in rows)
+        for row in rows:
+            yield first, row
+            first = rows.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}:{rows.line_num}: badly quoted: {error}") from error
+        raise ValueError(f"{path}:{first}: {_quoting_fault(str(error), rows.line_num)}") from error
+
+
+def _quoting_fault(found: str, last: int) -> str:
+    """What the csv module found, in words of this file; `last` is the line to which it has read."""
+    if found == "unexpected end of data":
+        return "badly quoted: a quotation mark that opens a column is not closed"
+    if "expected after" in found:
+        return f"badly quoted: a quotation mark in line {last} ends a column, and what is behind it is no tab"
+    if found.startswith("field larger"):
+        return (
+            f"a column of this row has more than {csv.field_size_limit():,} characters, more than are allowed, or its "
+            "quotation mark is not closed"
+        )
+    if found.startswith("new-line character"):
+        return "a carriage return within the line, which is allowed between quotation marks only"
+    return f"badly quoted: {found}"
 
 
 def _field(row: dict[str, Any], key: str, where: str, *, may_be_empty: bool) -> str:

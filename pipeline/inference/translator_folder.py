@@ -1,5 +1,6 @@
 """The folder of a translator: model in Hugging Face layout, tokenizer, form of the texts, settings of the search."""
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -131,10 +132,17 @@ def _recommended(folder: Path) -> SearchConfig:
 def open_ensemble(folders: Sequence[Path]) -> Translator:
     """The translators of several folders as one, which searches as the first recommends.
 
-    ValueError names two folders whose tokenizers differ: their models do not mean the same by the same token.
+    ValueError names two folders whose tokenizers, or forms of text, differ: their models do not mean the same by the
+    same token.
     """
     first, *rest = [open_translator(folder) for folder in folders]
     for folder, other in zip(folders[1:], rest, strict=True):
-        if (other.tokenizer.hash, other.form) != (first.tokenizer.hash, first.form):
+        if other.tokenizer.hash != first.tokenizer.hash:
             raise ValueError(f"{folder}: its tokenizer is not that of {folders[0]}: an ensemble shares one tokenizer")
+        if other.form != first.form:
+            theirs, ours = (json.dumps(one.form.model_dump()) for one in (other, first))
+            raise ValueError(
+                f"{folder}: the form of its texts is {theirs}, that of {folders[0]} is {ours}, as {FORM} says, without "
+                "which it is plain: an ensemble reads texts of one form"
+            )
     return replace(first, others=tuple(other.model for other in rest))

@@ -89,9 +89,12 @@ class SourceAttention(nn.Module):
 
         The Gaussian of eq. 10 is exp(-distance^2 / (2 sigma^2)) with sigma = D / 2, that is exp(-2 (distance / D)^2).
         Some source position is always inside the window: p is between 0 and the length, and D is at least 1.
+        At least in float32 under every runtime: bfloat16 has no number between 256 and 258.
         """
         lengths = src_mask.sum(1).view(-1, 1, 1)
-        centres = lengths * torch.sigmoid(self.centre(torch.tanh(self.position(states))))  # (B, T, 1)
+        precise = states.to(torch.promote_types(states.dtype, torch.float32))
+        with torch.autocast(states.device.type, enabled=False):
+            centres = lengths * torch.sigmoid(self.centre(torch.tanh(self.position(precise))))  # (B, T, 1)
         return torch.arange(src_mask.size(1), device=states.device) - centres
 
 

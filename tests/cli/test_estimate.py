@@ -126,6 +126,10 @@ def test_the_command_prints_rates_stages_and_assumptions(capsys: pytest.CaptureF
     [
         ([str(ROOT / "conf/paper/sft.yaml")], "no estimate of sft"),
         ([str(BASE), "--gpus", "0"], "--gpus: expected more than 0, found 0"),
+        (
+            [str(BASE), "--length", "257"],
+            f"--length: expected at most 256 tokens, the model.max_length of {BASE}, found 257",
+        ),
     ],
 )
 def test_what_has_no_estimate_ends_in_one_line(

@@ -71,6 +71,15 @@ def test_with_consistency_the_step_is_another_one_on_the_same_batch(tmp_path: Pa
     assert two.before == one.before and two.gradient_norm > 1.05 * one.gradient_norm
 
 
+def test_a_step_has_sentences_as_long_as_the_model_reads_and_not_longer() -> None:
+    path = TINY / "translate/gru.yaml"
+    assert first_step(path, sentence_length=48).tokens == {"source": 384, "target": 384}
+    with pytest.raises(
+        ValueError, match=f"--length: expected at most 48 tokens, the model.max_length of {path}, .* 49"
+    ):
+        first_step(path, sentence_length=49)
+
+
 @pytest.mark.parametrize("name", ["translate/transformer", "translate/gru", "pretrain_gpt", "pretrain_bert"])
 def test_every_kind_of_training_takes_a_step_that_lowers_the_loss(
     name: str, capsys: pytest.CaptureFixture[str]

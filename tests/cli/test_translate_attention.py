@@ -35,7 +35,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many panels each picture has, in place of the picture."""
     numbers: list[int] = []
 
-    def draw(path: Path, panels: list[object]) -> None:
+    def draw(path: Path, panels: list[object], *, name: Path) -> None:
         numbers.append(len(panels))
         path.touch()
 
@@ -138,6 +138,17 @@ def test_lines_without_a_translation_are_counted_and_have_no_panel(
     code, _, error = run(capsys, *command)
     assert code == 2 and drawn == [1]
     assert error.endswith("x.png: no line has a translation, so there is no attention to draw\n")
+
+
+def test_warnings_of_a_picture_name_the_file_that_was_asked_for(
+    inside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipeline.report.attention_picture.font_families", lambda text: (["sans-serif"], ["漢"]))
+    monkeypatch.setattr("pipeline.report.attention_picture._MOST_PIXELS", 150_000)
+    picture = tmp_path / "x.png"
+    assert main(["translate", "--attention", str(picture), "the cat sat on the mat"]) == 0
+    assert len(caplog.messages) == 2 and all(one.startswith(f"{picture}: ") for one in caplog.messages)
+    assert picture.stat().st_size
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -12,7 +12,7 @@ from pipeline.cli import main
 from pipeline.inference.translator_folder import open_translator, save_translator
 from pipeline.text.tokenizer import load_tokenizer
 from pipeline.text.tokenizer_training import train_translation_bpe
-from tests.cli.conftest import TEXTS
+from tests.cli.conftest import MOSES, TEXTS
 
 FOLDER = "models/tiny/translate"
 
@@ -168,6 +168,20 @@ def test_another_tokenizer_of_the_same_size_is_refused_with_both_files_named(
     # A folder of before there was such a key.
     write_json(folder / "config.json", {key: value for key, value in config.items() if key != "tokenizer_hash"})
     assert open_translator(folder).tokenizer.hash == other.hash
+
+
+def test_models_of_one_tokenizer_whose_texts_have_another_form_are_no_ensemble_and_both_forms_are_named(
+    inside: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = f"{FOLDER}/transformer", tmp_path / "second"
+    save_translator(second, replace(open_translator(Path(first)), form=MOSES))
+    code, lines, error = run(capsys, "--model", first, "--model", str(second), "cat")
+    assert (code, lines) == (2, [])
+    assert error.endswith(
+        f'error: {second}: the form of its texts is {{"kind": "moses", "src": "en", "tgt": "de", "lowercase": true}}, '
+        f'that of {first} is {{"kind": "plain"}}, as text.json says, without which it is plain: an ensemble reads '
+        "texts of one form\n"
+    )
 
 
 def test_a_folder_that_transformers_has_written_anew_is_that_of_the_same_tokenizer(

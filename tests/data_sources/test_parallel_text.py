@@ -142,7 +142,7 @@ def test_a_pair_of_training_with_an_empty_side_is_left_out_and_counted(kind: str
 def table(raw: Path, text: str, **settings: object) -> Table:
     """A table for training with this text."""
     (raw / "own").mkdir()
-    (raw / "own/pairs.tsv").write_text(text)
+    (raw / "own/pairs.tsv").write_bytes(text.encode())
     return Table.model_validate({"kind": "table", "source": "own", "file": "pairs.tsv", "into": "train", **settings})
 
 
@@ -178,9 +178,48 @@ def test_quotation_marks_are_text_unless_the_table_is_quoted(tmp_path: Path) -> 
     assert next(read_pairs(source, tmp_path)).src == '"He said ""go""."'
     quoted = source.model_copy(update={"quoting": "csv"})
     assert next(read_pairs(quoted, tmp_path)).src == 'He said "go".'
-    (tmp_path / "own/pairs.tsv").write_text('a\tb\n"a" dog\tb\n')
-    with pytest.raises(ValueError, match=r"pairs.tsv:2: badly quoted"):
-        list(read_pairs(quoted, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('"Oh\tdas\n' + "x\ty\n" * 50, "2: badly quoted: a quotation mark that opens a column is not closed"),
+        (
+            '"Oh\tdas\nx\ty\n"Go."\tGeh.\n',
+            "2: badly quoted: a quotation mark in line 4 ends a column, and what is behind it is no tab",
+        ),
+        (
+            '"a" dog\ty\n',
+            "2: badly quoted: a quotation mark in line 2 ends a column, and what is behind it is no tab",
+        ),
+        (
+            '"Oh\tdas\n' + "x\ty\n" * 50_000,
+            "2: a column of this row has more than 131,072 characters, more than are allowed, or its quotation "
+            "mark is not closed",
+        ),
+        (
+            f'"{"x" * 140_000}"\ty\n',
+            "2: a column of this row has more than 131,072 characters, more than are allowed, or its quotation "
+            "mark is not closed",
+        ),
+        ("a\rb\ty\n", "2: a carriage return within the line, which is allowed between quotation marks only"),
+        ('"a\n\nb"\ty\n"c\nd"\n', "5: expected 2 columns between tabs (src, tgt), found 1"),
+        ('"a\nb"\t\n', "2: expected a text in each column, found none in tgt"),
+    ],
+)
+def test_a_fault_of_a_quoted_row_is_that_of_the_line_where_the_row_begins(
+    text: str, fault: str, tmp_path: Path
+) -> None:
+    source = table(tmp_path, f"a\tb\n{text}", quoting="csv", into="valid")
+    with pytest.raises(ValueError) as found:
+        list(read_pairs(source, tmp_path))
+    assert str(found.value).startswith(f"{tmp_path}/own/pairs.tsv:{fault}")
+
+
+def test_a_quoted_row_of_several_lines_is_of_the_group_of_its_first_line(tmp_path: Path) -> None:
+    source = table(tmp_path, 'a\tb\n"c\nd"\te\nf\tg\n', quoting="csv")
+    found = [(pair.src, pair.group) for pair in read_pairs(source, tmp_path)]
+    assert found == [("a", "pairs.tsv:1"), ("c\nd", "pairs.tsv:2"), ("f", "pairs.tsv:4")]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\u200b"])

@@ -157,6 +157,21 @@ def test_a_predicted_position_at_either_end_of_a_source_still_has_a_word_in_its_
         assert found.isfinite().all() and ((found > 0) == inside).all()
 
 
+@torch.no_grad()
+def test_lower_precision_by_autocast_looks_at_the_same_positions_of_a_long_source() -> None:
+    """With equal scores the weights are those of the positions; bfloat16 has no odd number behind 256."""
+    model = tiny({"attention": "local_p", "max_length": 400, "window": 3})
+    model.attention.key.weight.zero_()
+    model.attention.centre.weight.mul_(4.0)
+    states = torch.randn(1, 64, 12)
+    expected = weights(model, states, 400)
+    assert expected[0, :, 256:].any() and expected[0, :, :256].any()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = weights(model, states, 400).float()
+    moved = (found - expected).abs().sum(-1) / expected.sum(-1)
+    assert moved.max() < 0.02
+
+
 def test_gradients_reach_the_prediction_of_the_position() -> None:
     model, src, tgt = tiny({"attention": "local_p"}), ids(2, 6), ids(2, 4)
     torch.autograd.backward(model(src, src != PAD, tgt).square().sum())
