@@ -82,19 +82,21 @@ class SourceAttention(nn.Module):
             return _softmax(scores, src_mask.unsqueeze(1)) @ memory.outputs
         distances = self._distances(states, src_mask)
         weights = _softmax(scores, src_mask.unsqueeze(1) & (distances.abs() <= self.window))
-        return (weights * torch.exp(-2.0 * (distances / self.window) ** 2)) @ memory.outputs
+        weights = weights * torch.exp(-2.0 * (distances / self.window) ** 2)
+        return weights.to(memory.outputs.dtype) @ memory.outputs
 
     def _distances(self, states: Float[Tensor, "B T H"], src_mask: Bool[Tensor, "B S"]) -> Float[Tensor, "B T S"]:
         """From the position p = length * sigmoid(v tanh(W h)) that each state predicts (Luong et al., eq. 9).
 
         The Gaussian of eq. 10 is exp(-distance^2 / (2 sigma^2)) with sigma = D / 2, that is exp(-2 (distance / D)^2).
         Some source position is always inside the window: p is between 0 and the length, and D is at least 1.
-        At least in float32 under every runtime: bfloat16 has no number between 256 and 258.
+        The position is at least in float32 under every runtime: bfloat16 has no number between 256 and 258. So are the
+        layers that predict it, as long as their weights are: DeepSpeed has them in bfloat16.
         """
         lengths = src_mask.sum(1).view(-1, 1, 1)
-        precise = states.to(torch.promote_types(states.dtype, torch.float32))
         with torch.autocast(states.device.type, enabled=False):
-            centres = lengths * torch.sigmoid(self.centre(torch.tanh(self.position(precise))))  # (B, T, 1)
+            share = self.centre(torch.tanh(self.position(states.to(self.position.weight.dtype))))
+            centres = lengths * torch.sigmoid(share.to(torch.promote_types(share.dtype, torch.float32)))  # (B, T, 1)
         return torch.arange(src_mask.size(1), device=states.device) - centres
 
 

@@ -129,7 +129,9 @@ def test_every_variant_gives_the_scores_of_its_equations_in_training_and_in_step
 def weights(model: Recurrent, states: Tensor, length: int) -> Tensor:
     """What a model's attention gives each of `length` source positions, all of which it sees: the mean of units."""
     src = ids(len(states), length)
-    memory = replace(model.encode(src, src != PAD), outputs=torch.eye(length).expand(len(states), -1, -1))
+    memory = replace(
+        model.encode(src, src != PAD), outputs=torch.eye(length, dtype=states.dtype).expand(len(states), -1, -1)
+    )
     found: Tensor = model.attention(states, memory, src != PAD)
     return found
 
@@ -170,6 +172,19 @@ def test_lower_precision_by_autocast_looks_at_the_same_positions_of_a_long_sourc
         found = weights(model, states, 400).float()
     moved = (found - expected).abs().sum(-1) / expected.sum(-1)
     assert moved.max() < 0.02
+
+
+@torch.no_grad()
+def test_positions_are_not_rounded_where_the_weights_are_bfloat16_themselves() -> None:
+    """DeepSpeed trains such weights without autocast."""
+    model = tiny({"attention": "local_p", "max_length": 400, "window": 3}).to(torch.bfloat16)
+    model.attention.key.weight.zero_()
+    found = weights(model, torch.randn(1, 64, 12, dtype=torch.bfloat16), 400)
+    numbers, (far,) = torch.arange(400), found[0, :, 256:].any(1).nonzero(as_tuple=True)
+    assert found.dtype == torch.bfloat16 and len(far)
+    for row in found[0, far].float():
+        centre = float((numbers * row).sum() / row.sum())
+        assert row[(numbers - centre).abs() <= 2.5].all() and not row[(numbers - centre).abs() > 3.5].any()
 
 
 def test_gradients_reach_the_prediction_of_the_position() -> None:
