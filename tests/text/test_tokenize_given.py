@@ -1,0 +1,45 @@
+"""tokenize with tokenizers that users give: what does not do is refused at once."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.stages.tokenize import main
+from pipeline.text.tokenizer import Tokenizer
+from tests.text.test_tokenize_stage import CONFIG, prepare, refuse_training
+
+TRAINED = "byte_bpe: {vocab_size: 320, corpora: [text]}\n"
+
+
+@pytest.fixture(autouse=True)
+def _beside_given_tokenizers(
+    wordpiece: Tokenizer, translation_bpe: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, tokenizer in (("wordpiece", wordpiece), ("bpe", translation_bpe)):
+        Path("given", name).mkdir(parents=True)
+        tokenizer.save(Path("given", name))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("translation: {vocab_size: 200, given: given/typo}", "given/typo: no tokenizer"),
+        ("translation: {vocab_size: 100, given: given/bpe}", "translation.vocab_size: found 100, the tokenizer in"),
+        (
+            "translation: {vocab_size: 201, given: given/wordpiece, bpe_dropout: 0.1}",
+            "needs a tokenizer of type BPE, found WordPiece",
+        ),
+        ("wordpiece: {vocab_size: 200, corpora: [text], given: given/typo}", "given/typo: no tokenizer"),
+        ("wordpiece: {vocab_size: 100, corpora: [text], given: given/wordpiece}", "wordpiece.vocab_size: found 100"),
+        ("wordpiece: {vocab_size: 200, corpora: [text], given: given/bpe}", "given/bpe: a tokenizer of BERT has"),
+    ],
+)
+def test_what_is_given_and_does_not_do_is_refused_before_the_first_training(
+    part: str, message: str, texts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "wordpiece: {vocab_size: 160, corpora: [text]}\n" if part.startswith("translation") else ""
+    prepare(texts, TRAINED + other + part)
+    refuse_training(monkeypatch)
+    with pytest.raises(ValueError, match=message):
+        main(CONFIG)
