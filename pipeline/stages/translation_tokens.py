@@ -85,7 +85,13 @@ def _training_encoder(tokenizer: Tokenizer, config: TranslationTokenizerConfig) 
     """What segments the training pairs; ValueError for a tokenizer that has no BPE-dropout where that is asked for."""
     if not config.bpe_dropout:
         return tokenizer
-    return BpeDropout(tokenizer, dropout=config.bpe_dropout, seed=0)
+    try:
+        return BpeDropout(tokenizer, dropout=config.bpe_dropout, seed=0)
+    except ValueError as error:
+        raise ValueError(
+            f"translation.bpe_dropout: found {config.bpe_dropout}, with the tokenizer in {config.given} allowed is 0: "
+            f"{error}"
+        ) from error
 
 
 def write_translation(

@@ -28,7 +28,8 @@ def _beside_given_tokenizers(
         ("translation: {vocab_size: 100, given: given/bpe}", "translation.vocab_size: found 100, the tokenizer in"),
         (
             "translation: {vocab_size: 201, given: given/wordpiece, bpe_dropout: 0.1}",
-            "needs a tokenizer of type BPE, found WordPiece",
+            "translation.bpe_dropout: found 0.1, with the tokenizer in given/wordpiece allowed is 0: "
+            "BPE-dropout needs a tokenizer of type BPE, found WordPiece",
         ),
         ("wordpiece: {vocab_size: 200, corpora: [text], given: given/typo}", "given/typo: no tokenizer"),
         ("wordpiece: {vocab_size: 100, corpora: [text], given: given/wordpiece}", "wordpiece.vocab_size: found 100"),
