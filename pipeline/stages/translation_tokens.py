@@ -18,14 +18,14 @@ from pipeline.text.forms import Side
 from pipeline.text.given_tokenizer import translation_tokenizer
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import CHARACTER_COVERAGE, train_translation_bpe
-from pipeline.text.unknown import UnknownCounts, text_statistics
+from pipeline.text.unknown import UnknownCounts, shown_parts, text_statistics, unknown_kind
 
 log = logging.getLogger(__name__)
 
 Encoder = Tokenizer | BpeDropout
 _PAIRS_AT_ONCE = 10_000
 _CHARACTERS_AT_ONCE = 1_000_000
-_SHOWN_CHARACTERS = 20
+_SHOWN_PARTS = 20
 
 
 class TranslationTokenizerConfig(Config):
@@ -108,24 +108,30 @@ def write_translation(
     tokenizer.save(folder)
     training = [_training_encoder(tokenizer, config)] * config.num_segmentations
     unknown = encode_pairs(prepared, folder / "pairs", tokenizer, training)
-    _warn_of_unknown(unknown["train"])
+    _warn_of_unknown(unknown["train"], unknown_kind(tokenizer), is_given=given is not None)
     rates = {f"unknown_rate_{split}_{side}": one.rate for split, both in unknown.items() for side, one in both.items()}
     held_out = PairTexts(prepared / "test.jsonl")
     return {**text_statistics(tokenizer, held_out, size_at_once=_CHARACTERS_AT_ONCE), **rates}
 
 
-def _warn_of_unknown(training: Mapping[Side, UnknownCounts]) -> None:
+def _warn_of_unknown(training: Mapping[Side, UnknownCounts], kind: str, *, is_given: bool) -> None:
+    fewer = (
+        "another tokenizer than the given one"
+        if is_given
+        else "more character_coverage, up to 1.0, or a larger vocab_size"
+    )
     for side, unknown in training.items():
         if unknown.rate:
-            characters = unknown.characters()
+            parts = unknown.parts()
+            named = f", for {len(parts)} {kind if len(parts) > 1 else kind[:-1]}, most often " if parts else ""
             log.warning(
-                "translation: %.3g%% of the %s tokens of training are unknown to the tokenizer, for %d characters, "
-                "most often %s: nothing is learnt of them; more character_coverage, up to 1.0, or a larger vocab_size "
-                "leaves out fewer",
+                "translation: %.3g%% of the %s tokens of training are unknown to the tokenizer%s%s: nothing is learnt "
+                "of them; %s leaves out fewer",
                 100 * unknown.rate,
                 {"src": "source", "tgt": "target"}[side],
-                len(characters),
-                " ".join(characters[:_SHOWN_CHARACTERS]),
+                named,
+                shown_parts(parts, most=_SHOWN_PARTS),
+                fewer,
             )
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.records import Pair, write_records
 from pipeline.stages.tokenize import main
 from pipeline.text.tokenizer import Tokenizer
 from tests.text.test_tokenize_stage import CONFIG, prepare, refuse_training
@@ -44,3 +45,18 @@ def test_what_is_given_and_does_not_do_is_refused_before_the_first_training(
     refuse_training(monkeypatch)
     with pytest.raises(ValueError, match=message):
         main(CONFIG)
+
+
+def test_the_words_that_a_given_wordpiece_does_not_know_are_named_and_counted(
+    texts: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each of their letters alone is known, as at the end of a word longer than WordPiece reads."""
+    prepare(texts, "translation: {vocab_size: 201, given: given/wordpiece}")
+    long = "a" * 101
+    write_records(Path("data/own/prepared/translation/train.jsonl"), [Pair("p", f"the {long}", "the", "own", "p")])
+    main(CONFIG)
+    told = [record.getMessage() for record in caplog.records if "unknown to the tokenizer" in record.getMessage()]
+    assert told == [
+        f"translation: 50% of the source tokens of training are unknown to the tokenizer, for 1 word, most "
+        f"often {'a' * 40}...: nothing is learnt of them; another tokenizer than the given one leaves out fewer"
+    ]
