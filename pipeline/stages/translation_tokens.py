@@ -14,8 +14,9 @@ from pipeline.data.prepared import stream_pairs
 from pipeline.data.records import SPLITS
 from pipeline.progress import progress
 from pipeline.text.bpe_dropout import BpeDropout
-from pipeline.text.forms import Side
+from pipeline.text.forms import Side, load_form
 from pipeline.text.given_tokenizer import translation_tokenizer
+from pipeline.text.target_text import TargetText
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import CHARACTER_COVERAGE, train_translation_bpe
 from pipeline.text.unknown import UnknownCounts, shown_parts, text_statistics, unknown_kind
@@ -109,6 +110,8 @@ def write_translation(
     training = [_training_encoder(tokenizer, config)] * config.num_segmentations
     unknown = encode_pairs(prepared, folder / "pairs", tokenizer, training)
     _warn_of_unknown(unknown["train"], unknown_kind(tokenizer), is_given=given is not None)
+    if given is not None:
+        _warn_of_losses(prepared, given, config.given)
     rates = {f"unknown_rate_{split}_{side}": one.rate for split, both in unknown.items() for side, one in both.items()}
     held_out = PairTexts(prepared / "test.jsonl")
     return {**text_statistics(tokenizer, held_out, size_at_once=_CHARACTERS_AT_ONCE), **rates}
@@ -133,6 +136,24 @@ def _warn_of_unknown(training: Mapping[Side, UnknownCounts], kind: str, *, is_gi
                 shown_parts(parts, most=_SHOWN_PARTS),
                 fewer,
             )
+
+
+def _warn_of_losses(prepared: Path, tokenizer: Tokenizer, given: str) -> None:
+    """Says of how many of the first validation targets the tokenizer loses something, as a model that writes them all
+    right would: its tokens spell another text."""
+    texts = [pair.tgt for pair in islice(stream_pairs(prepared / "valid.jsonl"), _PAIRS_AT_ONCE)]
+    target_text = TargetText(tokenizer, load_form(prepared))
+    spelled = (target_text.of(ids) for ids in tokenizer.encode_batch(texts))
+    lost = [(text, found) for text, found in zip(texts, spelled, strict=True) if text != found]
+    if lost:
+        log.warning(
+            "translation: of %d validation targets, %.3g%% do not come back from the tokenizer in %s as they were, as "
+            "%r, which becomes %r: no model can write them, and a score of 100 is out of reach",
+            len(texts),
+            100 * len(lost) / len(texts),
+            given,
+            *lost[0],
+        )
 
 
 def encode_pairs(

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.data.records import Pair, write_records
 from pipeline.stages.tokenize import main
+from pipeline.text.forms import MosesText, save_form
 from pipeline.text.tokenizer import Tokenizer
 from tests.text.test_tokenize_stage import CONFIG, prepare, refuse_training
 
@@ -60,3 +61,22 @@ def test_the_words_that_a_given_wordpiece_does_not_know_are_named_and_counted(
         f"translation: 50% of the source tokens of training are unknown to the tokenizer, for 1 word, most "
         f"often {'a' * 40}...: nothing is learnt of them; another tokenizer than the given one leaves out fewer"
     ]
+
+
+@pytest.mark.parametrize("name", ["wordpiece", "bpe"])
+def test_the_share_of_targets_that_do_not_come_back_from_a_given_tokenizer_is_told(
+    name: str, texts: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(texts, f"translation: {{vocab_size: {201 if name == 'wordpiece' else 200}, given: given/{name}}}")
+    folder = Path("data/own/prepared/translation")
+    lines = ["we hold that , no king", "die katze schläft .", "Wir haben", "the ships sailed"]
+    write_records(folder / "valid.jsonl", [Pair(line, "the", line, "own", line) for line in lines])
+    save_form(folder, MosesText(kind="moses", src="en", tgt="de", lowercase=False))
+    main(CONFIG)
+    told = [record.getMessage() for record in caplog.records if "come back" in record.getMessage()]
+    expected = (
+        "translation: of 4 validation targets, 50% do not come back from the tokenizer in given/wordpiece as they "
+        "were, as 'die katze schläft .', which becomes 'die katze schlaft .': no model can write them, and a score of "
+        "100 is out of reach"
+    )
+    assert told == ([expected] if name == "wordpiece" else [])

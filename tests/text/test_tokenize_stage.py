@@ -149,7 +149,8 @@ def test_unknown_characters_of_training_are_told_with_their_share_and_counted_on
     write_records(Path("data/own/prepared/translation/train.jsonl"), [Pair("p", "the", "жч the ж", "own", "p")])
     main(CONFIG)
     num_tokens = len(translation_bpe.encode("жч the ж"))
-    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (told,) = [one for one in warnings if "unknown to the tokenizer" in one]
     assert f"{300 / num_tokens:.3g}% of the target tokens" in told and "2 characters, most often ж ч:" in told
     report = json.loads(Path("metrics/own/tokenize.json").read_text())["translation"]
     assert report["unknown_rate_train_src"] == 0.0
