@@ -22,11 +22,11 @@ from pipeline.kinds import kind_of
 from pipeline.progress import progress
 from pipeline.report.attention_picture import FORMATS, Panel, save_attention_picture
 from pipeline.text.forms import out_of_form
-from pipeline.text.unknown import unknown_characters
+from pipeline.text.unknown import has_unknown, shown_parts, unknown_kind, unknown_parts
 
 _log = logging.getLogger(__name__)
 _MOST_PANELS = 16
-_SHOWN_CHARACTERS = 10
+_SHOWN_PARTS = 10
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class Tally:
     empty: list[int] = field(default_factory=list)
     """Lines with a text whose translation is empty."""
     unknown: list[int] = field(default_factory=list)
-    """Lines with characters that the tokenizer does not know: the model reads none of them."""
-    unknown_characters: dict[str, None] = field(default_factory=dict)
-    """These characters, in the order of their lines."""
+    """Lines with words or characters that the tokenizer does not know: the model reads none of them."""
+    unknown_parts: dict[str, None] = field(default_factory=dict)
+    """These words or characters, in the order of their lines."""
     examples: list[tuple[str, Translation]] = field(default_factory=list)
     """The first texts and their best translations: what a picture shows."""
     num_undrawn: int = 0
@@ -86,11 +86,12 @@ class Tally:
                 f"that the model reads and were translated without their ends, first line {self.cut[0]}"
             )
         if self.unknown:
-            characters = list(self.unknown_characters)
-            more = ", ..." if len(characters) > _SHOWN_CHARACTERS else ""
+            parts = list(self.unknown_parts)
+            more = ", ..." if len(parts) > _SHOWN_PARTS else ""
+            named = f": {shown_parts(parts, most=_SHOWN_PARTS)}{more}" if parts else ""
             found.append(
-                f"unknown: {len(self.unknown)} of {self.num_lines} lines have characters that the model does not know, "
-                f"first line {self.unknown[0]}: {' '.join(characters[:_SHOWN_CHARACTERS])}{more}"
+                f"unknown: {len(self.unknown)} of {self.num_lines} lines have {unknown_kind(translator.tokenizer)} "
+                f"that the model does not know, first line {self.unknown[0]}{named}"
             )
         if self.empty:
             found.append(
@@ -230,9 +231,11 @@ def _translated(
 ) -> Iterator[list[tuple[int, list[Translation]]]]:
     sources = translator.encode(group, too_long="cut")
     for number, (text, ids) in enumerate(zip(group, sources, strict=True), start=tally.num_lines + 1):
-        if unknown := unknown_characters(text, ids.tolist(), translator.tokenizer):
+        # Its last id is EOS.
+        if has_unknown(ids[:-1].tolist(), translator.tokenizer):
             tally.unknown.append(number)
-            tally.unknown_characters |= dict.fromkeys(unknown)
+            found = unknown_parts(text, translator.tokenizer, num_tokens=len(ids) - 1)
+            tally.unknown_parts |= dict.fromkeys(found)
     if wish.draw is None:
         return translator.searched(sources, num_best=max(1, wish.num_best))
     numbers = range(tally.num_lines, tally.num_lines + len(group))

@@ -6,6 +6,7 @@ texts beside it. Legend: B texts of a batch, S source length with EOS.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipeline.models.recurrent import Recurrent
 from pipeline.models.seq2seq import Seq2Seq
 from pipeline.progress import progress
 from pipeline.text.forms import PLAIN, MosesText, PlainText, into_form, out_of_form
+from pipeline.text.target_text import TargetText
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.workers import side_by_side
 
@@ -278,12 +280,16 @@ class Translator:
         """The hypotheses without those whose text a better one has."""
         by_text: dict[str, Hypothesis] = {}
         for one in found:
-            by_text.setdefault(out_of_form(self.tokenizer.decode(one.tokens), self.form), one)
+            by_text.setdefault(out_of_form(self._target_text.of(one.tokens), self.form), one)
         return list(by_text.values())
+
+    @cached_property
+    def _target_text(self) -> TargetText:
+        return TargetText(self.tokenizer, self.form)
 
     def _translation(self, found: Hypothesis, limit: int) -> Translation:
         return Translation(
-            text=self.tokenizer.decode(found.tokens),
+            text=self._target_text.of(found.tokens),
             tokens=found.tokens,
             log_prob=found.log_prob,
             score=found.score,

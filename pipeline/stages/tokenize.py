@@ -7,45 +7,34 @@ translation/pairs/ the pairs. Documents and pairs are read, and encoded, some at
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal, assert_never
 
-from pydantic import PositiveInt, model_validator
+from pydantic import PositiveInt
 from tqdm import tqdm
 
 from pipeline.artifacts import publish, write_json
 from pipeline.chunks import chunks
-from pipeline.config import Config, Fraction, Probability, load
-from pipeline.data.pair_arrays import EncodedPairs, write_pair_arrays
-from pipeline.data.prepared import read_rated, stream_conversations, stream_documents, stream_pairs
+from pipeline.config import Config, Probability, load
+from pipeline.data.prepared import read_rated, stream_conversations, stream_documents
 from pipeline.data.records import SPLITS, Document
 from pipeline.data.token_arrays import write_token_arrays
 from pipeline.layout import Layout
 from pipeline.progress import progress
-from pipeline.text.bpe_dropout import BpeDropout
-from pipeline.text.forms import Side
-from pipeline.text.given_tokenizer import translation_tokenizer
+from pipeline.stages.translation_tokens import TranslationTokenizerConfig, given_translation, write_translation
 from pipeline.text.given_wordpiece import bert_tokenizer
 from pipeline.text.sentences import sentences
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.text.tokenizer_training import (
-    CHARACTER_COVERAGE,
-    train_byte_bpe,
-    train_translation_bpe,
-    train_wordpiece,
-)
-from pipeline.text.unknown import UnknownCounts, text_statistics
+from pipeline.text.tokenizer_training import CHARACTER_COVERAGE, train_byte_bpe, train_wordpiece
+from pipeline.text.unknown import text_statistics
 from pipeline.training.frame import flat, stage_frame
 from pipeline.training.launch import launch
 
 log = logging.getLogger(__name__)
 
 Corpus = Literal["text", "conversations", "rated"]
-Encoder = Tokenizer | BpeDropout
-_PAIRS_AT_ONCE = 10_000
 _CHARACTERS_AT_ONCE = 1_000_000
-_SHOWN_CHARACTERS = 20
 
 
 class TextTokenizerConfig(Config):
@@ -85,31 +74,6 @@ class WordPieceConfig(TextTokenizerConfig):
         return ("text",) if self.given else super().roles
 
 
-class TranslationTokenizerConfig(Config):
-    """A tokenizer of both languages of the translation pairs."""
-
-    vocab_size: PositiveInt
-    """Ids, special tokens included."""
-    given: str = ""
-    """A folder with a tokenizer.json, or a .model file of SentencePiece, to take in place of training one; empty to
-    train."""
-    character_coverage: Probability = CHARACTER_COVERAGE
-    """Share of the occurrences of all characters that get a piece of their own, where there are more than 1,000
-    different ones; the others are unknown, and no translation has them."""
-    bpe_dropout: Fraction = 0.0
-    """Share of the merges that are left out at random where training pairs are segmented (Provilkov et al. 2020)."""
-    num_segmentations: PositiveInt = 1
-    """Times that each training pair is written, each time segmented anew; an epoch goes through all of them."""
-
-    @model_validator(mode="after")
-    def _are_different(self) -> "TranslationTokenizerConfig":
-        if self.num_segmentations > 1 and not self.bpe_dropout:
-            raise ValueError(
-                f"num_segmentations: {self.num_segmentations} equal ones without bpe_dropout; allowed is 1"
-            )
-        return self
-
-
 class TokenizeConfig(Config):
     """Which tokenizers are trained; one that is left out is not."""
 
@@ -129,6 +93,7 @@ def main(path: Path) -> None:
     with stage_frame(__spec__.name, path, config, inputs=(prepared,)) as tracker:
         _refuse_missing(config, path, prepared)
         _refuse_empty(config, prepared)
+        given = GivenTokenizers.of(config)
         report: dict[str, Mapping[str, int | float | str]] = {}
         jobs = sum(part is not None for part in (config.byte_bpe, config.wordpiece, config.translation))
         with publish(layout.data("tokens")) as folder, tqdm(total=jobs, desc="tokenizers", disable=None) as progress:
@@ -138,15 +103,15 @@ def main(path: Path) -> None:
                 report["bpe"] = _write(folder, "bpe", tokenizer, prepared, by_sentence=False)
                 progress.update()
             if config.wordpiece is not None:
-                tokenizer = _wordpiece(config.wordpiece, prepared)
+                tokenizer = given.wordpiece or _trained_wordpiece(config.wordpiece, prepared)
                 sources = config.wordpiece.sources
                 report["wordpiece"] = _write(
                     folder, "wordpiece", tokenizer, prepared, by_sentence=True, sources=sources
                 )
                 progress.update()
             if config.translation is not None:
-                report["translation"] = _write_translation(
-                    folder / "translation", prepared / "translation", config.translation
+                report["translation"] = write_translation(
+                    folder / "translation", prepared / "translation", config.translation, given.translation
                 )
                 progress.update()
             write_json(folder / "report.json", report)
@@ -195,16 +160,26 @@ def _is_empty(file: Path) -> bool:
     return file.is_file() and not file.stat().st_size
 
 
-def _wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
-    """Trained, or the user's own; ValueError where that is not as BERT needs it."""
-    if not config.given:
-        texts = TrainingTexts(prepared, config.corpora, config.sources, config.one_in)
-        return train_wordpiece(
-            texts,
-            vocab_size=config.vocab_size,
-            lower_case=config.lower_case,
-            character_coverage=config.character_coverage,
+@dataclass(frozen=True)
+class GivenTokenizers:
+    """What the user gives in place of a training; None where one is trained."""
+
+    wordpiece: Tokenizer | None
+    translation: Tokenizer | None
+
+    @classmethod
+    def of(cls, config: TokenizeConfig) -> "GivenTokenizers":
+        """Opens them; ValueError for one that does not do, before the first training, as `_refuse_empty`."""
+        return cls(
+            wordpiece=_given_wordpiece(config.wordpiece) if config.wordpiece is not None else None,
+            translation=given_translation(config.translation) if config.translation is not None else None,
         )
+
+
+def _given_wordpiece(config: WordPieceConfig) -> Tokenizer | None:
+    """The user's own, None where one is trained; ValueError where it is not as BERT needs it, or has another size."""
+    if not config.given:
+        return None
     folder, is_told = Path(config.given), "lower_case" in config.model_fields_set
     tokenizer = bert_tokenizer(folder, lower_case=config.lower_case, is_told=is_told)
     if tokenizer.vocab_size != config.vocab_size:
@@ -212,6 +187,15 @@ def _wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
             f"wordpiece.vocab_size: found {config.vocab_size}, the tokenizer in {folder} has {tokenizer.vocab_size}"
         )
     return tokenizer
+
+
+def _trained_wordpiece(config: WordPieceConfig, prepared: Path) -> Tokenizer:
+    return train_wordpiece(
+        TrainingTexts(prepared, config.corpora, config.sources, config.one_in),
+        vocab_size=config.vocab_size,
+        lower_case=config.lower_case,
+        character_coverage=config.character_coverage,
+    )
 
 
 @dataclass(frozen=True)
@@ -289,94 +273,6 @@ def _token_ids(
 ) -> Iterator[list[list[int]]]:
     for chunk in chunks(documents, lambda document: len(document.text), size_at_once=_CHARACTERS_AT_ONCE):
         yield from encode(chunk, tokenizer)
-
-
-@dataclass(frozen=True)
-class PairTexts:
-    """Both texts of each pair of a file, read anew in each pass."""
-
-    file: Path
-
-    def __iter__(self) -> Iterator[str]:
-        for pair in progress(stream_pairs(self.file), name="tokenizer: reading", unit="pairs"):
-            yield pair.src
-            yield pair.tgt
-
-
-def _write_translation(
-    folder: Path, prepared: Path, config: TranslationTokenizerConfig
-) -> Mapping[str, int | float | str]:
-    """Saves the tokenizer of the pairs and the pairs of every split in its ids; returns its statistics."""
-    if config.given:
-        tokenizer = _given(Path(config.given), config.vocab_size)
-    else:
-        tokenizer = train_translation_bpe(
-            PairTexts(prepared / "train.jsonl"),
-            vocab_size=config.vocab_size,
-            character_coverage=config.character_coverage,
-        )
-    folder.mkdir()
-    tokenizer.save(folder)
-    training: Encoder = tokenizer
-    if config.bpe_dropout:
-        training = BpeDropout(tokenizer, dropout=config.bpe_dropout, seed=0)
-    unknown = encode_pairs(prepared, folder / "pairs", tokenizer, [training] * config.num_segmentations)
-    _warn_of_unknown(unknown["train"])
-    rates = {f"unknown_rate_{split}_{side}": one.rate for split, both in unknown.items() for side, one in both.items()}
-    held_out = PairTexts(prepared / "test.jsonl")
-    return {**text_statistics(tokenizer, held_out, size_at_once=_CHARACTERS_AT_ONCE), **rates}
-
-
-def _warn_of_unknown(training: Mapping[Side, UnknownCounts]) -> None:
-    for side, unknown in training.items():
-        if unknown.rate:
-            characters = unknown.characters()
-            log.warning(
-                "translation: %.3g%% of the %s tokens of training are unknown to the tokenizer, for %d characters, "
-                "most often %s: nothing is learnt of them; more character_coverage, up to 1.0, or a larger vocab_size "
-                "leaves out fewer",
-                100 * unknown.rate,
-                {"src": "source", "tgt": "target"}[side],
-                len(characters),
-                " ".join(characters[:_SHOWN_CHARACTERS]),
-            )
-
-
-def _given(given: Path, vocab_size: int) -> Tokenizer:
-    """The user's own tokenizer; ValueError where it has another size."""
-    tokenizer = translation_tokenizer(given)
-    if tokenizer.vocab_size != vocab_size:
-        raise ValueError(
-            f"translation.vocab_size: found {vocab_size}, the tokenizer in {given} has {tokenizer.vocab_size}, with "
-            f"{tokenizer.special['eos']}, {tokenizer.special['unk']} and {tokenizer.special['pad']}"
-        )
-    return tokenizer
-
-
-def encode_pairs(
-    prepared: Path, folder: Path, tokenizer: Tokenizer, training: Sequence[Encoder] = ()
-) -> dict[str, dict[Side, UnknownCounts]]:
-    """Writes the prepared pairs of every split in the ids of their tokenizer; returns what it does not know of them.
-
-    Those of training are written once by each encoder of `training`, or by the tokenizer.
-    """
-    unknown: dict[str, dict[Side, UnknownCounts]] = {}
-    for split in SPLITS:
-        encoders = training if training and split == "train" else [tokenizer]
-        counts = unknown[split] = {"src": UnknownCounts(tokenizer), "tgt": UnknownCounts(tokenizer)}
-        encoded = chain.from_iterable(_encoded(prepared / f"{split}.jsonl", encoder, counts) for encoder in encoders)
-        write_pair_arrays(folder / split, encoded, vocab_size=tokenizer.vocab_size, tokenizer_hash=tokenizer.hash)
-    return unknown
-
-
-def _encoded(file: Path, encoder: Encoder, unknown: Mapping[Side, UnknownCounts]) -> Iterator[EncodedPairs]:
-    pairs = progress(stream_pairs(file), name=f"encoding: {file.stem}", unit="pairs")
-    while chunk := list(islice(pairs, _PAIRS_AT_ONCE)):
-        src, tgt = [pair.src for pair in chunk], [pair.tgt for pair in chunk]
-        encoded = encoder.encode_batch(src), encoder.encode_batch(tgt)
-        unknown["src"].add(src, encoded[0])
-        unknown["tgt"].add(tgt, encoded[1])
-        yield encoded
 
 
 def _whole(documents: Sequence[Document], tokenizer: Tokenizer) -> list[list[list[int]]]:

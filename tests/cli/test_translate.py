@@ -67,19 +67,6 @@ def streamed(translator: Translator, lines: list[str], one: Wish) -> tuple[list[
     return found, tally
 
 
-def test_lines_with_characters_that_the_model_does_not_know_are_counted_and_the_characters_named(
-    translator: Translator,
-) -> None:
-    lines = ["the cat", "", "the \u05e9\u05dc cat", "a \U0001f642 dog \u05e9"]
-    _, tally = streamed(translator, lines, wish(lines_at_once=2))
-    (note,) = (one for one in tally.notes(translator) if one.startswith("unknown: "))
-    assert note == (
-        "unknown: 2 of 4 lines have characters that the model does not know, first line 3: \u05e9 \u05dc \U0001f642"
-    )
-    _, tally = streamed(translator, WORDS, wish())
-    assert not tally.unknown
-
-
 @pytest.mark.parametrize("lines_at_once", [1, 3, 100])
 def test_each_line_gets_the_translation_that_it_gets_alone_in_its_place_and_empty_lines_stay(
     translator: Translator, lines_at_once: int

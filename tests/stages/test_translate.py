@@ -22,8 +22,8 @@ from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.inference.translator import DrawConfig, SearchConfig, Translator
 from pipeline.inference.translator_folder import open_translator, save_translator
 from pipeline.models.recurrent import Recurrent
-from pipeline.stages.tokenize import encode_pairs
 from pipeline.stages.translate import TranslateConfig, TranslationTraining, build_model, padding_share
+from pipeline.stages.translation_tokens import encode_pairs
 from pipeline.text.forms import MosesText
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import train_translation_bpe

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.artifacts import read_json
 from pipeline.data.records import write_records
-from pipeline.stages.tokenize import encode_pairs
+from pipeline.stages.translation_tokens import encode_pairs
 from tests.stages.test_translate import SPLITS, pairs, settings, tokenizer, workspace
 from tests.training.harness import snapshot
 

@@ -1,13 +1,21 @@
 """What translations of a test set are worth, in both conventions."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from pipeline.data.records import Pair
+from pipeline.decoding.beam import Hypothesis
 from pipeline.evaluation.bleu import bleu, tokenised_bleu
-from pipeline.inference.translator import Translation
+from pipeline.inference.translator import Finished, Translation, Translator
 from pipeline.stages.translation_scores import MosesBleuConfig, evaluate, scored, scores
-from pipeline.text.forms import PLAIN, MosesText, PlainText
+from pipeline.stages.validation_bleu import ValidationBleu
+from pipeline.text.forms import PLAIN, MosesText, PlainText, into_form
+from pipeline.text.given_tokenizer import translation_tokenizer
+from pipeline.text.tokenizer_training import train_wordpiece
 from tests.stages.test_translate import pairs as circle
 from tests.stages.test_translate import translator
 
@@ -84,3 +92,29 @@ def test_test_translations_as_long_as_allowed_are_counted_and_told(
     assert metrics["test"] == {"num_pairs": 20, "num_src_too_long": 0, "num_at_limit": expected}
     told = f"{expected} of 20 test translations are as long as allowed, and may lack their ends"
     assert (told in caplog.text) is (expected > 0)
+
+
+def test_a_perfect_translation_of_a_wordpiece_has_the_best_scores_of_moses_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens that the search finds are those of the references; its decoder writes `mann, der` for `mann , der`."""
+    people = ["Ein Mann, der 2-jährig ist, läuft.", 'Er sagt: "Hallo!"', "Ein T-Shirt kostet 3,5 Euro."]
+    wanted = [Pair(one, "a man", into_form(one, MOSES, "tgt"), "own", one, one) for one in people]
+    train_wordpiece([pair.tgt for pair in wanted], vocab_size=120, lower_case=False).save(tmp_path)
+    one = translator("transformer")
+    given = translation_tokenizer(tmp_path)
+    one = replace(one, tokenizer=given, form=MOSES, search=one.search.model_copy(update={"beam_size": 1}))
+    targets = iter(given.encode_batch([pair.tgt for pair in wanted]) * 3)
+
+    def found(self: Translator, sources: Sequence[object], *, num_best: int) -> Iterator[Finished]:
+        hypotheses = [Hypothesis(tuple(next(targets)), -1.0, -1.0) for _ in sources]
+        yield [(place, [self._translation(each, 100)]) for place, each in enumerate(hypotheses)]
+
+    monkeypatch.setattr(Translator, "searched", found)
+    metrics = evaluate(one, valid=wanted, test=wanted, moses=None, num_samples=1, num_attention_maps=0).metrics
+    best = {"bleu", "chrf", "tokenised_bleu"}
+    assert {name: metrics[name]["beam"] for name in best} == pytest.approx(dict.fromkeys(best, 100.0))
+    assert metrics["valid"] == pytest.approx(dict.fromkeys(best, 100.0))
+    assert "tok:moses-de" in metrics["tokenised_bleu"]["signature"]
+    targets = iter(given.encode_batch([pair.tgt for pair in wanted]))
+    assert ValidationBleu(one, wanted)(one.model.state_dict(), torch.device("cpu")) == pytest.approx(100.0)

@@ -9,7 +9,7 @@ from pipeline.data.pair_arrays import read_pair_arrays
 from pipeline.data.prepared import read_documents
 from pipeline.data.records import Conversation, Document, Message, Pair, Rated, write_records
 from pipeline.data.token_arrays import read_token_arrays
-from pipeline.stages import tokenize
+from pipeline.stages import tokenize, translation_tokens
 from pipeline.stages.tokenize import main
 from pipeline.text.tokenizer import Tokenizer, load_tokenizer
 from pipeline.text.tokenizer_training import train_wordpiece
@@ -149,7 +149,8 @@ def test_unknown_characters_of_training_are_told_with_their_share_and_counted_on
     write_records(Path("data/own/prepared/translation/train.jsonl"), [Pair("p", "the", "жч the ж", "own", "p")])
     main(CONFIG)
     num_tokens = len(translation_bpe.encode("жч the ж"))
-    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    (told,) = [one for one in warnings if "unknown to the tokenizer" in one]
     assert f"{300 / num_tokens:.3g}% of the target tokens" in told and "2 characters, most often ж ч:" in told
     report = json.loads(Path("metrics/own/tokenize.json").read_text())["translation"]
     assert report["unknown_rate_train_src"] == 0.0
@@ -321,10 +322,14 @@ def test_the_bert_takes_the_sources_that_it_names_and_the_gpt_all(texts: tuple[s
 
 def refuse_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(*_: object, **settings: object) -> None:
-        raise AssertionError("trained a tokenizer whose text cannot be measured")
+        raise AssertionError("trained a tokenizer before what is refused was found")
 
-    for name in ("train_byte_bpe", "train_wordpiece", "train_translation_bpe"):
-        monkeypatch.setattr(tokenize, name, train)
+    for module, name in (
+        (tokenize, "train_byte_bpe"),
+        (tokenize, "train_wordpiece"),
+        (translation_tokens, "train_translation_bpe"),
+    ):
+        monkeypatch.setattr(module, name, train)
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
