@@ -9,6 +9,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from pipeline.artifacts import read_json
 from pipeline.commands.options import parser
 from pipeline.config import Config, OptimizerConfig, load
 from pipeline.data.corpus import PrepareConfig
@@ -179,7 +180,10 @@ def test_the_keys_that_published_numbers_speak_of_are_those_of_their_files() -> 
     named = set(re.findall(r"`([a-z_]+)(?:: \w+)?`", page)) - {"transformers", "bert"}
     of_tasks = {"beside_tasks", "pretraining"}
     of_number = {"above", "source", "reported", "reach", "goals", "tasks", "average_of", "key"}
-    assert named == {"reads_test", "byte_bpe", "max_length", *of_number, *of_tasks}
+    of_report = {"made", "machine_before", "threads"}
+    assert named == {"reads_test", "byte_bpe", "max_length", *of_number, *of_tasks, *of_report}
+    report = read_json(ROOT / "reports/numbers/multi30k-en-de.json")
+    assert {"made", "machine_before"} <= report.keys() and "threads" in report["machine"]
     assert "`reads_test: false` of `translate/*.yaml` keeps the test set closed" in " ".join(page.split())
     assert TranslateConfig.model_fields["reads_test"].annotation is bool
     assert "max_length" in FinetuneConfig.model_fields
