@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import load
@@ -20,6 +20,7 @@ from pipeline.provenance import content_hash
 from pipeline.report.rows import CONVENTIONS
 
 _log = logging.getLogger(__name__)
+Known = TypeVar("Known")
 
 
 def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = False) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     known = read_json(number.report) if keeps and number.report.is_file() else {}
     kept = _kept(number, known)
     made = {**kept, **stages}
-    seconds = _seconds_before(number, kept, known) | {path: one.seconds for path, one in made.items()}
+    seconds = _known_before(number, kept, known.get("seconds_by_stage", {}))
+    seconds |= {path: one.seconds for path, one in made.items()}
     runs = {path: made[path] for path in number.runs if path in made}
     found = {path: one.metrics or read_json(Layout.of(path).metrics) for path, one in runs.items()}
     metrics = {number.name_of(path): values for path, values in found.items()}
@@ -41,7 +43,8 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
     mean = fmean(ours) if ours else None
     reference = Path(config.reference) if config.reference else None
     machines = {path: one.machine for path, one in runs.items()}
-    before = _machines_before(number, stages, known)
+    before = _known_before(number, kept, known.get("machine_before", {}))
+    before |= {path: one.machine for path, one in stages.items() if path not in number.runs and one.machine}
     tasks = task_reports(config.tasks, found, seconds, machines, reference=reference)
     finished = [path for path in number.deciding_runs if path in runs]
     is_whole = len(finished) == len(number.deciding_runs)
@@ -72,7 +75,7 @@ def write_report(number: Number, stages: Mapping[Path, Made], *, keeps: bool = F
         "seconds_by_stage": by_stage,
         "versions": dict(last.versions),
         "machine": dict(last.machine),
-        "machine_before": before,
+        "machine_before": {_label(path, number): machine for path, machine in before.items()},
         "made": {number.name_of(path): one.record(configuration_of(number, path)) for path, one in runs.items()},
         "note": config.note,
     }
@@ -108,20 +111,10 @@ def _kept(number: Number, report: Mapping[str, Any]) -> dict[Path, Made]:
     return kept
 
 
-def _seconds_before(number: Number, runs: Iterable[Path], report: Mapping[str, Any]) -> dict[Path, float]:
-    """What the stages before runs of a report took, which a call for other runs may have no use for."""
+def _known_before(number: Number, runs: Iterable[Path], known: Mapping[str, Known]) -> dict[Path, Known]:
+    """What a report says, by name, of the stages before some of its runs, for which another call may have no use."""
     before = dict.fromkeys(path for run in runs for path in number.before(run))
-    found = {path: report["seconds_by_stage"].get(_label(path, number)) for path in before}
-    return {path: seconds for path, seconds in found.items() if seconds is not None}
-
-
-def _machines_before(
-    number: Number, stages: Mapping[Path, Made], report: Mapping[str, Any]
-) -> dict[str, Mapping[str, Any]]:
-    """What the stages before the runs were made on, by name; `made` says it of the runs."""
-    known = report.get("machine_before", {})
-    made = {_label(path, number): one.machine for path, one in stages.items() if path not in number.runs}
-    return {name: machine for name, machine in {**known, **made}.items() if machine}
+    return {path: known[_label(path, number)] for path in before if _label(path, number) in known}
 
 
 def _flops(

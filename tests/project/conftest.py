@@ -1,10 +1,13 @@
-"""What a configuration file is read as."""
+"""What several tests of the project as a whole need."""
 
 import ast
 import importlib
 from pathlib import Path
 
+import pytest
+
 from pipeline.config import Config
+from tests.project.toy_number import write_toy_repository
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,3 +24,11 @@ def schema_of(stage: str) -> type[Config]:
     assert len(names) == 1, f"{stage}: expected one load(path, Schema), found {names}"
     schema: type[Config] = getattr(importlib.import_module(f"pipeline.stages.{stage}"), names[0])
     return schema
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with one number of two seeds."""
+    monkeypatch.chdir(tmp_path)
+    write_toy_repository(tmp_path)
+    return tmp_path

@@ -10,15 +10,7 @@ from pipeline.numbers.number import open_number
 from pipeline.numbers.report import read_reports
 from pipeline.numbers.table import markdown_table
 from pipeline.reproduce import reproduce
-from tests.project.toy_number import Stages, write_toy_repository, write_yaml
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory."""
-    monkeypatch.chdir(tmp_path)
-    write_toy_repository(tmp_path)
-    return tmp_path
+from tests.project.toy_number import Stages, write_yaml
 
 
 def test_the_versions_are_those_that_a_figure_was_measured_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

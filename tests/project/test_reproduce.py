@@ -19,15 +19,7 @@ from pipeline.numbers.number import NumberConfig, all_numbers, open_number
 from pipeline.numbers.report import above, read_reports
 from pipeline.numbers.table import BEGIN, END, markdown_table, write_readme
 from pipeline.reproduce import overview, reproduce
-from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory."""
-    monkeypatch.chdir(tmp_path)
-    write_toy_repository(tmp_path)
-    return tmp_path
+from tests.project.toy_number import NUMBER, ROOT, Stages, write_yaml
 
 
 def test_stages_run_in_the_order_of_the_chain_and_the_report_has_every_seed_with_mean_and_spread(folder: Path) -> None:

@@ -10,15 +10,7 @@ from pipeline.numbers.made import NO_RUNTIME
 from pipeline.numbers.number import open_number
 from pipeline.numbers.report import read_reports
 from pipeline.reproduce import main, reproduce
-from tests.project.toy_number import NUMBER, ROOT, Stages, write_toy_repository, write_yaml
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory."""
-    monkeypatch.chdir(tmp_path)
-    write_toy_repository(tmp_path)
-    return tmp_path
+from tests.project.toy_number import NUMBER, ROOT, Stages, write_yaml
 
 
 def test_seeds_shared_out_among_machines_come_together_in_the_report(
