@@ -43,10 +43,9 @@ from pipeline.data.classification import LabelledText, SequenceExamples, classif
 from pipeline.models.bert import Bert, BertConfig, Pooler
 from pipeline.models.flops import encoder_flops
 from pipeline.models.heads import SequenceClassifier
-from pipeline.stages.finetune import FinetuneConfig
+from pipeline.stages.finetune import FinetuneConfig, fit_read_rows
 from pipeline.stages.finetune_texts import FineTuning
 from pipeline.text.tokenizer_training import train_wordpiece
-from pipeline.training.fit import fit
 from pipeline.training.run import stage_run
 
 VOCABULARY, LENGTH, ROWS, WARM_UP = 30_522, 128, 32, 4
@@ -172,7 +171,7 @@ def ours(data: SequenceExamples, num_steps: int, seed: int) -> Times:
         path.parent.mkdir()
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
         with stage_run("pipeline.stages.finetune", path, config, seed=seed, inputs=[]) as run:
-            fit(run, module, train=data, valid=few)
+            fit_read_rows(run, module, module.model.encoder, train=data, valid=few)
     return module.times
 
 

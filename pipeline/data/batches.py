@@ -190,6 +190,14 @@ class Examples(Protocol[B_co]):
         """The padded batch of the examples `indices` in `epoch`."""
 
 
+@runtime_checkable
+class TokenExamples(Examples[B_co], Protocol[B_co]):
+    """A data set whose batches hold tokens of a vocabulary, known beforehand."""
+
+    def token_ids(self) -> Int[np.ndarray, "R"]:
+        """Every token of all batches, padding too, once and in order."""
+
+
 class MicroBatch(Generic[B]):
     """What a rank runs forward and backward at once: a part of one optimizer step.
 

@@ -50,6 +50,10 @@ class SequenceExamples:
         """Examples that lost tokens."""
         return int(self.is_shortened.sum())
 
+    def token_ids(self) -> Int[np.ndarray, "R"]:
+        """Every token of a batch, padding too, once and in order."""
+        return np.unique(np.concatenate((*self.input_ids, [self.pad_id])))
+
     def sizes(self, epoch: int) -> Sizes:
         """Row lengths; one target each."""
         lengths = np.array([len(row) for row in self.input_ids], dtype=np.int64)

@@ -122,6 +122,14 @@ class QuestionExamples:
         """Questions that lost their ends."""
         return int(self.is_shortened.sum())
 
+    def token_ids(self) -> Int[np.ndarray, "R"]:
+        """Every token of a batch, padding too, once and in order."""
+        # Equal passages are one object.
+        passages = {id(passage): passage.ids for passage in self.passages}
+        return np.unique(
+            np.concatenate((*self.question_ids, *passages.values(), [self.cls_id, self.sep_id, self.pad_id]))
+        )
+
     def sizes(self, epoch: int) -> Sizes:
         """Row lengths; one target each."""
         asked = np.array([len(ids) for ids in self.question_ids], dtype=np.int64)

@@ -54,6 +54,10 @@ class TaggingExamples:
     num_shortened: int
     """Words that lost pieces to fit a row."""
 
+    def token_ids(self) -> Int[np.ndarray, "R"]:
+        """Every token of a batch, padding too, once and in order."""
+        return np.unique(np.concatenate((*self.input_ids, [self.pad_id])))
+
     def sizes(self, epoch: int) -> Sizes:
         """Row lengths; the targets are the words asked for."""
         lengths = np.array([len(row) for row in self.input_ids], dtype=np.int64)

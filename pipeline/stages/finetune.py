@@ -7,20 +7,22 @@ from the stage that pretrains the network, or from any BERT or GPT-2 in the layo
 
 import logging
 from pathlib import Path
-from typing import Annotated, Any, assert_never
+from typing import Annotated, Any, TypeVar, assert_never
 
+import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 from torch import nn
 
 from pipeline.artifacts import load_model, publish, save_model, write_json
 from pipeline.config import Config, Fraction, TrainingConfig, load
-from pipeline.data.batches import Examples
+from pipeline.data.batches import Batch, Examples, TokenExamples
 from pipeline.data.plan import TrainingPlan
 from pipeline.layout import Layout
 from pipeline.models.bert import Bert, Pooler
 from pipeline.models.bilstm import build_pooling
 from pipeline.models.heads import SequenceClassifier
 from pipeline.models.huggingface.bert import bert_encoder_from_huggingface
+from pipeline.models.read_rows import narrow, widen
 from pipeline.models.text_encoders import LastTokenPooling, TextEncoder, TextPooler
 from pipeline.models.text_flops import text_training_flops
 from pipeline.stages.finetune_answers import QuestionsTask
@@ -40,11 +42,14 @@ from pipeline.stages.finetune_networks import (
 )
 from pipeline.stages.finetune_sources import TaggingTaskConfig, Task, open_task, sources
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.base import StageModule
 from pipeline.training.fit import fit
 from pipeline.training.launch import launch
-from pipeline.training.run import stage_run
+from pipeline.training.run import StageRun, stage_run
 
 log = logging.getLogger(__name__)
+
+B = TypeVar("B", bound=Batch)
 
 
 class FinetuneConfig(Config):
@@ -92,7 +97,7 @@ def main(path: Path) -> None:
         encoder, pooler = build_network(folder, config, tokenizer)
         tokenizer.check_fits(encoder.config.vocab_size, folder)
         module = task.module(task.network(encoder, pooler, dropout=config.dropout), config.training)
-        fit(run, module, train=task.train, valid=task.valid)
+        fit_read_rows(run, module, encoder, train=task.train, valid=task.valid)
         answers = task.answer(module.model)
         with publish(run.layout.output) as target:
             save_model(target, *task.export(module.model))
@@ -171,6 +176,19 @@ def build_encoder(folder: Path, config: FinetuneConfig) -> tuple[Bert, Pooler]:
         if not isinstance(config.task, TaggingTaskConfig | QuestionsTask):
             log.warning("%s: the weights have no pooler (bert.pooler.dense): it begins from the seed", folder)
     return encoder, pooler
+
+
+def fit_read_rows(
+    run: StageRun, module: StageModule[B], encoder: TextEncoder, *, train: TokenExamples[B], valid: TokenExamples[B]
+) -> None:
+    """`fit`, in which `encoder` has of its token vectors those alone that the examples read."""
+    token_ids = np.union1d(train.token_ids(), valid.token_ids())
+    whole = narrow(encoder, token_ids)
+    if whole:
+        log.info("%d of %d token vectors are read, no other is trained", len(token_ids), whole.num_embeddings)
+    fit(run, module, train=train, valid=valid)
+    if whole:
+        widen(module.model, whole)
 
 
 def training_flops(network: nn.Module, encoder: TextEncoder, train: Examples[Any], training: TrainingConfig) -> float:

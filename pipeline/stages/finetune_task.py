@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 from torch import Tensor, nn
 
 from pipeline.config import TrainingConfig
-from pipeline.data.batches import Batch, Examples
+from pipeline.data.batches import Batch, TokenExamples
 from pipeline.training.base import StageModule
 
 A = TypeVar("A")
@@ -47,11 +47,11 @@ class OpenedTask(Protocol[B]):
     """A task with its examples read, checked and encoded."""
 
     @property
-    def train(self) -> Examples[B]:
+    def train(self) -> TokenExamples[B]:
         """What is learned from."""
 
     @property
-    def valid(self) -> Examples[B]:
+    def valid(self) -> TokenExamples[B]:
         """What the loss is watched on; nothing is chosen by it."""
 
     @property

@@ -228,13 +228,18 @@ def _take_over(run: StageRun, module: StageModule[Any], found: Checkpoint) -> No
     """Notes that a training goes on from a checkpoint of another key; ValueError where it cannot."""
     if found.update > module.num_steps:
         raise ValueError(f"{found.folder}: {found.update} steps are done, and this training has {module.num_steps}")
-    theirs = {name: tuple(tensor.shape) for name, tensor in saved_weights(found.folder / STATE).items()}
-    ours = {name: tuple(tensor.shape) for name, tensor in module.model.state_dict().items()}
+    theirs, ours = saved_weights(found.folder / STATE), module.model.state_dict()
     for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
+        there, here = (tuple(state[name].shape) if name in state else None for state in (theirs, ours))
+        if there != here:
             raise ValueError(
-                f"{found.folder}: not of this model: {name} has the shape {theirs.get(name)} there and "
-                f"{ours.get(name)} here; unset PIPELINE_RESUME to start anew"
+                f"{found.folder}: not of this model: {name} has the shape {there} there and {here} here; "
+                "unset PIPELINE_RESUME to start anew"
+            )
+        # Integers are not learned: they say what the learned numbers stand for, as the tokens of rows.
+        if not ours[name].is_floating_point() and not torch.equal(theirs[name].to(ours[name]), ours[name]):
+            raise ValueError(
+                f"{found.folder}: not of this model: {name} has other values there; unset PIPELINE_RESUME to start anew"
             )
     module.history.add_to_last({OTHER_KEY: 1.0})
     run.tracker.metrics({OTHER_KEY: 1.0}, found.update)

@@ -136,6 +136,19 @@ def test_polarity_is_learned_far_above_the_majority(workspace: Path) -> None:
     assert found["score"]["accuracy"] > 0.9
 
 
+def test_token_vectors_that_no_text_reads_are_saved_as_they_were(workspace: Path) -> None:
+    started, ended = (
+        load_model(workspace / "models/tiny" / name).state["bert.embeddings.word_embeddings.weight"]
+        for name in ("pretrain_bert", "finetune/polarity")
+    )
+    read = torch.zeros(len(started), dtype=torch.bool)
+    read[[id for word in WORDS for id in tokenizer().encode(word)]] = True
+    read[[tokenizer().id_of(role) for role in ("pad", "cls", "sep")]] = True
+    assert 20 < int(read.sum()) < len(read) and torch.equal(started[~read], ended[~read])
+    # Some words stand in texts of another domain alone.
+    assert (started != ended).any(1)[read].float().mean() > 0.7
+
+
 def test_ratings_are_learned_to_a_high_correlation(workspace: Path) -> None:
     score = _metrics(workspace, "rating")["score"]
     assert score["pearson"] > 0.9 and score["spearman"] > 0.9

@@ -59,6 +59,15 @@ def test_a_checkpoint_of_another_model_or_of_a_longer_training_is_refused(tmp_pa
     assert module.history[-1] == {"update": 3.0, "continued_from_another_key": 1.0}
 
 
+def test_a_checkpoint_whose_rows_stand_for_other_tokens_is_refused(tmp_path: Path, run: StageRun) -> None:
+    module, other = toy(), toy()
+    for model, places in ((module.model, [0, 1]), (other.model, [1, 0])):
+        model.register_buffer("place", torch.tensor(places))
+    with pytest.raises(ValueError, match=f"^{tmp_path}: not of this model: place has other values there; unset"):
+        training._take_over(run, module, foreign(tmp_path, other))
+    training._take_over(run, module, foreign(tmp_path, module))
+
+
 def test_an_optimizer_that_was_restored_keeps_its_moments_and_has_the_settings_of_its_own_configuration() -> None:
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     ours, theirs = toy(weight_decay=0.1), toy(weight_decay=0.5)
