@@ -1,6 +1,7 @@
 """Batch types: the contract between data and models.
 
-Legend: B batch (rows), T length in tokens, S source length, K classes, P pairs, N number of pairs of words.
+Legend: B batch (rows), T length in tokens, S source length, K classes, P pairs, N number of pairs of words,
+R tokens that are read.
 Masks are boolean; True counts. `labels[b, t]` is the token that the output at position t predicts: it is already
 shifted, so no objective shifts anything.
 """

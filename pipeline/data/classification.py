@@ -3,7 +3,7 @@
 A tokenizer of language models, which has neither, lays them out as <bos> A <eos> or <bos> A <eos> B <eos> (Radford et
 al. 2018, section 3.3, who add a delimiter to the vocabulary).
 
-B batch, T the longest row.
+B batch, T the longest row, R tokens that are read.
 """
 
 from collections.abc import Sequence

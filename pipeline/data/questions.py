@@ -4,7 +4,8 @@ As in Devlin et al. (2019, section 4.2) and their code: a passage that is too lo
 `stride` tokens apart, and each window is an example. Answers are found by their characters, and predictions are cut out
 of the untouched passage by theirs.
 
-Legend: B batch, T the longest row, Q questions, N windows, K windows of one question, L tokens of its passage.
+Legend: B batch, T the longest row, Q questions, N windows, K windows of one question, L tokens of its passage,
+R tokens that are read.
 """
 
 import unicodedata

@@ -8,7 +8,7 @@ Every word is asked for in exactly one row, so none is ever without a tag:
 - A sentence that is longer than a row becomes several rows with common words. Each word is asked for where it has
   context on both sides; in the other rows it is context itself.
 
-Legend: B rows, T the longest row, N sentences, W words of a sentence.
+Legend: B rows, T the longest row, N sentences, W words of a sentence, R tokens that are read.
 """
 
 from collections.abc import Iterator, Sequence

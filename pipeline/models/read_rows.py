@@ -19,7 +19,7 @@ from pipeline.models.bilstm import BiLSTM
 
 
 class ReadRows(nn.Embedding):
-    """The rows of an embedding at some token ids; any other id is an IndexError."""
+    """The rows of an embedding at some token ids; that of any other token is refused, on the CPU with an IndexError."""
 
     place: Int[Tensor, "V"]
     """The row of each token here, -1 for one that is not."""

@@ -88,7 +88,7 @@ def fit(
         selection.check(config, num_steps=plan.num_steps)
     if place.rank == 0:
         _log.info(
-            "%s: %d steps, padding %.1f%%, %.2f M parameters",
+            "%s: %d steps, padding %.1f%%, %.2f M parameters trained",
             run.layout.stage,
             module.num_steps,
             100 * padding,
@@ -239,7 +239,8 @@ def _take_over(run: StageRun, module: StageModule[Any], found: Checkpoint) -> No
         # Integers are not learned: they say what the learned numbers stand for, as the tokens of rows.
         if not ours[name].is_floating_point() and not torch.equal(theirs[name].to(ours[name]), ours[name]):
             raise ValueError(
-                f"{found.folder}: not of this model: {name} has other values there; unset PIPELINE_RESUME to start anew"
+                f"{found.folder}: not of this model: {name} has other values there, as where texts have other tokens; "
+                "unset PIPELINE_RESUME to start anew"
             )
     module.history.add_to_last({OTHER_KEY: 1.0})
     run.tracker.metrics({OTHER_KEY: 1.0}, found.update)

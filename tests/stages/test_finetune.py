@@ -1,6 +1,7 @@
 """The stage finetune: planted opinions are learned, and nothing of an example is lost without being counted."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tests.folders import save_folder
 from tests.foundations.chain import Run
 from tests.parity.hf import spread
 from tests.stages.grammar import WORDS
-from tests.training.harness import ROOT, Workspace, snapshot
+from tests.training.harness import ROOT, Workspace, change_yaml, snapshot
 
 POLARITY = {"kind": "polarity", "domains": ["film"], "min_strength": 1.0}
 RATING = {"kind": "rating", "domains": ["film"]}
@@ -107,8 +108,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_records(root / f"data/tiny/prepared/rated/{split}.jsonl", rated(len(split) + count, count))
     write_start(root, pretrained())
     (root / "conf/tiny/finetune").mkdir(parents=True)
+    # With a decay, which moves every vector that is trained.
+    training = CONFIG["training"] | {"optimizer": CONFIG["training"]["optimizer"] | {"weight_decay": 0.01}}
     for name, task in {"polarity": POLARITY, "rating": RATING}.items():
-        (root / f"conf/tiny/finetune/{name}.yaml").write_text(yaml.safe_dump(CONFIG | {"task": task}))
+        settings = CONFIG | {"task": task, "training": training}
+        (root / f"conf/tiny/finetune/{name}.yaml").write_text(yaml.safe_dump(settings))
         Run(root, f"finetune/{name}").run("cpu")
     return root
 
@@ -136,16 +140,23 @@ def test_polarity_is_learned_far_above_the_majority(workspace: Path) -> None:
     assert found["score"]["accuracy"] > 0.9
 
 
-def test_token_vectors_that_no_text_reads_are_saved_as_they_were(workspace: Path) -> None:
+@pytest.mark.parametrize("name", ["polarity", "taken-to-pieces"])
+def test_token_vectors_that_no_text_reads_are_saved_as_they_were(workspace: Path, name: str) -> None:
+    """Also where two ranks of DeepSpeed have a part of every parameter each, and hand them to a copy of the model."""
+    if name == "taken-to-pieces":
+        config = workspace / f"conf/tiny/finetune/{name}.yaml"
+        shutil.copy(workspace / "conf/tiny/finetune/polarity.yaml", config)
+        change_yaml(config, {"training.duration.num_steps": 10, "training.validate_every": 10})
+        Run(workspace, f"finetune/{name}").run("zero3_cpu")
     started, ended = (
         load_model(workspace / "models/tiny" / name).state["bert.embeddings.word_embeddings.weight"]
-        for name in ("pretrain_bert", "finetune/polarity")
+        for name in ("pretrain_bert", f"finetune/{name}")
     )
     read = torch.zeros(len(started), dtype=torch.bool)
     read[[id for word in WORDS for id in tokenizer().encode(word)]] = True
     read[[tokenizer().id_of(role) for role in ("pad", "cls", "sep")]] = True
     assert 20 < int(read.sum()) < len(read) and torch.equal(started[~read], ended[~read])
-    # Some words stand in texts of another domain alone.
+    # Words of middle valence stand in no text that is polar enough.
     assert (started != ended).any(1)[read].float().mean() > 0.7
 
 
