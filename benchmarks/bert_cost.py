@@ -25,7 +25,7 @@ from benchmarks.finetune_training import ROWS, SHAPE, classifier, examples, firs
 from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser
 from pipeline.config import ByExamples, OptimizerConfig
-from pipeline.data.classification import SequenceExamples
+from pipeline.data.examples.classification import SequenceExamples
 from pipeline.data.plan import plan_epoch
 from pipeline.objectives.likelihood import class_cross_entropy
 from pipeline.runtime import keep_freed_memory

@@ -29,7 +29,7 @@ from benchmarks.shared.peak import clock_of, matrix_peak
 from benchmarks.shared.steps import stage_step, whole_steps
 from pipeline.config import ByExamples, OptimizerConfig, ScheduleConfig, Steps, TrainingConfig
 from pipeline.data.batches import MaskedBatch, MicroBatch
-from pipeline.data.masking import MaskedExamples, Vocabulary
+from pipeline.data.examples.masking import MaskedExamples, Vocabulary
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.token_arrays import in_memory
 from pipeline.models.bert import BertConfig, BertForPretraining

@@ -41,7 +41,7 @@ from benchmarks.shared.sentences import generated_sentences
 from benchmarks.shared.stage import scratch_repository
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import MicroBatch, SequenceBatch
-from pipeline.data.classification import LabelledText, SequenceExamples, classification_examples
+from pipeline.data.examples.classification import LabelledText, SequenceExamples, classification_examples
 from pipeline.models.bert import Bert, BertConfig, Pooler
 from pipeline.models.flops import encoder_flops
 from pipeline.models.heads import SequenceClassifier

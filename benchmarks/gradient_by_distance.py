@@ -20,9 +20,9 @@ from matplotlib import pyplot
 from benchmarks.shared.options import parser, positive
 from benchmarks.shared.sentences import read_pairs
 from pipeline.config import ByTokens
+from pipeline.data.examples.translation import TranslationExamples, translation_examples
 from pipeline.data.plan import plan_epoch
 from pipeline.data.records import Pair
-from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.models.recurrent import Recurrent, RecurrentConfig
 from pipeline.objectives.likelihood import token_cross_entropy

@@ -21,8 +21,8 @@ from benchmarks.shared.sentences import read_pairs
 from benchmarks.shared.steps import stage_step, whole_steps
 from benchmarks.shared.task import SHAPE, TOKENS_PER_STEP, prepare, training_config, training_module
 from pipeline.config import Epochs
+from pipeline.data.examples.translation import TokenRows, TranslationExamples
 from pipeline.data.plan import TrainingPlan
-from pipeline.data.translation import TokenRows, TranslationExamples
 from pipeline.runtime import keep_freed_memory
 
 COUNTS = (1000, 2000, 4000, 8000, 16000, 29000)

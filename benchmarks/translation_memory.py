@@ -36,7 +36,7 @@ from pathlib import Path
 from pipeline.config import ByTokens
 from pipeline.data.pair_arrays import read_pair_arrays
 from pipeline.data.plan import plan_epoch
-from pipeline.data.translation import choose_examples
+from pipeline.data.examples.translation import choose_examples
 from pipeline.text.tokenizer import load_tokenizer
 folder = Path("data/bench/tokens/translation")
 tokenizer = load_tokenizer(folder)

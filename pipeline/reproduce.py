@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import load
-from pipeline.data.sources import GIVEN, FetchConfig
+from pipeline.data.fetching.sources import GIVEN, FetchConfig
 from pipeline.layout import Layout
 from pipeline.numbers.made import Made, machine, versions
 from pipeline.numbers.number import Number, all_numbers, open_number

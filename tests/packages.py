@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.source_package import PackageSource, pip_settings
-from pipeline.data.sources import fetch
+from pipeline.data.fetching.package import PackageSource, pip_settings
+from pipeline.data.fetching.sources import fetch
 from pipeline.layout import LOCAL
 
 

@@ -31,8 +31,8 @@ from benchmarks.shared.apart import apart
 from benchmarks.shared.options import parser
 from pipeline.artifacts import read_json, write_json
 from pipeline.config import ByExamples, Epochs, load
-from pipeline.data.classification import LabelledText
-from pipeline.data.glue import TASKS, GlueName
+from pipeline.data.examples.classification import LabelledText
+from pipeline.data.preparing.glue import TASKS, GlueName
 from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.layout import Layout
 from pipeline.numbers.made import machine, versions

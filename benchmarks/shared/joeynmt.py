@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from benchmarks.shared.task import CLIP, DROPOUT, LR, SHAPE, SMOOTHING, WARM_UP, Task
-from pipeline.data.translation import TranslationExamples
+from pipeline.data.examples.translation import TranslationExamples
 
 LAUNCHER = "import runpy, torch; torch.set_flush_denormal(True); runpy.run_module('joeynmt', run_name='__main__')"
 """What `python -m joeynmt` does, in a process that flushes denormal numbers as those of the others do."""

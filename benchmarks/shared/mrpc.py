@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.data.glue import read_glue
+from pipeline.data.preparing.glue import read_glue
 from pipeline.data.records import Labelled
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.config import ByTokens, Epochs, OptimizerConfig, ScheduleConfig, Steps, TrainingConfig
+from pipeline.data.examples.translation import TranslationExamples, translation_examples
 from pipeline.data.plan import plan_epoch
 from pipeline.data.records import Pair
-from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.stages.translate import TranslationTraining
 from pipeline.text.tokenizer import Tokenizer

@@ -22,8 +22,8 @@ import torch
 from pipeline.commands.doctor_batches import PROBES, run_batch
 from pipeline.commands.doctor_disk import needed_bytes
 from pipeline.config import Config, load
-from pipeline.data.corpus import PrepareConfig
-from pipeline.data.sources import FetchConfig
+from pipeline.data.fetching.sources import FetchConfig
+from pipeline.data.preparing.corpus import PrepareConfig
 from pipeline.layout import LOCAL, Layout
 from pipeline.machine import multiplies_bfloat16
 from pipeline.profile import stage_configs

@@ -25,8 +25,8 @@ from pipeline.data.batches import (
     TaggingBatch,
     TranslationBatch,
 )
-from pipeline.data.pieces import PieceBatch
-from pipeline.data.word_pairs import WindowBatch
+from pipeline.data.examples.pieces import PieceBatch
+from pipeline.data.examples.word_pairs import WindowBatch
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining, Pooler
 from pipeline.models.bilm import BidirectionalLM, BiLMConfig
 from pipeline.models.gpt import GPT, GPTConfig

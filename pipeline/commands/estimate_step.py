@@ -17,12 +17,12 @@ from lightning.pytorch import LightningModule, Trainer
 from pipeline.commands.estimate import bert_shape, gpt_shape, num_steps, training_kind, translation_config
 from pipeline.config import ByExamples, Steps, TrainingConfig, load
 from pipeline.data.batches import Batch, Examples
+from pipeline.data.examples.masking import MaskedExamples, Vocabulary
+from pipeline.data.examples.translation import TokenRows, TranslationExamples
+from pipeline.data.examples.windows import TrainingWindows
 from pipeline.data.loaders import Cut, TrainingLoader, validation_batches
-from pipeline.data.masking import MaskedExamples, Vocabulary
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.token_arrays import in_memory
-from pipeline.data.translation import TokenRows, TranslationExamples
-from pipeline.data.windows import TrainingWindows
 from pipeline.layout import Layout
 from pipeline.models.bert import BertForPretraining
 from pipeline.models.gpt import GPT

@@ -14,7 +14,7 @@ from pydantic import PositiveInt
 from pipeline.commands.lines import in_groups
 from pipeline.commands.texts import Answerer, wrong_kind
 from pipeline.config import Config
-from pipeline.data.conll import DOCUMENT, Separator, columns_of
+from pipeline.data.preparing.conll import DOCUMENT, Separator, columns_of
 from pipeline.inference.models import open_model
 from pipeline.inference.tagger import FoundEntity, Tagger
 from pipeline.text.tags import Scheme, write_tags

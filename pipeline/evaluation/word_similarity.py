@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 from scipy import stats
 
-from pipeline.data.word_tests import AnalogySection, ScoredPair
+from pipeline.data.preparing.word_tests import AnalogySection, ScoredPair
 from pipeline.progress import progress
 
 

@@ -15,9 +15,9 @@ from pydantic import PositiveInt, ValidationError
 
 from pipeline.artifacts import load_model, read_json
 from pipeline.config import first_problem
+from pipeline.data.examples.questions import QuestionExamples, WindowsConfig, check_tokens, question_examples
 from pipeline.data.plan import one_pass
 from pipeline.data.question_records import Question
-from pipeline.data.questions import QuestionExamples, WindowsConfig, check_tokens, question_examples
 from pipeline.evaluation.held_out import in_view
 from pipeline.evaluation.spans import Spans, top_spans
 from pipeline.models.heads import SpanHead

@@ -3,7 +3,7 @@
 Nothing of a training is imported: a model server runs this too.
 """
 
-from pipeline.data.pieces import AHEAD, BACK, PieceBatch
+from pipeline.data.examples.pieces import AHEAD, BACK, PieceBatch
 from pipeline.models.bilm import BidirectionalLM
 from pipeline.objectives.likelihood import token_cross_entropy
 from pipeline.objectives.terms import LossTerms

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from pipeline.artifacts import CONFIG, ModelFolder, load_model, read_json
 from pipeline.config import first_problem
-from pipeline.data.classification import LabelledText, unlabelled_examples
-from pipeline.data.pieces import PieceBatch
+from pipeline.data.examples.classification import LabelledText, unlabelled_examples
+from pipeline.data.examples.pieces import PieceBatch
 from pipeline.data.plan import Step, one_pass
 from pipeline.inference.answering import Answerer, open_answerer
 from pipeline.inference.both_ways import both_ways_loss

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.data.tagging import untagged_examples
+from pipeline.data.examples.tagging import untagged_examples
 from pipeline.evaluation.tagging import entities
 from pipeline.inference.tagging import best_tags, predict
 from pipeline.models.heads import TokenClassifier

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from pipeline.data.examples.tagging import TaggingExamples
 from pipeline.data.plan import one_pass
-from pipeline.data.tagging import TaggingExamples
 from pipeline.evaluation.held_out import in_view
 from pipeline.models.heads import TokenClassifier
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.config import ByTokens, Config
 from pipeline.data.batches import Sizes
 from pipeline.data.cleaning import clean_line
-from pipeline.data.padding import pad_ids, pad_mask
+from pipeline.data.examples.padding import pad_ids, pad_mask
 from pipeline.data.plan import plan_epoch
 from pipeline.decoding.beam import Hypothesis, Normalisation, Stop, beam_search, greedy_search
 from pipeline.decoding.ensemble import Ensemble, EnsembleState, Member

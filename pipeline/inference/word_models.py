@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.data.padding import pad_ids, pad_mask
+from pipeline.data.examples.padding import pad_ids, pad_mask
 from pipeline.evaluation.word_similarity import WordVectors
 from pipeline.inference.word_folder import OpenedWords
 from pipeline.models.bert import BertForMaskedWords

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat
 from pipeline.artifacts import load_tensors, read_json
 from pipeline.config import Config, TrainingConfig, load
 from pipeline.data.batches import PreferenceBatch
-from pipeline.data.preferences import PreferenceExamples, preference_examples
+from pipeline.data.examples.preferences import PreferenceExamples, preference_examples
 from pipeline.inference.handover import open_gpt, save_gpt
 from pipeline.inference.scoring import pair_log_probs
 from pipeline.layout import Layout

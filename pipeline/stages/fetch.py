@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from pipeline.artifacts import publish, write_json
 from pipeline.config import load
-from pipeline.data.source_package import pip_settings
-from pipeline.data.sources import CARD, FetchConfig, fetch, needs_index
+from pipeline.data.fetching.package import pip_settings
+from pipeline.data.fetching.sources import CARD, FetchConfig, fetch, needs_index
 from pipeline.layout import LOCAL, Layout
 from pipeline.training.frame import flat, stage_frame
 from pipeline.training.launch import launch

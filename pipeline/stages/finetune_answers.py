@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from pipeline.artifacts import read_json
 from pipeline.config import Config, TrainingConfig
 from pipeline.data.batches import QuestionBatch
+from pipeline.data.examples.questions import QuestionExamples, WindowsConfig, check_windows, question_examples
+from pipeline.data.preparing.tasks import TASK, TaskName
 from pipeline.data.question_records import Question, read_questions
-from pipeline.data.questions import QuestionExamples, WindowsConfig, check_windows, question_examples
 from pipeline.data.records import SPLITS
-from pipeline.data.tasks import TASK, TaskName
 from pipeline.evaluation.answer_baselines import nearest_sentence
 from pipeline.evaluation.qa import best_threshold, no_answer_score, score_answers, score_answers_or_none
 from pipeline.inference.answering import SETTINGS, Answered, AnswererSettings, find_answers

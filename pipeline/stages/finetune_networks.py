@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.artifacts import load_model
 from pipeline.config import Config
-from pipeline.data.classification import text_marks
+from pipeline.data.examples.classification import text_marks
 from pipeline.inference.handover import read_gpt
 from pipeline.inference.word_folder import OpenedWords, open_words
 from pipeline.models.bilstm import BiLSTM, BiLSTMConfig, PoolingKind

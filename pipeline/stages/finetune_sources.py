@@ -10,12 +10,12 @@ from pydantic import PositiveFloat, model_validator
 
 from pipeline.artifacts import read_json
 from pipeline.config import Config
-from pipeline.data.classification import LabelledText
-from pipeline.data.glue import TASKS, GlueName
-from pipeline.data.labelled_files import read_labelled_file
+from pipeline.data.examples.classification import LabelledText
 from pipeline.data.prepared import read_labelled, read_rated
+from pipeline.data.preparing.glue import TASKS, GlueName
+from pipeline.data.preparing.labelled_files import read_labelled_file
+from pipeline.data.preparing.tasks import TASK, TaskName
 from pipeline.data.records import SPLITS
-from pipeline.data.tasks import TASK, TaskName
 from pipeline.layout import Layout
 from pipeline.stages.finetune_answers import QuestionsTask, open_questions
 from pipeline.stages.finetune_tags import open_tagging

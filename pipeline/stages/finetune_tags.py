@@ -11,10 +11,10 @@ from torch import Tensor
 from pipeline.artifacts import read_json
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import TaggingBatch
+from pipeline.data.examples.tagging import TaggingExamples, tagging_examples
 from pipeline.data.prepared import read_tagged
+from pipeline.data.preparing.tasks import TASK
 from pipeline.data.records import SPLITS, Tagged
-from pipeline.data.tagging import TaggingExamples, tagging_examples
-from pipeline.data.tasks import TASK
 from pipeline.evaluation.frequent_tags import frequent_tags, tag_by_frequency
 from pipeline.evaluation.tagging import entities, strict_entities, tagging_score
 from pipeline.inference.tagging import best_tags, predict

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import SequenceBatch
-from pipeline.data.classification import (
+from pipeline.data.examples.classification import (
     LabelledText,
     SequenceExamples,
     classification_examples,
     regression_examples,
     unlabelled_examples,
 )
-from pipeline.data.glue import (
+from pipeline.data.plan import one_pass
+from pipeline.data.preparing.glue import (
     GlueName,
     Score,
     index_of,
@@ -29,7 +30,6 @@ from pipeline.data.glue import (
     predictions_file,
     reported_scores,
 )
-from pipeline.data.plan import one_pass
 from pipeline.evaluation.bag_of_words import bag_of_words_classes, bag_of_words_values
 from pipeline.evaluation.glue import classification_score, majority_score, regression_score
 from pipeline.evaluation.held_out import in_view

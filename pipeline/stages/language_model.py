@@ -17,9 +17,9 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.config import Config
 from pipeline.data.batches import CausalBatch
+from pipeline.data.examples.windows import EvaluationWindows
 from pipeline.data.records import Document, read_rows
 from pipeline.data.token_arrays import TokenArrays, in_memory
-from pipeline.data.windows import EvaluationWindows
 from pipeline.evaluation.held_out import HeldOutLoss, held_out_loss
 from pipeline.evaluation.kneser_ney import KneserNey, train_kneser_ney
 from pipeline.evaluation.perplexity import language_model_score, primed_xz_bits_per_byte, unigram_entropy

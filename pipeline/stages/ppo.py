@@ -18,8 +18,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from pipeline.config import ByExamples, Config, Epochs, TrainingConfig, load
 from pipeline.data.batches import RolloutBatch
+from pipeline.data.examples.rollouts import RolloutBuffer
 from pipeline.data.loaders import Cut
-from pipeline.data.rollouts import RolloutBuffer
 from pipeline.inference.handover import open_gpt, open_scorer, save_gpt
 from pipeline.layout import Layout
 from pipeline.models.heads import ActorCritic

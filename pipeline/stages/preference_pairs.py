@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipeline.config import Config
-from pipeline.data.preferences import EncodedPair, PreferenceReport, encode_pairs
+from pipeline.data.examples.preferences import EncodedPair, PreferenceReport, encode_pairs
+from pipeline.data.examples.rating_pairs import PreferencePair, pairs_from_ratings
 from pipeline.data.prepared import read_rated
-from pipeline.data.rating_pairs import PreferencePair, pairs_from_ratings
 from pipeline.layout import Layout
 from pipeline.text.tokenizer import Tokenizer
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipeline.artifacts import publish, write_json
 from pipeline.config import load
-from pipeline.data.corpus import PrepareConfig, prepare
-from pipeline.data.pairs import PairsConfig
+from pipeline.data.preparing.corpus import PrepareConfig, prepare
+from pipeline.data.preparing.pairs import PairsConfig
 from pipeline.layout import Layout
 from pipeline.training.frame import flat, stage_frame
 from pipeline.training.launch import launch

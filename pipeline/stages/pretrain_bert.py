@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pipeline.artifacts import publish, save_model
 from pipeline.config import Config, Fraction, Probability, Steps, TrainingConfig, load
 from pipeline.data.batches import MaskedBatch
-from pipeline.data.masking import MaskedExamples, vocabulary
+from pipeline.data.examples.masking import MaskedExamples, vocabulary
 from pipeline.data.plan import Phase, TrainingPlan
 from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import TokenArrays, read_token_arrays

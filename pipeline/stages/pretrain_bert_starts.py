@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from pipeline.artifacts import load_model
 from pipeline.config import Config
-from pipeline.data.cooccurrence import count_in_passages
+from pipeline.data.examples.cooccurrence import count_in_passages
 from pipeline.data.token_arrays import TokenArrays
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.count_vectors import topic_vectors

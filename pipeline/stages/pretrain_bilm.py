@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 
 from pipeline.artifacts import publish, save_model
 from pipeline.config import Config, Fraction, TrainingConfig, load
-from pipeline.data.pieces import AHEAD, BACK, DocumentPieces, PieceBatch
+from pipeline.data.examples.pieces import AHEAD, BACK, DocumentPieces, PieceBatch
 from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import TokenArrays, read_token_arrays
 from pipeline.evaluation.held_out import EvenlySpaced

@@ -11,10 +11,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import CausalBatch
+from pipeline.data.examples.windows import EvaluationWindows, TrainingWindows
 from pipeline.data.prepared import read_documents
 from pipeline.data.records import SPLITS
 from pipeline.data.token_arrays import read_token_arrays
-from pipeline.data.windows import EvaluationWindows, TrainingWindows
 from pipeline.evaluation.few_shot import Choice, few_shot_score
 from pipeline.evaluation.held_out import EvenlySpaced
 from pipeline.evaluation.next_sentence import as_choices, ask, neighbours

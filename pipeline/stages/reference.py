@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 
 from pipeline.artifacts import publish, write_json
 from pipeline.config import ByTokens, Config, load
+from pipeline.data.examples.preferences import preference_examples
 from pipeline.data.plan import plan_epoch
-from pipeline.data.preferences import preference_examples
 from pipeline.evaluation.held_out import in_view
 from pipeline.inference.handover import open_gpt
 from pipeline.inference.scoring import pair_log_probs

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.config import ByTokens, Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import RewardBatch
+from pipeline.data.examples.preferences import RewardExamples
 from pipeline.data.plan import plan_epoch
-from pipeline.data.preferences import RewardExamples
 from pipeline.data.prepared import read_rated
 from pipeline.data.records import Rated
 from pipeline.evaluation.bag_of_words import bag_of_words_values

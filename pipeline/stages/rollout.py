@@ -17,8 +17,8 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from pipeline.config import Config, Probability
+from pipeline.data.examples.rollouts import RolloutBuffer
 from pipeline.data.loaders import Cut
-from pipeline.data.rollouts import RolloutBuffer
 from pipeline.decoding.sampling import Continuations, Prompts, left_padded, sample, uniforms
 from pipeline.inference.scoring import Policy, join
 from pipeline.models.gpt import GPT

@@ -13,9 +13,9 @@ from jaxtyping import Int
 
 from pipeline.config import ByExamples, Epochs
 from pipeline.data.batches import MicroBatch, RolloutBatch, Sizes
+from pipeline.data.examples.rollouts import RolloutBuffer, RolloutExamples
 from pipeline.data.loaders import Cut, TrainingLoader
 from pipeline.data.plan import TrainingPlan
-from pipeline.data.rollouts import RolloutBuffer, RolloutExamples
 from pipeline.stages.rollout import RolloutConfig
 
 

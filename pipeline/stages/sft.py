@@ -17,7 +17,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import InstructionBatch
-from pipeline.data.instructions import InstructionExamples, TooLong, instruction_examples
+from pipeline.data.examples.instructions import InstructionExamples, TooLong, instruction_examples
 from pipeline.data.prepared import read_conversations
 from pipeline.data.records import SPLITS, Conversation
 from pipeline.evaluation.held_out import HeldOutLoss, held_out_loss

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from pipeline.config import Config, Fraction, TrainingConfig, load
 from pipeline.data.batches import TranslationBatch
+from pipeline.data.examples.translation import TranslationExamples, TranslationReport, choose_examples
 from pipeline.data.pair_arrays import read_pair_arrays
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.prepared import read_pairs
-from pipeline.data.translation import TranslationExamples, TranslationReport, choose_examples
 from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.inference.translator import SearchConfig, Translator
 from pipeline.inference.translator_folder import save_translator

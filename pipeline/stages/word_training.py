@@ -15,10 +15,10 @@ from jaxtyping import Float
 from scipy import sparse
 
 from pipeline.config import TrainingConfig
-from pipeline.data.cooccurrence import CellBatch, cell_examples, count_cooccurrences, hold_out
+from pipeline.data.examples.cooccurrence import CellBatch, cell_examples, count_cooccurrences, hold_out
+from pipeline.data.examples.word_numbers import Passages, encode_passages
+from pipeline.data.examples.word_pairs import WindowBatch, WindowExamples, keep_probabilities, negative_probabilities
 from pipeline.data.prepared import stream_documents
-from pipeline.data.word_numbers import Passages, encode_passages
-from pipeline.data.word_pairs import WindowBatch, WindowExamples, keep_probabilities, negative_probabilities
 from pipeline.inference.word_folder import Composer
 from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors
 from pipeline.models.word_vectors import ContinuousBagOfWords, GloVe, SkipGram, SubwordEmbedding, skip_gram

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from pipeline.config import Config, load
-from pipeline.data.word_tests import read_analogies, read_pairs
+from pipeline.data.preparing.word_tests import read_analogies, read_pairs
 from pipeline.evaluation.word_map import Clusters, cluster_words, map_words
 from pipeline.evaluation.word_similarity import (
     AnalogyScore,

@@ -12,9 +12,9 @@ import yaml
 from pipeline.artifacts import read_json
 from pipeline.commands.options import parser
 from pipeline.config import Config, OptimizerConfig, load
-from pipeline.data.corpus import PrepareConfig
-from pipeline.data.sources import FetchConfig
-from pipeline.data.tasks import TaskSource
+from pipeline.data.fetching.sources import FetchConfig
+from pipeline.data.preparing.corpus import PrepareConfig
+from pipeline.data.preparing.tasks import TaskSource
 from pipeline.layout import Layout
 from pipeline.models.recurrent import DropoutRates, RecurrentConfig
 from pipeline.models.seq2seq import TransformerConfig

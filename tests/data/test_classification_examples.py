@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.data.classification import LabelledText, classification_examples, regression_examples
+from pipeline.data.examples.classification import LabelledText, classification_examples, regression_examples
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import train_byte_bpe
 

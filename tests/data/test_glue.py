@@ -7,8 +7,16 @@ from typing import get_args
 
 import pytest
 
-from pipeline.data.glue import TASKS, GlueName, index_of, is_asked, leaderboard_rows, predictions_file, read_glue
-from pipeline.data.sources import GIVEN
+from pipeline.data.fetching.sources import GIVEN
+from pipeline.data.preparing.glue import (
+    TASKS,
+    GlueName,
+    index_of,
+    is_asked,
+    leaderboard_rows,
+    predictions_file,
+    read_glue,
+)
 
 # First lines of the official train and dev files, and of the test files, written down by hand.
 HEADERS: dict[str, tuple[str, str]] = {

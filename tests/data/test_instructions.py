@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipeline.data.instructions import instruction_examples
+from pipeline.data.examples.instructions import instruction_examples
 from pipeline.data.records import Conversation, Message
 from pipeline.text.tokenizer import Tokenizer
 

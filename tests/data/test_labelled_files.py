@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.classification import LabelledText
-from pipeline.data.labelled_files import read_labelled_file
+from pipeline.data.examples.classification import LabelledText
+from pipeline.data.preparing.labelled_files import read_labelled_file
 
 
 def read(path: Path, *, second: str = "", may_lack_labels: bool = False) -> list[LabelledText]:

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data import masking
 from pipeline.data.batches import MaskedBatch, Sizes
 from pipeline.data.draws import draw_below, draw_uniform
-from pipeline.data.masking import MaskedExamples, Vocabulary, vocabulary
-from pipeline.data.sentence_pairs import SentencePairs, truncate_pair
+from pipeline.data.examples import masking
+from pipeline.data.examples.masking import MaskedExamples, Vocabulary, vocabulary
+from pipeline.data.examples.sentence_pairs import SentencePairs, truncate_pair
 from pipeline.data.token_arrays import TokenArrays, in_memory
 from pipeline.text.tokenizer import Role, Tokenizer
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.pieces import DocumentPieces
+from pipeline.data.examples.pieces import DocumentPieces
 from pipeline.data.token_arrays import in_memory
 
 PAD = 99

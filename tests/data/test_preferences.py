@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.data.preferences import RewardExamples, encode_pairs, preference_examples
-from pipeline.data.rating_pairs import PreferencePair, agreement, pairs_from_ratings
+from pipeline.data.examples.preferences import RewardExamples, encode_pairs, preference_examples
+from pipeline.data.examples.rating_pairs import PreferencePair, agreement, pairs_from_ratings
 from pipeline.data.records import Message, Rated
 from pipeline.text.tokenizer import Tokenizer
 

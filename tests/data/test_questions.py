@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.data.question_records import Answer, Question
-from pipeline.data.questions import (
+from pipeline.data.examples.questions import (
     QuestionExamples,
     WindowsConfig,
     most_context,
     question_examples,
     window_starts,
 )
+from pipeline.data.question_records import Answer, Question
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.text.tokenizer_training import train_wordpiece
 

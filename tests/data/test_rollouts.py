@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.data.rollouts import TERMS, RolloutBuffer, RolloutExamples
+from pipeline.data.examples.rollouts import TERMS, RolloutBuffer, RolloutExamples
 
 
 def buffer() -> RolloutBuffer:

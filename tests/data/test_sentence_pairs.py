@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from pipeline.data.sentence_pairs import Segments, SentencePairs
+from pipeline.data.examples.sentence_pairs import Segments, SentencePairs
 from pipeline.data.token_arrays import TokenArrays
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipeline.data.preparing.squad import SquadSource, read_squad
+from pipeline.data.preparing.tasks import prepare_tasks
 from pipeline.data.question_records import Answer, Question, read_questions, write_questions
-from pipeline.data.squad import SquadSource, read_squad
-from pipeline.data.tasks import prepare_tasks
 
 PASSAGE = "Zürich 🏔 lies by a lake. The Limmat leaves it."
 """The mountain is one character, in UTF-8 four bytes."""

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from pipeline.data.examples.tagging import TaggingExamples, split_sentence, tagging_examples, untagged_examples
 from pipeline.data.records import Tagged
-from pipeline.data.tagging import TaggingExamples, split_sentence, tagging_examples, untagged_examples
 from pipeline.text.tokenizer import Tokenizer
 
 LABELS = ("O", "B-A", "I-A")

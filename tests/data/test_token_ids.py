@@ -1,20 +1,22 @@
 """What a data set says of its tokens is what its batches hold."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pipeline.data.batches import TokenExamples
-from pipeline.data.classification import LabelledText, classification_examples
+from pipeline.data.examples.classification import LabelledText, classification_examples
+from pipeline.data.examples.questions import WindowsConfig, question_examples
+from pipeline.data.examples.tagging import tagging_examples
 from pipeline.data.question_records import Answer, Question
-from pipeline.data.questions import WindowsConfig, question_examples
 from pipeline.data.records import Tagged
-from pipeline.data.tagging import tagging_examples
 from pipeline.text.tokenizer import Tokenizer
 
 FIRST, SECOND = "the old man of the harbour", "no king may rule, prices rose in june"
 
 
-def examples(kind: str, tokenizer: Tokenizer) -> TokenExamples:
+def examples(kind: str, tokenizer: Tokenizer) -> TokenExamples[Any]:
     """Two rows of different length, so that one is padded."""
     match kind:
         case "texts":
@@ -24,8 +26,8 @@ def examples(kind: str, tokenizer: Tokenizer) -> TokenExamples:
             rows = [Tagged(text, words, ("O",) * len(words)) for text in (FIRST, SECOND) if (words := (*text.split(),))]
             return tagging_examples(rows, tokenizer, labels=("O",), max_length=100)
         case _:
-            rows = [Question(text, "who", text, (Answer(text[:3], 0),)) for text in (FIRST, SECOND, FIRST)]
-            return question_examples(rows, tokenizer, WindowsConfig(max_length=18, stride=4, max_question_tokens=6))
+            asked = [Question(text, "who", text, (Answer(text[:3], 0),)) for text in (FIRST, SECOND, FIRST)]
+            return question_examples(asked, tokenizer, WindowsConfig(max_length=18, stride=4, max_question_tokens=6))
 
 
 @pytest.mark.parametrize("kind", ["texts", "tags", "questions"])

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from pipeline.config import ByTokens
+from pipeline.data.examples.translation import TokenRows, TranslationExamples, choose_examples, translation_examples
 from pipeline.data.pair_arrays import EncodedPairs, SentenceArray, read_pair_arrays, write_pair_arrays
 from pipeline.data.plan import plan_epoch
 from pipeline.data.records import Pair
-from pipeline.data.translation import TokenRows, TranslationExamples, choose_examples, translation_examples
 from pipeline.text.tokenizer import Tokenizer
 
 TEXTS = [

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.data import token_arrays
 from pipeline.data.batches import CausalBatch, Examples
+from pipeline.data.examples.windows import EvaluationWindows, TrainingWindows
 from pipeline.data.token_arrays import in_memory, read_token_arrays, write_token_arrays
-from pipeline.data.windows import EvaluationWindows, TrainingWindows
 
 PAD = 99
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.archives import extract
+from pipeline.data.fetching.archives import extract
 
 
 def tar_of(path: Path, files: dict[str, bytes], links: dict[str, str] | None = None) -> Path:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pipeline.data.conll import ConllSource, prepare_conll
 from pipeline.data.prepared import read_tagged
+from pipeline.data.preparing.conll import ConllSource, prepare_conll
+from pipeline.data.preparing.tasks import prepare_tasks
 from pipeline.data.records import Tagged
-from pipeline.data.tasks import prepare_tasks
 
 # As CoNLL-2003 was published, in IOB1, with two persons side by side.
 PUBLISHED = """-DOCSTART- -X- O O

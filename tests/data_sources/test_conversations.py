@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.data.corpus import PrepareConfig, prepare
-from pipeline.data.dialogues import ConversationsConfig, ConversationSplits, prepare_conversations
-from pipeline.data.parallel import Into
+from pipeline.data.preparing.corpus import PrepareConfig, prepare
+from pipeline.data.preparing.dialogues import ConversationsConfig, ConversationSplits, prepare_conversations
+from pipeline.data.preparing.parallel import Into
 
 Chat = tuple[str, str]
 """A request and its answer."""

@@ -9,14 +9,14 @@ import pytest
 import yaml
 
 from pipeline.data.cleaning import clean, clean_line, is_blank, key_of, words_of
-from pipeline.data.dialogues import ConversationsConfig, Dialogues, prepare_conversations, review_request
-from pipeline.data.documents import DocumentCounts, DocumentsConfig, TextFiles, split_documents
-from pipeline.data.overlap import overlap
-from pipeline.data.pairs import PairsConfig, prepare_pairs
-from pipeline.data.parallel import Gettext, LocalisedJson, Table, read_pairs
-from pipeline.data.rated import RatedConfig, RatingsTable, TwoFileRatings, prepare_rated
+from pipeline.data.preparing.dialogues import ConversationsConfig, Dialogues, prepare_conversations, review_request
+from pipeline.data.preparing.documents import DocumentCounts, DocumentsConfig, TextFiles, split_documents
+from pipeline.data.preparing.overlap import overlap
+from pipeline.data.preparing.pairs import PairsConfig, prepare_pairs
+from pipeline.data.preparing.parallel import Gettext, LocalisedJson, Table, read_pairs
+from pipeline.data.preparing.rated import RatedConfig, RatingsTable, TwoFileRatings, prepare_rated
+from pipeline.data.preparing.wikitext import prose, tokenised_articles
 from pipeline.data.records import Pair, Rated
-from pipeline.data.wikitext import prose, tokenised_articles
 from tests.data_sources.in_memory_pairs import one_a_source, split_pairs
 
 PO = """

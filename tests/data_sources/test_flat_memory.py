@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.data.preparing.wikitext import articles, tokenised_articles
 from pipeline.data.records import Document, write_records
-from pipeline.data.wikitext import articles, tokenised_articles
 from pipeline.stages.word_training import read_training_text
 
 ROOT = Path(__file__).parents[2]
@@ -66,10 +66,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pipeline.data import masking, overlap, token_arrays
-from pipeline.data.corpus import PrepareConfig, prepare
-from pipeline.data.masking import MaskedExamples, vocabulary
-from pipeline.data.source_hub import HubSource
-from pipeline.data.sources import fetch
+from pipeline.data.preparing.corpus import PrepareConfig, prepare
+from pipeline.data.examples.masking import MaskedExamples, vocabulary
+from pipeline.data.fetching.hub import HubSource
+from pipeline.data.fetching.sources import fetch
 from pipeline.stages import tokenize
 from pipeline.text.tokenizer_training import train_wordpiece
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.dialogues import Instructions, read_conversations
-from pipeline.data.parallel import Gettext, LocalisedJson, PairRows, read_pairs
+from pipeline.data.preparing.dialogues import Instructions, read_conversations
+from pipeline.data.preparing.parallel import Gettext, LocalisedJson, PairRows, read_pairs
 from pipeline.data.records import read_rows
 from tests.data_sources.test_hub import fetched, hub_folder, stream
 from tests.data_sources.test_parallel_text import prepared

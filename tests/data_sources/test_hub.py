@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import HfApi
 
-from pipeline.data.source_hub import HubModelSource, HubSource
-from pipeline.data.sources import fetch
+from pipeline.data.fetching.hub import HubModelSource, HubSource
+from pipeline.data.fetching.sources import fetch
 from pipeline.stages import fetch as fetch_stage
 
 HUB = HubSource(kind="hub", dataset="hub", revision="abc", splits=("train",), licence="none")

@@ -8,11 +8,11 @@ from random import Random
 import pytest
 from pydantic import ValidationError
 
-from pipeline.data import overlap as overlap_module
 from pipeline.data.cleaning import key_of, words_of
-from pipeline.data.documents import DocumentCounts, DocumentsConfig, TextRows, split_documents
-from pipeline.data.overlap import overlap
-from pipeline.data.repeats import KeyFile
+from pipeline.data.preparing import overlap as overlap_module
+from pipeline.data.preparing.documents import DocumentCounts, DocumentsConfig, TextRows, split_documents
+from pipeline.data.preparing.overlap import overlap
+from pipeline.data.preparing.repeats import KeyFile
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.pairs import PairsConfig, prepare_pairs
-from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, PairRows, Table, TwoFiles, read_pairs
+from pipeline.data.preparing.pairs import PairsConfig, prepare_pairs
+from pipeline.data.preparing.parallel import AnyParallel, Gettext, LocalisedJson, PairRows, Table, TwoFiles, read_pairs
 from pipeline.data.records import Pair
 from pipeline.stages.translation_scores import as_plain
 from pipeline.text.forms import PLAIN, MosesText

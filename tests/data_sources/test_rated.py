@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.corpus import PrepareConfig, prepare
 from pipeline.data.prepared import read_documents
-from pipeline.data.rated import RatedConfig, RatedSplits, RatingsTable, TwoFileRatings, prepare_rated
+from pipeline.data.preparing.corpus import PrepareConfig, prepare
+from pipeline.data.preparing.rated import RatedConfig, RatedSplits, RatingsTable, TwoFileRatings, prepare_rated
 
 
 def prepared_table(raw: Path, texts: Sequence[str], *, held_out: float = 0.1) -> RatedSplits:

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from pypi_simple import PYPI_SIMPLE_ENDPOINT
 
-from pipeline.data.source_package import CHUNK, PackageSource, PipSettings, fetch_archive, parse_settings
+from pipeline.data.fetching.package import CHUNK, PackageSource, PipSettings, fetch_archive, parse_settings
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
-from pipeline.data.pairs import PairsConfig, prepare_pairs
-from pipeline.data.parallel import Table
+from pipeline.data.preparing.pairs import PairsConfig, prepare_pairs
+from pipeline.data.preparing.parallel import Table
 from pipeline.data.records import Pair
 from tests.data_sources.test_parallel_text import MOSES, prepared, table, two_files
 

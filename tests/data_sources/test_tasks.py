@@ -7,14 +7,14 @@ import pytest
 
 from pipeline.artifacts import read_json
 from pipeline.config import load
-from pipeline.data.corpus import PrepareConfig, prepare
-from pipeline.data.glue import TASKS, is_asked
+from pipeline.data.fetching.hub import HubSource
+from pipeline.data.fetching.sources import FetchConfig
 from pipeline.data.prepared import read_labelled
+from pipeline.data.preparing.corpus import PrepareConfig, prepare
+from pipeline.data.preparing.glue import TASKS, is_asked
+from pipeline.data.preparing.tasks import GlueSource
 from pipeline.data.question_records import read_questions
 from pipeline.data.records import Labelled, read_lines
-from pipeline.data.source_hub import HubSource
-from pipeline.data.sources import FetchConfig
-from pipeline.data.tasks import GlueSource
 from tests.training.harness import ROOT
 
 SENTENCES = ["it 's a charming and often affecting journey .", "unflinchingly bleak and desperate", "a gem ."]

@@ -5,8 +5,8 @@ from pathlib import Path
 import gensim
 import pytest
 
-from pipeline.data.corpus import PrepareConfig, prepare
-from pipeline.data.word_tests import ScoredPair, read_analogies, read_pairs
+from pipeline.data.preparing.corpus import PrepareConfig, prepare
+from pipeline.data.preparing.word_tests import ScoredPair, read_analogies, read_pairs
 
 GENSIM_FILES = Path(gensim.__file__).parent / "test" / "test_data"
 FILES = {

@@ -10,7 +10,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.data.source_package import PackageSource
+from pipeline.data.fetching.package import PackageSource
 from pipeline.evaluation.qa import AnswerScore, Threshold, no_answer_score
 from tests.packages import fetched
 

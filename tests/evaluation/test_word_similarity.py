@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.data.word_tests import AnalogySection, ScoredPair
+from pipeline.data.preparing.word_tests import AnalogySection, ScoredPair
 from pipeline.evaluation.word_similarity import WordVectors, analogy_scores, analogy_total, similarity_score
 
 

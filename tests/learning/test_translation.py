@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pipeline.config import ByTokens, OptimizerConfig, ScheduleConfig, Steps, TrainingConfig
+from pipeline.data.examples.translation import TranslationExamples, translation_examples
 from pipeline.data.plan import TrainingPlan
 from pipeline.data.records import Pair
-from pipeline.data.translation import TranslationExamples, translation_examples
 from pipeline.evaluation.bleu import tokenised_bleu
 from pipeline.inference.translator import SearchConfig, Translator
 from pipeline.models.recurrent import RecurrentConfig

@@ -85,16 +85,16 @@ def test_a_training_is_the_same_and_leaves_all_other_vectors_as_they_were(
 def test_a_copy_of_the_narrowed_model_is_widened_and_keeps_its_own_rows() -> None:
     """As under DeepSpeed, which trains the model itself and hands the numbers to a copy."""
     torch.manual_seed(0)
-    model = nn.ModuleDict({"encoder": bert()})
-    before = model["encoder"].token_embedding.weight.detach().clone()
-    table = narrow(model["encoder"], READ)
+    model = bert()
+    before = model.token_embedding.weight.detach().clone()
+    table = narrow(model, READ)
     assert table
     copied = copy.deepcopy(model)
     with torch.no_grad():
-        copied["encoder"].token_embedding.weight.add_(1.0)
-    widen(copied, table)
+        copied.token_embedding.weight.add_(1.0)
+    widen(nn.Sequential(copied), table)
     unread = np.setdiff1d(np.arange(V), READ)
-    now = copied["encoder"].token_embedding
+    now = copied.token_embedding
     assert type(now) is nn.Embedding and now.weight.requires_grad
     assert torch.equal(now.weight[READ], before[READ] + 1.0) and torch.equal(now.weight[unread], before[unread])
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from pipeline.artifacts import load_model, read_json
-from pipeline.data.source_package import PackageSource
+from pipeline.data.fetching.package import PackageSource
 from pipeline.models.bert import Bert, BertForPretraining, Pooler
 from pipeline.models.heads import SequenceClassifier, SpanHead, TokenClassifier
 from pipeline.models.huggingface.bert import (

@@ -14,9 +14,9 @@ from ctranslate2.converters import TransformersConverter
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer, MarianMTModel
 
+from pipeline.data.examples.translation import translation_examples
 from pipeline.data.plan import one_pass
 from pipeline.data.records import Pair
-from pipeline.data.translation import translation_examples
 from pipeline.inference.translator import Translation, Translator
 from pipeline.inference.translator_folder import save_translator
 from pipeline.models.seq2seq import Seq2Seq

@@ -15,10 +15,10 @@ from benchmarks.shared import task
 from benchmarks.shared.joeynmt import batch_size_for, mean_targets, num_batches
 from benchmarks.translate_decoding import Ids, Run, Side, Translate, by_us, turn
 from pipeline.artifacts import read_json, save_model, write_json
-from pipeline.data.classification import LabelledText, SequenceExamples
-from pipeline.data.glue import TASKS, GlueName
+from pipeline.data.examples.classification import LabelledText, SequenceExamples
+from pipeline.data.examples.translation import TokenRows, TranslationExamples
+from pipeline.data.preparing.glue import TASKS, GlueName
 from pipeline.data.records import Labelled, write_records
-from pipeline.data.translation import TokenRows, TranslationExamples
 from pipeline.inference.translator import Translator
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface

@@ -10,9 +10,9 @@ import yaml
 
 from pipeline.artifacts import write_json
 from pipeline.config import load
-from pipeline.data.corpus import PrepareConfig
-from pipeline.data.source_hub import HubSource
-from pipeline.data.sources import FetchConfig
+from pipeline.data.fetching.hub import HubSource
+from pipeline.data.fetching.sources import FetchConfig
+from pipeline.data.preparing.corpus import PrepareConfig
 from pipeline.layout import Layout
 from pipeline.numbers.made import machine
 from pipeline.numbers.number import open_number

@@ -9,9 +9,9 @@ import torch
 
 from pipeline.config import ByTokens, Steps, load
 from pipeline.data.batches import Sizes, TranslationBatch
-from pipeline.data.corpus import PrepareConfig
+from pipeline.data.fetching.sources import FetchConfig
 from pipeline.data.plan import plan_epoch
-from pipeline.data.sources import FetchConfig
+from pipeline.data.preparing.corpus import PrepareConfig
 from pipeline.models.seq2seq import Seq2Seq, TransformerConfig
 from pipeline.numbers.number import NumberConfig
 from pipeline.stages.tokenize import TokenizeConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import write_json
-from pipeline.data.classification import LabelledText, SequenceExamples
+from pipeline.data.examples.classification import LabelledText, SequenceExamples
 from pipeline.data.question_records import Answer, Question
 from pipeline.data.records import Tagged
 from pipeline.inference.answering import SETTINGS, Answered, AnswererSettings, FoundAnswer

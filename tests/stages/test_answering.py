@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pipeline.artifacts import read_json, write_json
+from pipeline.data.examples.questions import question_examples
 from pipeline.data.question_records import Question
-from pipeline.data.questions import question_examples
 from pipeline.inference.answering import SETTINGS, Answerer, AnswererSettings, open_answerer
 from pipeline.models.bert import Bert, BertConfig, BertForPretraining
 from pipeline.models.heads import SpanHead

@@ -14,7 +14,7 @@ from transformers import BertForSequenceClassification
 
 from pipeline.artifacts import load_model
 from pipeline.config import load
-from pipeline.data.classification import LabelledText, classification_examples
+from pipeline.data.examples.classification import LabelledText, classification_examples
 from pipeline.data.records import Rated, write_records
 from pipeline.evaluation.bag_of_words import bag_of_words_classes
 from pipeline.layout import Layout

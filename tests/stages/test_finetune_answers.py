@@ -13,9 +13,9 @@ from transformers import BertForQuestionAnswering
 
 from pipeline.artifacts import read_json
 from pipeline.config import TrainingConfig
+from pipeline.data.preparing.squad import SquadSource
+from pipeline.data.preparing.tasks import prepare_tasks
 from pipeline.data.question_records import Question, read_questions, write_questions
-from pipeline.data.squad import SquadSource
-from pipeline.data.tasks import prepare_tasks
 from pipeline.inference.answering import SETTINGS, open_answerer
 from pipeline.models.bert import BertConfig, BertForPretraining
 from pipeline.models.huggingface.bert import bert_to_huggingface

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, GPT2ForSequenceClassification, GPT2LMHea
 from transformers import pipeline as their_pipeline
 
 from pipeline.artifacts import load_model, save_model, write_json
-from pipeline.data.classification import LabelledText, unlabelled_examples
+from pipeline.data.examples.classification import LabelledText, unlabelled_examples
 from pipeline.inference.generation import GreedyConfig
 from pipeline.inference.handover import open_gpt
 from pipeline.inference.models import Classifier, Generator, open_model

@@ -13,7 +13,7 @@ from transformers import GPT2ForSequenceClassification
 
 from pipeline.artifacts import load_model
 from pipeline.config import load
-from pipeline.data.classification import LabelledText, unlabelled_examples
+from pipeline.data.examples.classification import LabelledText, unlabelled_examples
 from pipeline.data.records import Rated, read_rows, write_records
 from pipeline.inference.handover import save_gpt
 from pipeline.inference.models import Classifier, open_model

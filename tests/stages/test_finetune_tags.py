@@ -14,11 +14,11 @@ from transformers import BertForTokenClassification
 
 from pipeline.artifacts import load_model, write_json
 from pipeline.config import TrainingConfig
-from pipeline.data.conll import ConllSource
+from pipeline.data.examples.tagging import tagging_examples, untagged_examples
 from pipeline.data.prepared import read_tagged
+from pipeline.data.preparing.conll import ConllSource
+from pipeline.data.preparing.tasks import prepare_tasks
 from pipeline.data.records import Tagged, write_records
-from pipeline.data.tagging import tagging_examples, untagged_examples
-from pipeline.data.tasks import prepare_tasks
 from pipeline.evaluation.tagging import entities, tagging_score
 from pipeline.inference.models import open_model
 from pipeline.inference.tagger import Tagger

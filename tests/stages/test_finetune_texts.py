@@ -12,9 +12,9 @@ import yaml
 from pipeline.artifacts import write_json
 from pipeline.cli import main as command_line
 from pipeline.config import load
-from pipeline.data.classification import LabelledText
+from pipeline.data.examples.classification import LabelledText
+from pipeline.data.preparing.tasks import TASK
 from pipeline.data.records import Labelled, write_records
-from pipeline.data.tasks import TASK
 from pipeline.evaluation.bag_of_words import bag_of_words_classes
 from pipeline.evaluation.glue import classification_score, regression_score
 from pipeline.inference.models import Classifier, open_model

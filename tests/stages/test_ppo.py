@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.config import TrainingConfig
+from pipeline.data.examples.rollouts import RolloutExamples
 from pipeline.data.loaders import Cut
-from pipeline.data.rollouts import RolloutExamples
 from pipeline.layout import Layout
 from pipeline.models.heads import ActorCritic, RewardModel
 from pipeline.objectives.policy import AdaptiveKL

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from pipeline.artifacts import load_model
 from pipeline.config import load
-from pipeline.data.pieces import DocumentPieces
+from pipeline.data.examples.pieces import DocumentPieces
 from pipeline.data.token_arrays import in_memory
 from pipeline.evaluation.perplexity import unigram_entropy
 from pipeline.inference.both_ways import both_ways_loss

@@ -12,9 +12,9 @@ import yaml
 from torch.testing import assert_close
 
 from pipeline.config import load
+from pipeline.data.examples.windows import EvaluationWindows, TrainingWindows
 from pipeline.data.records import Document, write_records
 from pipeline.data.token_arrays import in_memory
-from pipeline.data.windows import EvaluationWindows, TrainingWindows
 from pipeline.evaluation.held_out import EvenlySpaced, held_out_loss
 from pipeline.inference.handover import open_gpt
 from pipeline.models.gpt import GPT, GPTConfig

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pipeline.config import TrainingConfig
 from pipeline.data.batches import RewardBatch
-from pipeline.data.preferences import RewardExamples
+from pipeline.data.examples.preferences import RewardExamples
 from pipeline.data.prepared import read_rated
 from pipeline.data.records import write_records
 from pipeline.inference.handover import open_reward

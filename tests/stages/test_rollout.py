@@ -9,8 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from pipeline.config import ByExamples, Epochs
+from pipeline.data.examples.rollouts import RolloutBuffer
 from pipeline.data.loaders import Cut
-from pipeline.data.rollouts import RolloutBuffer
 from pipeline.objectives.policy import FixedKL
 from pipeline.stages import rollout
 from pipeline.stages.rollout import Experience, RolloutConfig, RolloutWorker, ScoreScale

@@ -12,7 +12,7 @@ import yaml
 from torch.testing import assert_close
 
 from pipeline.config import load
-from pipeline.data.instructions import instruction_examples
+from pipeline.data.examples.instructions import instruction_examples
 from pipeline.data.records import Conversation, Message, write_records
 from pipeline.inference.handover import open_gpt, save_gpt
 from pipeline.models.gpt import GPT, GPTConfig

@@ -15,8 +15,8 @@ from transformers import MarianMTModel
 
 from pipeline.artifacts import read_json
 from pipeline.config import load
+from pipeline.data.examples.translation import TokenRows, TranslationExamples, translation_examples
 from pipeline.data.records import Pair, write_records
-from pipeline.data.translation import TokenRows, TranslationExamples, translation_examples
 from pipeline.evaluation.bleu import bleu, chrf
 from pipeline.evaluation.gradient_flow import decoder_gradients
 from pipeline.inference.translator import DrawConfig, SearchConfig, Translator

@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 
-from pipeline.data.classification import LabelledText, unlabelled_examples
+from pipeline.data.examples.classification import LabelledText, unlabelled_examples
 from pipeline.text.tokenizer import TOKENIZER, VOCABULARY, Role, Tokenizer, load_tokenizer
 from pipeline.text.tokenizer_training import train_wordpiece
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from pipeline.data.cooccurrence import (
+from pipeline.data.examples.cooccurrence import (
     Weighting,
     cell_examples,
     count_cooccurrences,
     count_in_passages,
     hold_out,
 )
+from pipeline.data.examples.word_numbers import Passages
 from pipeline.data.token_arrays import in_memory
-from pipeline.data.word_numbers import Passages
 from pipeline.models.count_vectors import log_counts, positive_pmi, svd_vectors, topic_vectors
 from pipeline.stages.word_training import explained_shares
 

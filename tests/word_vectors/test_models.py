@@ -12,10 +12,10 @@ from torch.testing import assert_close
 
 from pipeline.config import ByExamples, Epochs, OptimizerConfig, ScheduleConfig, TrainingConfig
 from pipeline.data.batches import Batch, Examples
-from pipeline.data.cooccurrence import cell_examples, count_cooccurrences
+from pipeline.data.examples.cooccurrence import cell_examples, count_cooccurrences
+from pipeline.data.examples.word_numbers import encode_passages
+from pipeline.data.examples.word_pairs import WindowExamples, keep_probabilities, negative_probabilities
 from pipeline.data.plan import TrainingPlan
-from pipeline.data.word_numbers import encode_passages
-from pipeline.data.word_pairs import WindowExamples, keep_probabilities, negative_probabilities
 from pipeline.evaluation.word_similarity import WordVectors
 from pipeline.inference.word_folder import Composer
 from pipeline.models.count_vectors import positive_pmi, svd_vectors

@@ -12,8 +12,8 @@ import torch
 from gensim.models import KeyedVectors
 
 from pipeline.config import load
+from pipeline.data.fetching.generated import TOPICS, GeneratedSource, generate
 from pipeline.data.records import Document, write_records
-from pipeline.data.source_generated import TOPICS, GeneratedSource, generate
 from pipeline.evaluation.word_similarity import WordVectors
 from pipeline.inference.word_folder import Composer, open_words
 from pipeline.stages.word_vectors import WordVectorsConfig, composable

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.draws import draw_below, draw_uniform
-from pipeline.data.word_numbers import Passages, encode_passages
-from pipeline.data.word_pairs import WindowExamples, keep_probabilities, negative_probabilities
+from pipeline.data.examples.word_numbers import Passages, encode_passages
+from pipeline.data.examples.word_pairs import WindowExamples, keep_probabilities, negative_probabilities
 from pipeline.text.words import build_vocabulary
 
 LENGTHS = (1, 9, 30, 2, 17, 5, 40)

@@ -15,8 +15,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from pipeline.config import Config
 from pipeline.data.cleaning import clean_line, key_of, order_of, words_of
+from pipeline.data.preparing.wording import wording_of
 from pipeline.data.records import SPLITS, Rated, read_lines
-from pipeline.data.wording import wording_of
 from pipeline.progress import progress
 
 LOWEST, HIGHEST = -4, 4

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pipeline.data.batches import InstructionBatch, Sizes
-from pipeline.data.padding import pad_ids, pad_mask
+from pipeline.data.examples.padding import pad_ids, pad_mask
 from pipeline.data.records import Conversation
 from pipeline.text.chat import EncodedConversation, encode_conversation
 from pipeline.text.tokenizer import Tokenizer

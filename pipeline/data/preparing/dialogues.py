@@ -15,7 +15,8 @@ from pydantic import Field, PositiveInt
 
 from pipeline.config import Config, Fraction
 from pipeline.data.cleaning import clean, key_of, order_of
-from pipeline.data.parallel import Into
+from pipeline.data.preparing.parallel import Into
+from pipeline.data.preparing.wording import wording_of
 from pipeline.data.records import (
     SPLITS,
     Conversation,
@@ -27,7 +28,6 @@ from pipeline.data.records import (
     read_text,
     read_value,
 )
-from pipeline.data.wording import wording_of
 from pipeline.progress import progress
 
 REQUESTS: dict[str, tuple[str, ...]] = {

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pipeline.data.batches import Sizes, TaggingBatch
-from pipeline.data.padding import pad_ids, pad_mask
+from pipeline.data.examples.padding import pad_ids, pad_mask
 from pipeline.data.records import Tagged
 from pipeline.text.tokenizer import Tokenizer
 

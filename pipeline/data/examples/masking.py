@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 
 from pipeline.data.batches import MaskedBatch, Sizes
 from pipeline.data.draws import draw_below, draw_bits, draw_uniform
-from pipeline.data.sentence_pairs import Segments, SentencePairs
+from pipeline.data.examples.sentence_pairs import Segments, SentencePairs
 from pipeline.data.token_arrays import TokenArrays
 from pipeline.text.tokenizer import Tokenizer
 

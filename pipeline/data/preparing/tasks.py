@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 
 from pipeline.artifacts import write_json
 from pipeline.config import Config
-from pipeline.data.conll import ConllSource, prepare_conll
-from pipeline.data.glue import GlueName, read_glue
+from pipeline.data.preparing.conll import ConllSource, prepare_conll
+from pipeline.data.preparing.glue import GlueName, read_glue
+from pipeline.data.preparing.squad import SquadSource, prepare_squad
 from pipeline.data.records import write_records
-from pipeline.data.squad import SquadSource, prepare_squad
 
 TASK = "task.json"
 

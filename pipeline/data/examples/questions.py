@@ -19,7 +19,7 @@ from pydantic import PositiveInt, model_validator
 
 from pipeline.config import Config
 from pipeline.data.batches import QuestionBatch, Sizes
-from pipeline.data.padding import pad_ids, pad_mask
+from pipeline.data.examples.padding import pad_ids, pad_mask
 from pipeline.data.question_records import Question
 from pipeline.text.tokenizer import PlacedTokens, Tokenizer
 

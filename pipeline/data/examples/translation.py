@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pipeline.data.batches import Sizes, TranslationBatch
-from pipeline.data.padding import pad_ids, pad_mask
+from pipeline.data.examples.padding import pad_ids, pad_mask
 from pipeline.data.pair_arrays import PairArrays, SentenceArray
 from pipeline.data.records import Pair
 from pipeline.text.tokenizer import Tokenizer

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 
 from pipeline.data.batches import PreferenceBatch, RewardBatch, Sizes
-from pipeline.data.instructions import TooLong
-from pipeline.data.padding import pad_ids, pad_mask
-from pipeline.data.rating_pairs import PreferencePair
+from pipeline.data.examples.instructions import TooLong
+from pipeline.data.examples.padding import pad_ids, pad_mask
+from pipeline.data.examples.rating_pairs import PreferencePair
 from pipeline.text.chat import SHORTEST_PROMPT, encode_prompt, encode_response
 from pipeline.text.tokenizer import Tokenizer
 

@@ -25,8 +25,8 @@ from pipeline.data.cleaning import (
     order_of,
     resolve_entities,
 )
-from pipeline.data.pair_spool import PairSpool
-from pipeline.data.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, TwoFiles, read_pairs
+from pipeline.data.preparing.pair_spool import PairSpool
+from pipeline.data.preparing.parallel import AnyParallel, Gettext, LocalisedJson, RawPair, TwoFiles, read_pairs
 from pipeline.data.records import Pair
 from pipeline.progress import progress
 from pipeline.text.forms import PLAIN, MosesText, PlainText, TextForm, into_form

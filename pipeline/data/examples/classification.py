@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from pipeline.data.batches import SequenceBatch, Sizes
-from pipeline.data.padding import pad_ids, pad_mask
-from pipeline.data.sentence_pairs import truncate_pair
+from pipeline.data.examples.padding import pad_ids, pad_mask
+from pipeline.data.examples.sentence_pairs import truncate_pair
 from pipeline.text.tokenizer import Role, Tokenizer
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.data.batches import Batch, Sizes
 from pipeline.data.draws import draw_uniform
+from pipeline.data.examples.word_numbers import Passages
 from pipeline.data.token_arrays import TokenArrays
-from pipeline.data.word_numbers import Passages
 
 Weighting = Literal["flat", "linear", "harmonic"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from pipeline.data.batches import CausalBatch, Sizes
-from pipeline.data.packing import Places
+from pipeline.data.examples.packing import Places
 from pipeline.data.token_arrays import TokenArrays
 
 

@@ -17,10 +17,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from pipeline.config import Config
 from pipeline.data.cleaning import clean, key_of, words_of
-from pipeline.data.parallel import Into
+from pipeline.data.preparing.parallel import Into
+from pipeline.data.preparing.repeats import KeyFile
+from pipeline.data.preparing.wikitext import articles, tokenised_articles
 from pipeline.data.records import Document, files_below, read_rows, read_text
-from pipeline.data.repeats import KeyFile
-from pipeline.data.wikitext import articles, tokenised_articles
 from pipeline.progress import progress
 
 _WORD = re.compile(r"\w")

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, assert_never
 from pydantic import Field, PositiveInt
 
 from pipeline.config import Config
-from pipeline.data.archives import extract
-from pipeline.data.source_generated import GeneratedSource, generate
-from pipeline.data.source_hub import HubModelSource, HubSource, load_data_set, load_model
-from pipeline.data.source_package import PackageSource, PipSettings, Sha256, fetch_archive, sha256_of
+from pipeline.data.fetching.archives import extract
+from pipeline.data.fetching.generated import GeneratedSource, generate
+from pipeline.data.fetching.hub import HubModelSource, HubSource, load_data_set, load_model
+from pipeline.data.fetching.package import PackageSource, PipSettings, Sha256, fetch_archive, sha256_of
 
 
 class FolderSource(Config):

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.classification import LabelledText
 from pipeline.data.cleaning import is_blank
+from pipeline.data.examples.classification import LabelledText
 from pipeline.data.records import check_columns, read_header, read_lines, read_rows
 
 

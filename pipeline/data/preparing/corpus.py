@@ -15,11 +15,13 @@ from pydantic import PositiveInt
 
 from pipeline.config import Config
 from pipeline.data.cleaning import num_words
-from pipeline.data.dialogues import ConversationsConfig, prepare_conversations
-from pipeline.data.documents import DocumentCounts, DocumentsConfig, split_documents
-from pipeline.data.overlap import overlap
-from pipeline.data.pairs import PairsConfig, prepare_pairs
-from pipeline.data.rated import RatedConfig, prepare_rated
+from pipeline.data.preparing.dialogues import ConversationsConfig, prepare_conversations
+from pipeline.data.preparing.documents import DocumentCounts, DocumentsConfig, split_documents
+from pipeline.data.preparing.overlap import overlap
+from pipeline.data.preparing.pairs import PairsConfig, prepare_pairs
+from pipeline.data.preparing.rated import RatedConfig, prepare_rated
+from pipeline.data.preparing.tasks import TaskName, TaskSource, prepare_tasks
+from pipeline.data.preparing.word_tests import read_analogies, read_pairs
 from pipeline.data.records import (
     SPLITS,
     Conversation,
@@ -31,8 +33,6 @@ from pipeline.data.records import (
     read_rows,
     write_records,
 )
-from pipeline.data.tasks import TaskName, TaskSource, prepare_tasks
-from pipeline.data.word_tests import read_analogies, read_pairs
 from pipeline.progress import progress
 from pipeline.text.forms import save_form
 

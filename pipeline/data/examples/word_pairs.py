@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.data.batches import Batch, Sizes
 from pipeline.data.draws import draw_below, draw_uniform
-from pipeline.data.word_numbers import Passages
+from pipeline.data.examples.word_numbers import Passages
 
 _KEEP, _RADIUS, _NEGATIVE = 1, 2, 3
 """Purposes of the draws."""

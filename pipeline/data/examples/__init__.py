@@ -1,0 +1,1 @@
+"""Prepared records and tokens -> what a plan cuts into steps, and its batches."""

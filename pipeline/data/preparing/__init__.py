@@ -1,0 +1,1 @@
+"""Raw files -> the records of `prepare`."""
