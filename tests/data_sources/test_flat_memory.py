@@ -65,7 +65,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pipeline.data import masking, overlap, token_arrays
+from pipeline.data import token_arrays
+from pipeline.data.examples import masking
+from pipeline.data.preparing import overlap
 from pipeline.data.preparing.corpus import PrepareConfig, prepare
 from pipeline.data.examples.masking import MaskedExamples, vocabulary
 from pipeline.data.fetching.hub import HubSource
